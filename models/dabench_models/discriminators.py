@@ -1,0 +1,151 @@
+"""Domain discriminators: five 4x4 stride-2 layers over a segmenter's class map.
+
+Input (N, classes, H, W) with H and W multiples of 32, output (N, 1, H, W): one
+domain logit per 32x32 patch, upsampled bilinearly (corners not aligned). Three
+forms of the same layer: plain, depthwise separable, and diagonalwise, which
+computes what the depthwise one computes by a dense grouped convolution under a
+fixed mask (Qin et al., 2018, "Diagonalwise refactorization").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from itertools import pairwise
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+WIDTHS = (64, 128, 256, 512, 1)
+SLOPE = 0.2
+GROUP_WIDTH = 32
+
+
+class DiagonalwiseConv2d(nn.Module):
+    """A depthwise 4x4 stride-2 convolution carried out as a masked dense one.
+
+    Channels are convolved densely in groups of ``channels // max(channels //
+    32, 1)``; a 0/1 mask keeps of each filter only its own channel. The products
+    with zero are executed all the same: that is the trade it makes.
+
+    Shape: (N, C, H, W) -> (N, C, H / 2, W / 2).
+
+    Attributes:
+        weight: (C, C / groups, 4, 4); only the entries under the mask matter.
+        mask: (C, C / groups, 1, 1) of 0 and 1, a buffer that is not saved,
+            since the shape determines it.
+    """
+
+    mask: Tensor
+
+    def __init__(self, channels: int, *, bias: bool = False) -> None:
+        super().__init__()
+        self.groups = max(channels // GROUP_WIDTH, 1)
+        width = channels // self.groups
+        self.weight = nn.Parameter(torch.empty(channels, width, 4, 4))
+        self.bias = nn.Parameter(torch.zeros(channels)) if bias else None
+        own = torch.arange(channels)[:, None] % width == torch.arange(width)
+        self.register_buffer("mask", own[:, :, None, None].float(), persistent=False)
+        nn.init.xavier_uniform_(self.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight * self.mask
+        return F.conv2d(x, weight, self.bias, stride=2, padding=1, groups=self.groups)
+
+    @property
+    def algorithmic_fraction(self) -> Fraction:
+        """Share of the executed products that the mask keeps."""
+        return Fraction(1, self.weight.shape[1])
+
+    def load_depthwise(self, conv: nn.Conv2d) -> None:
+        """Takes over the function of a depthwise convolution of the same size.
+
+        Args:
+            conv: Weight (C, 1, 4, 4), with a bias only if this layer has one.
+
+        Raises:
+            ValueError: Channels differ, or one has a bias and the other not.
+        """
+        if conv.weight.shape[0] != self.weight.shape[0] or conv.weight.shape[1] != 1:
+            raise ValueError(f"not depthwise over {self.weight.shape[0]} channels: {conv}")
+        if (conv.bias is None) != (self.bias is None):
+            raise ValueError("both layers need a bias, or neither")
+        with torch.no_grad():
+            self.weight.copy_(conv.weight * self.mask)
+            if self.bias is not None:
+                self.bias.copy_(cast("Tensor", conv.bias))
+
+
+class Discriminator(nn.Module):
+    """Layers in one sequence, as the published checkpoints number them."""
+
+    def __init__(self, layers: list[nn.Module]) -> None:
+        super().__init__()
+        self.conv_layers = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = self.conv_layers(x)
+        return F.interpolate(logits, scale_factor=32, mode="bilinear", align_corners=False)
+
+
+def standard(num_classes: int) -> Discriminator:
+    """Plain convolutions with bias, LeakyReLU(0.2) between them."""
+    layers: list[nn.Module] = []
+    for in_channels, out_channels in pairwise((num_classes, *WIDTHS)):
+        layers.append(nn.Conv2d(in_channels, out_channels, 4, stride=2, padding=1))
+        layers.append(nn.LeakyReLU(SLOPE, inplace=True))
+    return Discriminator(layers[:-1])
+
+
+def _separable(
+    num_classes: int, depthwise_layer: Callable[[int], nn.Module], *, bias: bool
+) -> Discriminator:
+    layers: list[nn.Module] = []
+    for in_channels, out_channels in pairwise((num_classes, *WIDTHS)):
+        steps = [depthwise_layer(in_channels), nn.Conv2d(in_channels, out_channels, 1, bias=bias)]
+        for step in steps:
+            layers.append(step)
+            # The last layer has no activation, not even inside.
+            if out_channels != WIDTHS[-1]:
+                layers.append(nn.LeakyReLU(SLOPE, inplace=True))
+    return Discriminator(layers)
+
+
+def depthwise(num_classes: int) -> Discriminator:
+    """Depthwise, LeakyReLU, pointwise, LeakyReLU; biases everywhere."""
+
+    def layer(channels: int) -> nn.Module:
+        return nn.Conv2d(channels, channels, 4, stride=2, padding=1, groups=channels)
+
+    return _separable(num_classes, layer, bias=True)
+
+
+def diagonalwise(num_classes: int, *, bias: bool = False) -> Discriminator:
+    """The depthwise one refactored diagonalwise; without biases as published."""
+
+    def layer(channels: int) -> nn.Module:
+        return DiagonalwiseConv2d(channels, bias=bias)
+
+    network = _separable(num_classes, layer, bias=bias)
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.xavier_uniform_(module.weight)
+    return network
+
+
+def load_depthwise(target: Discriminator, source: Discriminator) -> None:
+    """Gives a diagonalwise discriminator the function of a depthwise one.
+
+    Both need biases (``build("diag-disc", bias=True)``); outputs and gradients
+    are then equal up to rounding.
+
+    Raises:
+        ValueError: The networks' layers do not match.
+    """
+    for ours, theirs in zip(target.conv_layers, source.conv_layers, strict=True):
+        if isinstance(ours, DiagonalwiseConv2d) and isinstance(theirs, nn.Conv2d):
+            ours.load_depthwise(theirs)
+        else:
+            ours.load_state_dict(theirs.state_dict())
