@@ -1,0 +1,156 @@
+"""The Python interface: what the command line does, returning objects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+from dabench.grid import AXES, SETTINGS, load_grids, make_grid, parse
+from dabench.measurement import Measurement
+from dabench.session import NoProgress, Session, run_grids
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from dabench.flops import ModelCount
+    from dabench.tables import Results
+
+
+class TimeResult(Sequence[Measurement]):
+    """Measurements of one run, a row per case and phase.
+
+    Where there is just one, its numbers are attributes here too:
+    ``result.median_s``. Otherwise pick: ``result["backward"]`` or ``result[0]``.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self.measurements = session.outcome.measurements
+        self.environment = session.environment
+        self.folder = session.folder
+
+    def __len__(self) -> int:
+        return len(self.measurements)
+
+    @overload
+    def __getitem__(self, key: int) -> Measurement: ...
+    @overload
+    def __getitem__(self, key: slice) -> list[Measurement]: ...
+    @overload
+    def __getitem__(self, key: str) -> Measurement: ...
+    def __getitem__(self, key: int | slice | str) -> Measurement | list[Measurement]:
+        if isinstance(key, str):
+            found = [row for row in self.measurements if row.phase == key]
+            if len(found) != 1:
+                raise KeyError(f"{len(found)} rows have the phase {key!r}")
+            return found[0]
+        return self.measurements[key]
+
+    def __iter__(self) -> Iterator[Measurement]:
+        return iter(self.measurements)
+
+    def __getattr__(self, name: str) -> Any:
+        # Reached only for names that are not attributes of this object.
+        if name.startswith("_") or name not in Measurement.__slots__:
+            raise AttributeError(name)
+        if len(self.measurements) != 1:
+            phases = ", ".join(sorted({row.phase for row in self.measurements}))
+            n = len(self.measurements)
+            raise AttributeError(f"{n} rows have a {name}; pick by index or phase ({phases})")
+        return getattr(self.measurements[0], name)
+
+    def to_frame(self) -> pd.DataFrame:
+        """The rows as a pandas frame with the vocabulary's columns."""
+        from dabench.tables import measurement_frame
+
+        return measurement_frame(self.measurements)
+
+
+def time(
+    model: str | Iterable[str], *, out: str | Path | None = None, **options: Any
+) -> TimeResult:
+    """Measures a model, or every combination of several options.
+
+    Args:
+        model: One name of the registry or several.
+        out: Folder for the raw records; None keeps none.
+        **options: The options of ``dabench time`` with underscores, each one
+            value or several: ``device``, ``batch``, ``size``, ``mode``,
+            ``dtype``, ``memory_format``, ``threads``, ``phase``, ``protocol``;
+            ``warmup``, ``repeat``, ``target_ci``, ``max_time``, ``launches``,
+            ``timeout``, ``seed``, ``order``.
+
+    Raises:
+        UsageError: An option or value that does not exist, or a device this
+            machine lacks.
+        TypeError: A keyword that is no option.
+    """
+    unknown = sorted(set(options) - AXES.keys() - SETTINGS.keys())
+    if unknown:
+        raise TypeError(f"time() got an unexpected keyword argument {unknown[0]!r}")
+    given: Mapping[str, Any] = {"model": model, **options}
+    axes = {key: _several(key, given[key]) for key in AXES if given.get(key) is not None}
+    settings = {key: parse(key, given[key]) for key in SETTINGS if given.get(key) is not None}
+    folder = None if out is None else Path(out)
+    session = run_grids(
+        [make_grid(axes, settings)],
+        folder=folder,
+        observer=NoProgress(),
+        command=f"dabench.time({', '.join(f'{k}={v!r}' for k, v in given.items())})",
+    )
+    return TimeResult(session)
+
+
+def sweep(source: str | Path, *, out: str | Path | None = None) -> TimeResult:
+    """Measures a preset (``paper-cpu``, ...) or the grids of a TOML file.
+
+    Raises:
+        UsageError: As `time`; also for a file that is not a grid.
+    """
+    folder = None if out is None else Path(out)
+    session = run_grids(
+        load_grids(str(source)),
+        folder=folder,
+        observer=NoProgress(),
+        command=f"dabench.sweep({str(source)!r})",
+    )
+    return TimeResult(session)
+
+
+def count(
+    model: str,
+    *,
+    batch: int = 1,
+    height: int | None = None,
+    width: int | None = None,
+    mode: str = "eval",
+) -> ModelCount:
+    """Counts operations, parameters and bytes; see `dabench.flops.ModelCount`.
+
+    Raises:
+        UsageError: Unknown model or mode, or a size the network cannot take.
+    """
+    from dabench.flops import count_model
+
+    return count_model(model, batch=batch, height=height, width=width, mode=mode)
+
+
+def load_results(*folders: str | Path) -> Results:
+    """Reads the records of runs; see `dabench.tables.Results`.
+
+    Raises:
+        UsageError: A folder without a run, or with one of a newer dabench.
+        ResultsError: A damaged file, named with its line.
+    """
+    from dabench.tables import load
+
+    return load([Path(folder) for folder in folders])
+
+
+def _several(key: str, values: object) -> tuple[Any, ...]:
+    """One value or several, each parsed; sizes may also be (height, width)."""
+    if key == "size" and isinstance(values, tuple) and all(isinstance(v, int) for v in values):
+        return (values,)
+    if isinstance(values, Iterable) and not isinstance(values, str):
+        return tuple(v if isinstance(v, tuple) else parse(key, v) for v in values)
+    return (parse(key, values),)

@@ -1,0 +1,70 @@
+"""The application and its entry point: one line for what the user can mend."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from dabench.cli import counting, info, reporting, timing
+from dabench.cli.output import error_line
+from dabench.errors import DabenchError, UsageError
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="dabench",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+app.command("time")(timing.time)
+app.command("sweep")(timing.sweep)
+app.command("flops")(counting.flops)
+app.command("report")(reporting.report)
+app.command("models")(info.models)
+app.command("env")(info.env)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from dabench.environment import version_of
+
+        typer.echo(f"dabench {version_of('dabench')}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version."),
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Time, count and compare segmenters and domain-adaptation discriminators."""
+
+
+def main() -> None:
+    """Runs the command line; an error becomes one line and an exit code.
+
+    Exit codes: 0 done, 1 something failed, 2 the request cannot be met as
+    written, 130 interrupted.
+    """
+    try:
+        app()
+    except DabenchError as error:
+        if "--debug" in sys.argv:
+            raise
+        error_line(str(error))
+        sys.exit(2 if isinstance(error, UsageError) else 1)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of our output, such as head, has gone: not an error.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,128 @@
+"""``dabench flops``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dabench.cli.output import print_json, print_line, print_table
+from dabench.config import MODES
+from dabench.errors import UsageError, bad_value
+from dabench.grid import parse
+from dabench.units import format_bytes
+
+if TYPE_CHECKING:
+    from dabench.flops import ModelCount
+
+
+def flops(
+    model: Annotated[
+        list[str] | None,
+        typer.Option("--model", metavar="MODEL", help="Names.", show_default=False),
+    ] = None,
+    batch: Annotated[str, typer.Option(metavar="BATCH", help="Images per pass.")] = "1",
+    size: Annotated[
+        str | None,
+        typer.Option(metavar="HxW", help="Default: the model's own.", show_default=False),
+    ] = None,
+    mode: Annotated[
+        str,
+        typer.Option(metavar="MODE", help="eval: graph of the main output; train: of all heads."),
+    ] = "train,eval",
+    layers: Annotated[bool, typer.Option("--layers", help="A row per layer.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Count operations, parameters, activations and bytes.
+
+    1 MAC is 2 FLOPs. Algorithmic operations are those a layer's definition
+    needs, executed ones those its kernels carry out.
+
+    Example: dabench flops --model disc,dw-disc,diag-disc
+    """
+    from dabench.plan import check_size, spec_of
+
+    names = [name.strip() for text in model or [] for name in text.split(",")]
+    if not names:
+        raise UsageError("--model: name at least one; 'dabench models' lists them")
+    modes = [name.strip() for name in mode.split(",")]
+    images = parse("batch", batch)
+    if images < 1:
+        raise bad_value("--batch", batch, "it takes a whole number of at least 1")
+    for name in modes:
+        if name not in MODES:
+            raise bad_value("--mode", name, f"choices: {', '.join(MODES)}")
+    height, width = (None, None) if size is None else parse("size", size)
+    for name in names:
+        spec = spec_of(name)
+        check_size(spec, height or spec.height, width or spec.width)
+    from dabench.flops import count_model
+
+    counts = [
+        count_model(name, batch=images, height=height, width=width, mode=each)
+        for name in names
+        for each in modes
+    ]
+    if json:
+        print_json({"counts": [count.to_dict() for count in counts]})
+        return
+    _print_models(counts)
+    if layers:
+        for count in counts:
+            _print_layers(count)
+    _print_uncounted(counts)
+
+
+_QUANTITIES: dict[str, Callable[[ModelCount], str]] = {
+    "mode": lambda c: c.mode,
+    "batch": lambda c: str(c.batch),
+    "input": lambda c: f"{c.channels}x{c.height}x{c.width}",
+    "parameters": lambda c: f"{c.params:,}",
+    "forward MACs": lambda c: f"{c.macs:,}",
+    "  executed": lambda c: f"{c.executed_macs:,}",
+    "  of convolutions": lambda c: f"{c.by_operator.get('convolution', 0):,}",
+    "backward MACs": lambda c: f"{c.backward_macs:,}",
+    "  executed ": lambda c: f"{c.executed_backward_macs:,}",
+    "both MACs": lambda c: f"{c.macs + c.backward_macs:,}",
+    "both FLOPs": lambda c: f"{2 * (c.macs + c.backward_macs):,}",
+    "activations": lambda c: f"{c.activations:,}",
+    "least bytes": lambda c: format_bytes(c.min_bytes),
+    "bytes by layer": lambda c: format_bytes(c.bytes_moved),
+}
+_COLUMNS = 3
+
+
+def _print_models(counts: list[ModelCount]) -> None:
+    """A row per quantity, a few models side by side: whole numbers need the width."""
+    print_line("Per pass; 1 MAC = 2 FLOPs; bytes of the fp32 forward; eval has no backward.")
+    for start in range(0, len(counts), _COLUMNS):
+        group = counts[start : start + _COLUMNS]
+        print_table(
+            "",
+            ("", *(count.model for count in group)),
+            ((name, *(show(count) for count in group)) for name, show in _QUANTITIES.items()),
+            words=("",),
+        )
+
+
+def _print_layers(count: ModelCount) -> None:
+    print_table(
+        f"{count.model}, {count.mode}, batch {count.batch}",
+        ("layer", "kind", "output", "params", "fwd MACs", "executed", "bwd MACs", "bytes"),
+        (
+            (
+                row.layer, row.kind, row.shape, f"{row.params:,}", f"{row.macs:,}",
+                f"{row.executed_macs:,}", f"{row.backward_macs:,}", format_bytes(row.bytes_moved),
+            )
+            for row in count.layers
+        ),
+        words=("layer", "kind"),
+    )  # fmt: skip
+
+
+def _print_uncounted(counts: list[ModelCount]) -> None:
+    for count in counts:
+        calls = ", ".join(f"{name} x{n}" for name, n in sorted(count.uncounted.items()))
+        if calls:
+            print_line(f"{count.model} ({count.mode}): not multiply-adds, not counted: {calls}")

@@ -1,0 +1,63 @@
+"""``dabench models`` and ``dabench env``."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated
+
+import typer
+
+from dabench.cli.output import console, print_json, print_table
+from dabench.units import format_bytes
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+
+
+def models(json: Json = False) -> None:
+    """List the networks that can be measured."""
+    from dabench_models import MODELS
+
+    if json:
+        specs = [{**dataclasses.asdict(s), "options": dict(s.options)} for s in MODELS.values()]
+        print_json({"models": specs})
+        return
+    print_table(
+        "",
+        ("model", "family", "input", "what it is"),
+        (
+            (
+                spec.name,
+                spec.family,
+                f"{spec.channels}x{spec.height}x{spec.width}",
+                spec.summary,
+            )
+            for spec in MODELS.values()
+        ),
+        words=("model", "family", "what it is"),
+    )
+
+
+def env(json: Json = False) -> None:
+    """Describe this machine: its devices, what to expect of it, what to fix."""
+    from dabench.environment import advice, describe_host
+    from dabench.launcher import Launcher
+    from dabench.session import probe
+
+    host = describe_host()
+    with Launcher() as launcher:
+        environment = host | probe(launcher)
+    hints = advice(host)
+    if json:
+        print_json({"environment": environment, "advice": hints})
+        return
+    rows = []
+    for name, value in environment.items():
+        shown = format_bytes(value) if name.endswith("_bytes") else value
+        if isinstance(shown, list):
+            shown = ", ".join(map(str, shown))
+        elif isinstance(shown, dict):
+            shown = ", ".join(f"{key}={text}" for key, text in shown.items())
+        rows.append((name, "-" if shown in (None, "") else str(shown)))
+    print_table("", ("what", "value"), rows, words=("what", "value"))
+    for hint in hints or ["Nothing to fix was found."]:
+        console().print(f"* {hint}", markup=False)

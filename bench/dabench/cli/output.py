@@ -1,0 +1,137 @@
+"""What the command line prints: rich tables for people, one JSON document for scripts."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from dabench.units import format_bytes, format_interval, format_seconds, significant
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from dabench.measurement import Measurement
+
+
+# Where output goes to a file or a pipe nothing is gained by folding columns.
+_UNFOLDED = 250
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console; made late, since rich is not needed for ``--json``."""
+    from rich.console import Console
+
+    made = Console(stderr=stderr, highlight=False, soft_wrap=stderr)
+    return made if made.is_terminal else Console(stderr=stderr, highlight=False, width=_UNFOLDED)
+
+
+def error_line(message: str) -> None:
+    """Prints one line on standard error."""
+    sys.stderr.write(f"dabench: {' '.join(message.split())}\n")
+
+
+def print_line(text: str) -> None:
+    """Prints text as it is, folded to the terminal."""
+    console().print(text, markup=False)
+
+
+def print_json(document: Mapping[str, Any]) -> None:
+    """Prints one document, and nothing else, on standard output."""
+    from dabench.results import SCHEMA
+
+    sys.stdout.write(json.dumps({"schema": SCHEMA, **document}, indent=1, allow_nan=False) + "\n")
+
+
+def print_table(
+    title: str, header: Sequence[str], rows: Iterable[Sequence[str]], *, words: Sequence[str]
+) -> None:
+    """Prints a table; columns not in ``words`` are numbers and go right."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in header:
+        table.add_column(
+            name, justify="left" if name in words else "right", overflow="fold", no_wrap=False
+        )
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    console().print(table)
+
+
+_WORDS = ("model", "device", "mode", "phase", "dtype", "layout", "protocol", "ended")
+
+
+def print_measurements(rows: Sequence[Measurement]) -> None:
+    """Prints measurements, and below them the cases that failed, with their reasons."""
+    from dabench.measurement import WITHIN_ONE_LAUNCH
+
+    good = [row for row in rows if row.status == "ok"]
+    if good:
+        varying = _varying(good)
+        print_table(
+            _settings_line(good[0], varying),
+            (*varying, "median", "95% interval", "images/s", "GFLOP/s", "peak", "n", "ended"),
+            ((*(_AXES[name](row) for name in varying), *_cells(row)) for row in good),
+            words=_WORDS,
+        )
+        for row in good:
+            if row.flags:
+                axes = " ".join(_AXES[name](row) for name in varying)
+                print_line(f"{axes}: {row.flags}")
+        if any(row.ci_scope == WITHIN_ONE_LAUNCH for row in good):
+            print_line(f"Intervals are {WITHIN_ONE_LAUNCH}: they do not speak of the next.")
+    bad = [row for row in rows if row.status != "ok"]
+    if bad:
+        seen = {(row.case_id, row.reason): row for row in bad}.values()
+        print_table(
+            "Not measured",
+            ("case", "status", "reason"),
+            ((row.case_id, row.status, row.reason) for row in seen),
+            words=("case", "status", "reason"),
+        )
+
+
+_AXES: dict[str, Callable[[Measurement], str]] = {
+    "model": lambda row: row.model,
+    "device": lambda row: row.device,
+    "batch": lambda row: str(row.batch),
+    "size": lambda row: f"{row.channels}x{row.height}x{row.width}",
+    "mode": lambda row: row.mode,
+    "phase": lambda row: row.phase,
+    "dtype": lambda row: row.dtype,
+    "layout": lambda row: row.memory_format,
+    "threads": lambda row: f"{row.threads} threads",
+    "protocol": lambda row: row.protocol,
+}
+
+
+def _varying(rows: Sequence[Measurement]) -> tuple[str, ...]:
+    return tuple(
+        name
+        for name, value in _AXES.items()
+        if name == "model" or len({value(row) for row in rows}) > 1
+    )
+
+
+def _settings_line(row: Measurement, varying: Sequence[str]) -> str:
+    same = [value(row) for name, value in _AXES.items() if name not in ("batch", *varying)]
+    batch = [] if "batch" in varying else [f"batch {row.batch}"]
+    return f"{row.device_name}: {', '.join(batch + same)}"
+
+
+def _cells(row: Measurement) -> tuple[str, ...]:
+    low, high = row.ci_low_s, row.ci_high_s
+    rate = "-" if row.flops_per_s is None else significant(row.flops_per_s / 1e9)
+    return (
+        format_seconds(row.median_s),
+        "-" if low is None or high is None else format_interval(low, high),
+        "-" if row.images_per_s is None else significant(row.images_per_s),
+        rate,
+        format_bytes(row.peak_bytes),
+        f"{row.n}/{row.launches}",
+        str(row.stop),
+    )

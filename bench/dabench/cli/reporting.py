@@ -1,0 +1,39 @@
+"""``dabench report``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dabench.cli.output import console
+from dabench.errors import bad_value
+
+_FORMATS = ("markdown", "latex")
+
+
+def report(
+    runs: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[RUN...]", help="Run folders. Default: all under results/."),
+    ] = None,
+    name: Annotated[str, typer.Option(help="Of the files written.")] = "report",
+    out: Annotated[Path, typer.Option(help="Folder they are written to.")] = Path("reports"),
+    output_format: Annotated[
+        str, typer.Option("--format", metavar="FORMAT", help="markdown or latex.")
+    ] = "markdown",
+) -> None:
+    """Write a report from raw records: tables, CSV and charts.
+
+    Runs of several machines stand side by side; their times are never averaged.
+    """
+    if output_format not in _FORMATS:
+        raise bad_value("--format", output_format, f"choices: {', '.join(_FORMATS)}")
+    from dabench.report import write_report
+    from dabench.tables import find_runs
+
+    folders = runs or find_runs(Path("results"))
+    written = write_report(folders, folder=out, name=name, output_format=output_format)
+    for path in written:
+        console().print(str(path), markup=False)

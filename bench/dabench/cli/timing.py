@@ -1,0 +1,229 @@
+"""``dabench time`` and ``dabench sweep``."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import shlex
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dabench.cli.output import console, print_json, print_measurements
+from dabench.config import DTYPES, MEMORY_FORMATS, MODES, ORDERS, PHASES, PROTOCOLS, Grid, Settings
+from dabench.errors import UsageError
+from dabench.grid import AXES, SETTINGS, load_grids, make_grid, parse, presets
+
+if TYPE_CHECKING:
+    from dabench.runner import Observer
+    from dabench.session import Session
+
+INTERRUPTED = 130
+
+Several = list[str] | None
+
+
+def _option(flag: str, text: str, choices: Iterable[str] = ()) -> Any:
+    listed = f" Choices: {', '.join(choices)}." if choices else ""
+    metavar = flag.removeprefix("--").upper().replace("-", "_")
+    return typer.Option(flag, metavar=metavar, help=text + listed, show_default=False)
+
+
+Devices = Annotated[
+    Several, _option("--device", "auto (the best there is), cpu, cuda[:N], mps, xla.")
+]
+Batches = Annotated[Several, _option("--batch", "Images per pass. Default 1.")]
+Sizes = Annotated[Several, _option("--size", "HxW of the input. Default: the model's own.")]
+Modes = Annotated[Several, _option("--mode", "Default eval.", MODES)]
+Dtypes = Annotated[Several, _option("--dtype", "Default fp32.", DTYPES)]
+Formats = Annotated[Several, _option("--memory-format", "Default nchw.", MEMORY_FORMATS)]
+Threads = Annotated[Several, _option("--threads", "Threads of CPU kernels. Default: torch's.")]
+Phases = Annotated[Several, _option("--phase", "Default: all of the mode.", PHASES)]
+Protocols = Annotated[Several, _option("--protocol", "Default steady.", PROTOCOLS)]
+Warmup = Annotated[
+    str | None, _option("--warmup", "Fewest warm-up passes; more follow until steady. Default 2.")
+]
+Repeat = Annotated[
+    str | None, _option("--repeat", "Samples per launch. Default: until --target-ci.")
+]
+TargetCi = Annotated[
+    str | None,
+    _option("--target-ci", "Stop at this half-width of the 95% interval, such as 1%. Default 5%."),
+]
+MaxTime = Annotated[
+    str | None,
+    _option("--max-time", "Sampling time per case, over all launches and phases. Default 30s."),
+]
+Launches = Annotated[
+    str | None,
+    _option("--launches", "Fresh processes per case. Default: 3, more while time allows."),
+]
+Timeout = Annotated[
+    str | None, _option("--timeout", "Ends a launch that takes longer. Default 30min.")
+]
+Seed = Annotated[str | None, _option("--seed", "Of weights, inputs and launch order. Default 0.")]
+Order = Annotated[str | None, _option("--order", "Of launches. Default interleaved.", ORDERS)]
+Out = Annotated[
+    Path | None,
+    typer.Option(help="Folder for the raw records. Default: a new one under results/."),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the table.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+
+
+def time(
+    model: Annotated[Several, _option("--model", "Names; 'dabench models' lists them.")] = None,
+    device: Devices = None,
+    batch: Batches = None,
+    size: Sizes = None,
+    mode: Modes = None,
+    dtype: Dtypes = None,
+    memory_format: Formats = None,
+    threads: Threads = None,
+    phase: Phases = None,
+    protocol: Protocols = None,
+    warmup: Warmup = None,
+    repeat: Repeat = None,
+    target_ci: TargetCi = None,
+    max_time: MaxTime = None,
+    launches: Launches = None,
+    timeout: Timeout = None,
+    seed: Seed = None,
+    order: Order = None,
+    out: Out = None,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Time forward, backward and optimiser of models.
+
+    Options take several values, repeated or separated by commas; every
+    combination is a case, measured in fresh processes.
+
+    Example: dabench time --model disc,dw-disc --batch 8 --mode train,eval
+    """
+    given = {key: value for key, value in locals().items() if value is not None}
+    if not model:
+        raise UsageError("--model: name at least one; 'dabench models' lists them")
+    grid = grid_of(given)
+    name = "-".join(dict.fromkeys(grid[0].models))[:60]
+    _measure([grid], out=out, name=f"time-{name}", quiet=quiet, json=json)
+
+
+def sweep(
+    source: Annotated[
+        str | None, typer.Argument(metavar="PRESET|FILE.toml", show_default=False)
+    ] = None,
+    preset: Annotated[
+        str | None, _option("--preset", "The same as the argument.", presets())
+    ] = None,
+    resume_from: Annotated[
+        Path | None,
+        typer.Option(
+            "--resume", metavar="RUN", help="Continue the interrupted run in this folder."
+        ),
+    ] = None,
+    model: Annotated[Several, _option("--model", "Names, in place of the grid's.")] = None,
+    device: Devices = None,
+    batch: Batches = None,
+    size: Sizes = None,
+    mode: Modes = None,
+    dtype: Dtypes = None,
+    memory_format: Formats = None,
+    threads: Threads = None,
+    phase: Phases = None,
+    protocol: Protocols = None,
+    warmup: Warmup = None,
+    repeat: Repeat = None,
+    target_ci: TargetCi = None,
+    max_time: MaxTime = None,
+    launches: Launches = None,
+    timeout: Timeout = None,
+    seed: Seed = None,
+    order: Order = None,
+    out: Out = None,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Measure a preset or the grids of a TOML file, and keep every sample.
+
+    The options of 'dabench time' replace the grid's own values.
+    """
+    given = {key: value for key, value in locals().items() if value is not None}
+    if resume_from is not None:
+        _continue(resume_from, quiet=quiet, json=json)
+        return
+    chosen = source or preset
+    if chosen is None:
+        raise UsageError(f"sweep needs a preset ({', '.join(presets())}) or a .toml file")
+    grids = [_override(grid, settings, given) for grid, settings in load_grids(chosen)]
+    name = Path(chosen).stem
+    _measure(grids, out=out, name=name, quiet=quiet, json=json)
+
+
+def grid_of(given: dict[str, Any]) -> tuple[Grid, Settings]:
+    """A grid from option values as typed: lists of strings, each perhaps with commas."""
+    axes = {key: _values(key, given[key]) for key in AXES if key in given}
+    settings = {key: parse(key, given[key]) for key in SETTINGS if key in given}
+    return make_grid(axes, settings)
+
+
+def _values(key: str, typed: Iterable[str]) -> tuple[Any, ...]:
+    split = [part.strip() for text in typed for part in text.split(",")]
+    return tuple(parse(key, part) for part in split)
+
+
+def _override(grid: Grid, settings: Settings, given: dict[str, Any]) -> tuple[Grid, Settings]:
+    axes = {AXES[key]: _values(key, given[key]) for key in AXES if key in given}
+    changed = {SETTINGS[key]: parse(key, given[key]) for key in SETTINGS if key in given}
+    return dataclasses.replace(grid, **axes), dataclasses.replace(settings, **changed)
+
+
+def _measure(
+    grids: list[tuple[Grid, Settings]], *, out: Path | None, name: str, quiet: bool, json: bool
+) -> None:
+    from dabench.session import new_run_folder, run_grids
+
+    folder = out or new_run_folder(Path("results"), name)
+    command = shlex.join(["dabench", *sys.argv[1:]])
+    _show(
+        lambda observer: run_grids(grids, folder=folder, observer=observer, command=command),
+        quiet=quiet,
+        json=json,
+    )
+
+
+def _continue(folder: Path, *, quiet: bool, json: bool) -> None:
+    from dabench.session import resume
+
+    _show(lambda observer: resume(folder, observer=observer), quiet=quiet, json=json)
+
+
+def _show(run: Callable[[Observer], Session], *, quiet: bool, json: bool) -> None:
+    """Runs with progress, then prints rows; says where the records are."""
+    from dabench.session import NoProgress
+
+    with contextlib.ExitStack() as stack:
+        observer: Observer = NoProgress()
+        if not (quiet or json):
+            from dabench.cli.progress import LiveProgress
+
+            observer = stack.enter_context(LiveProgress())
+        session = run(observer)
+    rows = session.outcome.measurements
+    if json:
+        measurements = [row.to_dict() for row in rows]
+        print_json({"environment": session.environment, "measurements": measurements})
+    else:
+        print_measurements(rows)
+        if not quiet:
+            console(stderr=True).print(f"Records: {session.folder}", markup=False)
+    if session.outcome.interrupted:
+        if not json:
+            again = f"dabench sweep --resume {session.folder}"
+            console(stderr=True).print(f"Interrupted; '{again}' continues.", markup=False)
+        raise typer.Exit(INTERRUPTED)
+    if not any(row.status == "ok" for row in rows):
+        raise typer.Exit(1)

@@ -1,0 +1,54 @@
+"""What a device must be able to do to be measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Protocol
+
+from dabench.engine import DeviceTimer
+
+if TYPE_CHECKING:
+    import torch
+
+
+class DeviceUnavailableError(Exception):
+    """This machine lacks the device; the message says why."""
+
+
+class Device(Protocol):
+    """A device that runs passes, perhaps later than they are asked for."""
+
+    @property
+    def name(self) -> str:
+        """As the user writes it, such as ``cpu`` or ``cuda:0``."""
+
+    @property
+    def paper_passes(self) -> int:
+        """Passes in one sample of the paper's protocol: 1 on a CPU, 50 elsewhere."""
+
+    def torch_device(self) -> torch.device:
+        """Where tensors and modules go."""
+
+    def configure(self, *, dtype: str, threads: int, autotune: bool) -> None:
+        """Sets threads, TF32 and autotuning before anything is built."""
+
+    def synchronize(self) -> None:
+        """Returns when all queued work is done."""
+
+    def timer(self) -> DeviceTimer | None:
+        """A timer on the device's time line; None where work is synchronous."""
+
+    def reset_peak(self) -> None:
+        """Starts a new peak of memory at the current use."""
+
+    def peak_bytes(self) -> int | None:
+        """Peak memory since `reset_peak`, above the baseline of the process.
+
+        None where the device cannot tell.
+        """
+
+    def throttle_events(self) -> int | None:
+        """A counter that grows while the device slows itself down, or None."""
+
+    def describe(self) -> Mapping[str, str | int | float | bool | None]:
+        """What a reader must know of the device and its settings."""

@@ -1,0 +1,57 @@
+"""The CPU: synchronous, so the host's clock is the device's."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from dabench import memory
+from dabench.device.base import DeviceUnavailableError
+from dabench.engine import DeviceTimer
+
+_THROTTLE_COUNTERS = "devices/system/cpu/cpu*/thermal_throttle/core_throttle_count"
+
+
+class CpuDevice:
+    """All processors of the host."""
+
+    name = "cpu"
+    paper_passes = 1
+
+    def __init__(self, index: int = 0) -> None:
+        if index:
+            raise DeviceUnavailableError("there is one cpu device; use --threads to limit it")
+        self._baseline = memory.resident_bytes()
+
+    def torch_device(self) -> torch.device:
+        return torch.device("cpu")
+
+    def configure(self, *, dtype: str, threads: int, autotune: bool) -> None:
+        if threads:
+            torch.set_num_threads(threads)
+
+    def synchronize(self) -> None:
+        """Nothing is ever queued."""
+
+    def timer(self) -> DeviceTimer | None:
+        return None
+
+    def reset_peak(self) -> None:
+        memory.reset_peak()
+
+    def peak_bytes(self) -> int | None:
+        return max(memory.peak_resident_bytes() - self._baseline, 0)
+
+    def throttle_events(self) -> int | None:
+        counters = list(Path("/sys").glob(_THROTTLE_COUNTERS))
+        return sum(int(path.read_text()) for path in counters) if counters else None
+
+    def describe(self) -> Mapping[str, str | int | float | bool | None]:
+        return {
+            "device_name": memory.cpu_model() or platform.processor() or platform.machine(),
+            "threads": torch.get_num_threads(),
+            "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        }

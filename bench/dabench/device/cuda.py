@@ -1,0 +1,93 @@
+"""NVIDIA GPUs: work is queued, so time is taken between synchronisations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from dabench.device.base import DeviceUnavailableError
+from dabench.engine import DeviceTimer
+
+
+class CudaTimer:
+    """A pair of CUDA events on the current stream."""
+
+    def __init__(self) -> None:
+        self._start = torch.cuda.Event(enable_timing=True)
+        self._stop = torch.cuda.Event(enable_timing=True)
+
+    def start(self) -> None:
+        self._start.record()
+
+    def stop(self) -> None:
+        self._stop.record()
+
+    def elapsed_s(self) -> float:
+        return float(self._start.elapsed_time(self._stop)) / 1e3
+
+
+class CudaDevice:
+    """One GPU, by its index."""
+
+    paper_passes = 50
+
+    def __init__(self, index: int = 0) -> None:
+        if not torch.cuda.is_available():
+            raise DeviceUnavailableError("torch sees no CUDA GPU")
+        if index >= torch.cuda.device_count():
+            raise DeviceUnavailableError(f"there are {torch.cuda.device_count()} CUDA GPUs")
+        self.name = f"cuda:{index}"
+        self._index = index
+
+    def torch_device(self) -> torch.device:
+        return torch.device("cuda", self._index)
+
+    def configure(self, *, dtype: str, threads: int, autotune: bool) -> None:
+        torch.cuda.set_device(self._index)
+        torch.backends.cudnn.benchmark = autotune
+        torch.backends.cudnn.allow_tf32 = dtype == "tf32"
+        torch.set_float32_matmul_precision("high" if dtype == "tf32" else "highest")
+        if threads:
+            torch.set_num_threads(threads)
+
+    def synchronize(self) -> None:
+        torch.cuda.synchronize(self._index)
+
+    def timer(self) -> DeviceTimer | None:
+        return CudaTimer()
+
+    def reset_peak(self) -> None:
+        torch.cuda.reset_peak_memory_stats(self._index)
+
+    def peak_bytes(self) -> int | None:
+        return int(torch.cuda.max_memory_allocated(self._index))
+
+    def throttle_events(self) -> int | None:
+        """Microseconds of slowdown for power or heat, from NVML where it is installed."""
+        try:
+            import pynvml
+        except ImportError:
+            return None
+        try:
+            pynvml.nvmlInit()
+            uuid = f"GPU-{torch.cuda.get_device_properties(self._index).uuid}"
+            handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
+            policies = (pynvml.NVML_PERF_POLICY_POWER, pynvml.NVML_PERF_POLICY_THERMAL)
+            times = [pynvml.nvmlDeviceGetViolationStatus(handle, p) for p in policies]
+        except pynvml.NVMLError:
+            return None
+        return sum(int(t.violationTime) for t in times) // 1000
+
+    def describe(self) -> Mapping[str, str | int | float | bool | None]:
+        properties = torch.cuda.get_device_properties(self._index)
+        return {
+            "device_name": properties.name,
+            "memory_bytes": properties.total_memory,
+            "compute_capability": f"{properties.major}.{properties.minor}",
+            "cuda": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version(),
+            "cudnn_benchmark": torch.backends.cudnn.benchmark,
+            "tf32": torch.backends.cudnn.allow_tf32,
+            "threads": torch.get_num_threads(),
+        }

@@ -1,0 +1,51 @@
+"""Apple GPUs through Metal: queued like CUDA, without a timer we trust."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+
+import torch
+
+from dabench.device.base import DeviceUnavailableError
+from dabench.engine import DeviceTimer
+
+
+class MpsDevice:
+    """The GPU of an Apple machine."""
+
+    name = "mps"
+    paper_passes = 50
+
+    def __init__(self, index: int = 0) -> None:
+        if index or not torch.backends.mps.is_available():
+            raise DeviceUnavailableError("torch sees no Apple GPU")
+
+    def torch_device(self) -> torch.device:
+        return torch.device("mps")
+
+    def configure(self, *, dtype: str, threads: int, autotune: bool) -> None:
+        if threads:
+            torch.set_num_threads(threads)
+
+    def synchronize(self) -> None:
+        torch.mps.synchronize()
+
+    def timer(self) -> DeviceTimer | None:
+        return None
+
+    def reset_peak(self) -> None:
+        """Metal keeps no peak to reset."""
+
+    def peak_bytes(self) -> int | None:
+        return None
+
+    def throttle_events(self) -> int | None:
+        return None
+
+    def describe(self) -> Mapping[str, str | int | float | bool | None]:
+        return {
+            "device_name": f"Apple GPU ({platform.machine()})",
+            "memory_bytes": torch.mps.recommended_max_memory(),
+            "threads": torch.get_num_threads(),
+        }

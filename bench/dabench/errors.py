@@ -1,0 +1,26 @@
+"""What can go wrong, in one line a person can act on."""
+
+from __future__ import annotations
+
+
+class DabenchError(Exception):
+    """Something dabench cannot do; the message is one line, meant for the user."""
+
+
+class UsageError(DabenchError):
+    """A request that cannot be met as written (exit code 2)."""
+
+
+class ResultsError(DabenchError):
+    """Records that cannot be read or written; the message names file and line."""
+
+
+def bad_value(option: str, value: object, allowed: str) -> UsageError:
+    """An error naming the option, the value and what is allowed.
+
+    Args:
+        option: As the user wrote it, such as ``--batch`` or ``batch`` in a file.
+        value: What was given.
+        allowed: What would have been accepted.
+    """
+    return UsageError(f"{option}: {str(value)!r} is not allowed; {allowed}")

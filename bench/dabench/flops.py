@@ -1,0 +1,226 @@
+"""Operation counts of a network: forward and backward, per layer and in total.
+
+1 MAC (multiply-add) is 2 FLOPs. *Executed* operations are those the kernels
+carry out; *algorithmic* ones are those the layer's definition needs. They
+differ for diagonalwise layers, which multiply by the zeros of their mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from typing import Any
+
+import torch
+from torch import nn
+
+from dabench.operators import OperatorCounts, Trace, trace_operators
+from dabench.plan import spec_of
+from dabench_models import ModelSpec, build
+
+# Training batch norm per element: fvcore estimates the forward at 5. The
+# backward sums dy and dy * x_hat (rebuilding x_hat) and combines them.
+_NORM_BACKWARD = 5
+_CONVOLUTIONS = ("convolution", "linear", "addmm", "matmul")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LayerCount:
+    """One layer: a module without children, or what a larger one computes itself.
+
+    Attributes:
+        layer: Module path; ``(functional)`` ends those of larger modules.
+        kind: Class of the module.
+        shape: Of the output, as ``CxHxW``; empty for functional rows.
+        macs: Algorithmic multiply-adds of the forward.
+        executed_macs: Those carried out.
+        backward_macs: Algorithmic multiply-adds of the backward.
+        executed_backward_macs: Those carried out.
+        activations: Output elements of convolutions and matrix products.
+        bytes_moved: Each operator's inputs, weights and outputs once.
+    """
+
+    layer: str
+    kind: str
+    shape: str
+    params: int
+    macs: int
+    executed_macs: int
+    backward_macs: int
+    executed_backward_macs: int
+    activations: int
+    bytes_moved: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelCount:
+    """A network's counts for one batch of one input size, in fp32.
+
+    Attributes:
+        mode: ``eval`` counts the graph of the main output, ``train`` that of
+            all heads; backward counts are 0 in eval.
+        params: Trainable parameters.
+        min_bytes: Input, the parameters this graph uses and outputs once: no
+            implementation of the forward can move less.
+        bytes_moved: The sum over layers.
+        by_operator: Executed forward multiply-adds per operator.
+        uncounted: Calls per operator whose operations are not in any count.
+    """
+
+    model: str
+    batch: int
+    channels: int
+    height: int
+    width: int
+    mode: str
+    params: int
+    macs: int
+    executed_macs: int
+    backward_macs: int
+    executed_backward_macs: int
+    activations: int
+    min_bytes: int
+    bytes_moved: int
+    by_operator: Mapping[str, int]
+    uncounted: Mapping[str, int]
+    layers: tuple[LayerCount, ...]
+
+    @property
+    def flops(self) -> int:
+        """Algorithmic FLOPs of the forward."""
+        return 2 * self.macs
+
+    def phase_macs(self, phase: str, *, executed: bool) -> int | None:
+        """Multiply-adds of a phase; None for the optimiser, which has none to count."""
+        forward = self.executed_macs if executed else self.macs
+        backward = self.executed_backward_macs if executed else self.backward_macs
+        return {"forward": forward, "backward": backward, "total": forward + backward}.get(phase)
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON document; `ModelCount.of` reads it back."""
+        return asdict(self)
+
+    @classmethod
+    def of(cls, document: dict[str, Any]) -> ModelCount:
+        """Reads what `to_dict` wrote."""
+        layers = tuple(LayerCount(**layer) for layer in document["layers"])
+        return cls(**{**document, "layers": layers})
+
+
+def count_model(
+    name: str,
+    *,
+    batch: int = 1,
+    height: int | None = None,
+    width: int | None = None,
+    mode: str = "eval",
+) -> ModelCount:
+    """Counts a registered network at an input size (its default if None)."""
+    spec = spec_of(name)
+    network = build(spec.name)
+    size = (height or spec.height, width or spec.width)
+    return count_network(network, spec, batch=batch, size=size, mode=mode)
+
+
+def count_network(
+    network: nn.Module, spec: ModelSpec, *, batch: int, size: tuple[int, int], mode: str
+) -> ModelCount:
+    """Counts a network that is already built; see `count_model`.
+
+    The trace runs on the smallest batch the mode takes and is scaled, which is
+    exact: every count here is proportional to the batch, weights apart.
+    """
+    network.train(mode == "train")
+    traced_batch = spec.min_train_batch if mode == "train" else 1
+    x = torch.randn(traced_batch, spec.channels, *size)
+    trace = trace_operators(network, x)
+    scale = Fraction(batch, traced_batch)
+    layers = []
+    operators: dict[str, int] = {}
+    for path, module in network.named_modules():
+        for operator, counts in trace.own.get(path, {}).items():
+            operators[operator] = operators.get(operator, 0) + int(counts.macs * scale)
+        layer = _layer(path, module, trace, scale, mode)
+        if layer is not None:
+            layers.append(layer)
+
+    def total(field: str) -> int:
+        return sum(getattr(layer, field) for layer in layers)
+
+    ends = int((x.numel() + trace.output_elements) * scale)
+    return ModelCount(
+        model=spec.name,
+        batch=batch,
+        channels=spec.channels,
+        height=size[0],
+        width=size[1],
+        mode=mode,
+        params=sum(p.numel() for p in network.parameters() if p.requires_grad),
+        macs=total("macs"),
+        executed_macs=total("executed_macs"),
+        backward_macs=total("backward_macs"),
+        executed_backward_macs=total("executed_backward_macs"),
+        activations=total("activations"),
+        min_bytes=4 * (ends + total("params")),
+        bytes_moved=total("bytes_moved"),
+        by_operator={name: macs for name, macs in operators.items() if macs},
+        uncounted=trace.uncounted,
+        layers=tuple(layers),
+    )
+
+
+def _layer(
+    path: str,
+    module: nn.Module,
+    trace: Trace,
+    scale: Fraction,
+    mode: str,
+) -> LayerCount | None:
+    own = trace.own.get(path, {})
+    if not own:
+        return None
+    leaf = next(module.children(), None) is None
+    algorithmic: Fraction = getattr(module, "algorithmic_fraction", Fraction(1))
+    forward = sum(counts.macs for counts in own.values())
+    backward = 0
+    if mode == "train":
+        needs = not leaf or path not in trace.first
+        backward = sum(_backward_macs(op, counts, needs) for op, counts in own.items())
+    return LayerCount(
+        layer=path if leaf else f"{path} (functional)".lstrip(),
+        kind=type(module).__name__,
+        shape="x".join(map(str, trace.shapes.get(path, ())[1:])) if leaf else "",
+        params=sum(p.numel() for p in module.parameters(recurse=False) if p.requires_grad),
+        macs=int(forward * algorithmic * scale),
+        executed_macs=int(forward * scale),
+        backward_macs=int(backward * algorithmic * scale),
+        executed_backward_macs=int(backward * scale),
+        activations=int(sum(counts.activations for counts in own.values()) * scale),
+        bytes_moved=4 * _elements_moved(own, scale, masked=algorithmic != 1),
+    )
+
+
+def _backward_macs(operator: str, counts: OperatorCounts, needs_input_gradient: bool) -> int:
+    """Multiply-adds of one operator's backward.
+
+    A convolution or linear layer, grouped or not, costs its forward once for
+    the weights and once more for the input if that needs a gradient. Pooling
+    and upsampling scatter what they gathered.
+    """
+    if operator in _CONVOLUTIONS:
+        return counts.macs * (2 if needs_input_gradient else 1)
+    if operator == "batch_norm":
+        return counts.written * _NORM_BACKWARD
+    return counts.macs
+
+
+def _elements_moved(own: Mapping[str, OperatorCounts], scale: Fraction, *, masked: bool) -> int:
+    moved = 0
+    for operator, counts in own.items():
+        activations = counts.read + counts.written
+        # A masked layer's product is of weight and mask, whatever the batch.
+        in_batch = not (masked and operator == "mul")
+        moved += int(activations * scale) if in_batch else activations
+        moved += counts.weights
+    return moved

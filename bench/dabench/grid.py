@@ -1,0 +1,146 @@
+"""Grids from TOML files and presets.
+
+A file holds one or more ``[[grid]]`` tables whose keys are the options of
+``dabench time``, each a value or a list::
+
+    [[grid]]
+    model = ["disc", "dw-disc"]
+    batch = [1, 8]
+    mode = ["train", "eval"]
+    phase = "forward"
+    launches = 5
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from dabench.config import Grid, Settings
+from dabench.errors import DabenchError, UsageError, bad_value
+from dabench.units import parse_duration, parse_fraction, parse_size
+
+# Key in a file (and, with dashes, on the command line) -> field of `Grid`.
+AXES = {
+    "model": "models",
+    "device": "devices",
+    "batch": "batches",
+    "size": "sizes",
+    "mode": "modes",
+    "dtype": "dtypes",
+    "memory_format": "memory_formats",
+    "threads": "threads",
+    "phase": "phases",
+    "protocol": "protocols",
+}
+SETTINGS = {
+    "warmup": "warmup",
+    "repeat": "repeat",
+    "target_ci": "target_ci",
+    "max_time": "max_time_s",
+    "launches": "launches",
+    "timeout": "timeout_s",
+    "seed": "seed",
+    "order": "order",
+}
+_WHOLE = {"batch", "threads", "warmup", "repeat", "launches", "seed"}
+
+
+def presets() -> list[str]:
+    """Names of the grids that come with dabench."""
+    folder = resources.files("dabench") / "presets"
+    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir())
+
+
+def load_grids(source: str) -> list[tuple[Grid, Settings]]:
+    """Reads a preset by name or a TOML file by path.
+
+    Raises:
+        UsageError: Neither, or the file says something no grid can say.
+    """
+    if source in presets():
+        text = (resources.files("dabench") / "presets" / f"{source}.toml").read_text("utf-8")
+    elif source.endswith(".toml"):
+        try:
+            text = Path(source).read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"cannot read the grid file {source!r}: {error}") from None
+    else:
+        allowed = f"presets: {', '.join(presets())}; or the path of a .toml file"
+        raise bad_value("--preset", source, allowed)
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{source}: not TOML: {error}") from None
+    unknown = set(document) - {"grid"}
+    tables = document.get("grid")
+    if unknown or not isinstance(tables, list) or not tables:
+        what = f"unknown key {min(unknown)!r}" if unknown else "nothing to measure"
+        raise UsageError(f"{source}: {what}; a grid file holds [[grid]] tables")
+    return [_table(source, table) for table in tables]
+
+
+def make_grid(
+    axes: Mapping[str, tuple[Any, ...]], settings: Mapping[str, Any]
+) -> tuple[Grid, Settings]:
+    """Makes a grid and its settings from option names and values.
+
+    Args:
+        axes: Keys of `AXES`; empty tuples are left at their default.
+        settings: Keys of `SETTINGS`; None is left at its default.
+    """
+    grid = Grid(**{AXES[key]: values for key, values in axes.items() if values})
+    given = {SETTINGS[key]: value for key, value in settings.items() if value is not None}
+    return grid, Settings.of(**given)
+
+
+def _table(source: str, table: Mapping[str, Any]) -> tuple[Grid, Settings]:
+    known = {**AXES, **SETTINGS}
+    for key in table:
+        if key not in known:
+            raise UsageError(f"{source}: unknown key {key!r}; known: {', '.join(known)}")
+    if "model" not in table:
+        raise UsageError(f"{source}: a [[grid]] without 'model'")
+    try:
+        axes = {key: _axis(key, table[key]) for key in AXES if key in table}
+        settings = {key: parse(key, table[key]) for key in SETTINGS if key in table}
+        return make_grid(axes, settings)
+    except DabenchError as error:
+        raise UsageError(f"{source}: {error}") from None
+
+
+def _axis(key: str, values: object) -> tuple[Any, ...]:
+    return tuple(parse(key, value) for value in (values if isinstance(values, list) else [values]))
+
+
+def parse(key: str, value: object) -> Any:
+    """Reads one value of an option, from a string or a TOML value.
+
+    Raises:
+        UsageError: Not a value of that option; the message says what is.
+    """
+    option = "--" + key.replace("_", "-")
+    text = str(value).strip()
+    try:
+        if key in _WHOLE:
+            return int(text)
+        if key == "size":
+            return parse_size(text)
+        if key == "target_ci":
+            return parse_fraction(text)
+        if key in ("max_time", "timeout"):
+            return parse_duration(text)
+    except ValueError:
+        raise bad_value(option, value, _FORMS.get(key, "it takes whole numbers")) from None
+    return text
+
+
+_FORMS = {
+    "size": "it takes HxW, such as 512x1024",
+    "target_ci": "it takes a percentage such as 1%",
+    "max_time": "it takes seconds, or a number with ms, s, min or h",
+    "timeout": "it takes seconds, or a number with ms, s, min or h",
+}

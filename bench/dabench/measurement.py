@@ -1,0 +1,251 @@
+"""Launches of a case to measurements: one row per phase, in the vocabulary's columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
+from statistics import fmean, median, stdev
+from typing import Any
+
+from dabench.engine import PhaseSamples
+from dabench.plan import Case
+from dabench.stats import Interval, drift, launch_interval, quantile, seed_of
+
+DRIFT_LIMIT = 0.05
+SPREAD_LIMIT = 0.25
+LAUNCH_LIMIT = 0.10
+BUSY_LIMIT = 0.10
+
+FLAG_RULES = (
+    f"drift: first and last third of a launch differ by over {DRIFT_LIMIT:.0%} and by more than "
+    "chance; "
+    f"spread: the 5th to 95th percentile spans over {SPREAD_LIMIT:.0%} of the median; "
+    f"launches differ: their medians span over {LAUNCH_LIMIT:.0%}; "
+    f"busy: other programs used over {BUSY_LIMIT:g} cores; "
+    "unsteady warm-up: it ended before passes were steady"
+)
+
+WITHIN_ONE_LAUNCH = "within one launch"
+OVER_LAUNCHES = "over launches"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PhaseRecord:
+    """One phase of one launch, as its worker sent it."""
+
+    phase: str
+    samples: PhaseSamples
+    passes: int
+    peak_bytes: int | None
+    other_cores: float
+    throttled: bool | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LaunchRecord:
+    """One worker process and what came of it.
+
+    Attributes:
+        launch: Number of the launch within the run, in the order they ran.
+        status: ``ok``, ``oom``, ``unsupported``, ``crashed``, ``timeout`` or
+            ``error``; the reason says more.
+        device: What the worker said of its device and settings.
+    """
+
+    launch: int
+    case_id: str
+    status: str
+    reason: str = ""
+    started_at: str = ""
+    seconds: float = 0.0
+    device: dict[str, Any] = field(default_factory=dict)
+    phases: tuple[PhaseRecord, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measurement:
+    """All samples of one phase of one case, or the reason why there are none.
+
+    Times are seconds per pass (of the whole sample where ``passes`` > 1),
+    sizes bytes. Fields that could not be measured are None.
+    """
+
+    case_id: str
+    model: str
+    family: str
+    device: str
+    device_name: str | None = None
+    batch: int
+    channels: int
+    height: int
+    width: int
+    mode: str
+    dtype: str
+    precision: str | None = None
+    memory_format: str
+    threads: int | None
+    protocol: str
+    phase: str
+    passes: int = 1
+    status: str
+    reason: str = ""
+    n: int = 0
+    launches: int = 0
+    median_s: float | None = None
+    ci_low_s: float | None = None
+    ci_high_s: float | None = None
+    ci_scope: str | None = None
+    mean_s: float | None = None
+    std_s: float | None = None
+    min_s: float | None = None
+    max_s: float | None = None
+    p05_s: float | None = None
+    p95_s: float | None = None
+    device_median_s: float | None = None
+    images_per_s: float | None = None
+    macs: int | None = None
+    flops: int | None = None
+    executed_flops: int | None = None
+    flops_per_s: float | None = None
+    peak_bytes: int | None = None
+    warmup_n: int = 0
+    stop: str | None = None
+    loss: str | None = None
+    flags: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """A flat JSON document with the vocabulary's column names."""
+        return asdict(self)
+
+
+COLUMNS = tuple(column.name for column in fields(Measurement))
+"""Columns of ``measurements.csv`` and keys of the JSON output."""
+
+
+def _identity(case: Case) -> dict[str, Any]:
+    document = {"case_id": case.case_id, **case.to_dict()}
+    del document["phases"]
+    document["threads"] = case.threads or None
+    return document
+
+
+def failed(case: Case, status: str, reason: str) -> list[Measurement]:
+    """Rows for a case that was not measured."""
+    return [
+        Measurement(**_identity(case), phase=phase, status=status, reason=reason)
+        for phase in case.phases
+    ]
+
+
+def summarise(
+    case: Case,
+    launches: Sequence[LaunchRecord],
+    macs: dict[str, tuple[int, int] | None],
+    target_ci: float | None,
+) -> list[Measurement]:
+    """One measurement per phase of a case.
+
+    Args:
+        case: The case.
+        launches: All its launches, failed ones too; at least one.
+        macs: Phase -> (algorithmic, executed) multiply-adds of one pass, or
+            None where they are not counted.
+        target_ci: The relative half-width that was asked for, if any.
+    """
+    good = [launch for launch in launches if launch.status == "ok"]
+    if not good:
+        return failed(case, launches[-1].status, launches[-1].reason)
+    return [_measurement(case, phase, launches, good, macs, target_ci) for phase in case.phases]
+
+
+def _measurement(
+    case: Case,
+    phase: str,
+    launches: Sequence[LaunchRecord],
+    good: Sequence[LaunchRecord],
+    macs: dict[str, tuple[int, int] | None],
+    target_ci: float | None,
+) -> Measurement:
+    records = [record for launch in good for record in launch.phases if record.phase == phase]
+    times = [[sample.wall_s for sample in record.samples.samples] for record in records]
+    device_times = [
+        sample.device_s for r in records for sample in r.samples.samples if sample.device_s
+    ]
+    interval = launch_interval(times, seed_of(f"{case.case_id}/{phase}"))
+    pooled = sorted(value for launch in times for value in launch)
+    passes = records[0].passes
+    counted = macs.get(phase)
+    algorithmic, executed = counted if counted is not None else (None, None)
+    peaks = [record.peak_bytes for record in records if record.peak_bytes is not None]
+    device = good[0].device
+    return Measurement(
+        **{**_identity(case), "threads": device.get("threads", case.threads or None)},
+        device_name=device.get("device_name"),
+        precision=device.get("precision"),
+        phase=phase,
+        passes=passes,
+        status="ok",
+        n=len(pooled),
+        launches=len(records),
+        median_s=interval.estimate,
+        ci_low_s=interval.low,
+        ci_high_s=interval.high,
+        ci_scope=OVER_LAUNCHES if len(records) > 1 else WITHIN_ONE_LAUNCH,
+        mean_s=fmean(pooled),
+        std_s=stdev(pooled) if len(pooled) > 1 else None,
+        min_s=pooled[0],
+        max_s=pooled[-1],
+        p05_s=quantile(pooled, 0.05),
+        p95_s=quantile(pooled, 0.95),
+        device_median_s=median(device_times) if device_times else None,
+        images_per_s=case.batch * passes / interval.estimate,
+        macs=algorithmic,
+        flops=None if algorithmic is None else 2 * algorithmic,
+        executed_flops=None if executed is None else 2 * executed,
+        flops_per_s=None if executed is None else 2 * executed * passes / interval.estimate,
+        peak_bytes=max(peaks) if peaks else None,
+        warmup_n=sum(len(record.samples.warmup) for record in records),
+        stop=_stop(records, interval, target_ci),
+        loss=device.get("loss"),
+        flags="; ".join(_flags(records, times, pooled, interval, launches)),
+    )
+
+
+def _stop(records: Sequence[PhaseRecord], interval: Interval, target_ci: float | None) -> str:
+    """Why measuring ended, judged on the interval over launches."""
+    if all(record.samples.stop == "repeat" for record in records):
+        return "repeat"
+    if target_ci is not None and interval.relative_half_width <= target_ci:
+        return "converged"
+    return "gave up"
+
+
+def _flags(
+    records: Sequence[PhaseRecord],
+    times: Sequence[Sequence[float]],
+    pooled: Sequence[float],
+    interval: Interval,
+    launches: Sequence[LaunchRecord],
+) -> list[str]:
+    flags = []
+    worst = max((drift(launch) for launch in times), key=abs)
+    if abs(worst) > DRIFT_LIMIT:
+        flags.append(f"drift {worst:+.0%}")
+    spread = (quantile(pooled, 0.95) - quantile(pooled, 0.05)) / interval.estimate
+    if spread > SPREAD_LIMIT:
+        flags.append(f"spread {spread:.0%}")
+    medians = [median(launch) for launch in times]
+    span = (max(medians) - min(medians)) / interval.estimate
+    if span > LAUNCH_LIMIT:
+        flags.append(f"launches differ {span:.0%}")
+    busy = max(record.other_cores for record in records)
+    if busy > BUSY_LIMIT:
+        flags.append(f"busy ({busy:.1f} cores)")
+    if any(record.throttled for record in records):
+        flags.append("throttled")
+    if not all(record.samples.steady for record in records):
+        flags.append("unsteady warm-up")
+    lost = [launch for launch in launches if launch.status != "ok"]
+    if lost:
+        flags.append(f"{len(lost)} of {len(launches)} launches failed: {lost[0].reason}")
+    return flags

@@ -1,0 +1,332 @@
+"""The sections of a report: which rows, which columns, in which words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from dabench.engine import STEADY_RULE
+from dabench.measurement import FLAG_RULES, WITHIN_ONE_LAUNCH
+from dabench.report.charts import bars_with_intervals
+from dabench.report.text import Writer
+from dabench.tables import Results, paper_timing, ratios
+from dabench.units import (
+    format_bytes,
+    format_count,
+    format_interval,
+    format_seconds,
+    significant,
+)
+
+DISCRIMINATORS = ("disc", "dw-disc", "diag-disc", "diag-disc-bias")
+_PAPER_TABLES = {
+    "cpu": ("CPU and TPU", "(8, 19, 1024, 512) through the discriminator once"),
+    "cuda": ("GPU", "(32, 19, 1024, 512) through the discriminator 50 times"),
+}
+
+
+def paper_table(out: Writer, loaded: Results, device: str) -> None:
+    """The paper's discriminator timing, the printed columns beside ours."""
+    name, what = _PAPER_TABLES[device]
+    timing = paper_timing(loaded.measurements, device)
+    out.heading(f"The paper's {name} table: {what}")
+    measured = list(dict.fromkeys(timing.loc[timing["source"] == "measured", "machine"]))
+    printed = list(dict.fromkeys(timing.loc[timing["source"] == "published", "machine"]))
+    rows = []
+    for mode in ("train", "eval"):
+        for model in DISCRIMINATORS:
+            here = timing[(timing["mode"] == mode) & (timing["model"] == model)]
+            if here.empty:
+                continue
+            cells = {f"{m} (published)": _seconds_of(here, "published", m) for m in printed}
+            cells |= {f"{m} (measured)": _seconds_of(here, "measured", m) for m in measured}
+            rows.append({"mode": mode, "model": model, **cells})
+    caption = (
+        "Seconds, forward only, fp32, protocol `paper`: one cold sample per launch, host clock, "
+        "never synchronised; `train` is the forward in training mode. Measured columns: median "
+        "over launches [95% interval], number of launches."
+    )
+    out.table(pd.DataFrame(rows), caption)
+    if not measured:
+        out.paragraph(
+            "No machine has been measured for this table in these runs; "
+            f"`dabench sweep paper-{'gpu' if device == 'cuda' else 'cpu'}` adds a column."
+        )
+    elif device == "cuda":
+        _unsynchronised(out, timing)
+
+
+def _unsynchronised(out: Writer, timing: pd.DataFrame) -> None:
+    """How far the paper's clock was from the end of the work, where both were read."""
+    both = timing[timing["device_median_s"].notna()]
+    out.table(
+        pd.DataFrame(
+            {
+                "machine": both["machine"],
+                "mode": both["mode"],
+                "model": both["model"],
+                "clock stopped, not synchronised": both["seconds"].map(format_seconds),
+                "work finished": both["device_median_s"].map(format_seconds),
+            }
+        ),
+        "What the paper's protocol reads, and when the same passes were really done.",
+    )
+
+
+def _seconds_of(rows: pd.DataFrame, source: str, machine: str) -> str:
+    found = rows[(rows["source"] == source) & (rows["machine"] == machine)]
+    if found.empty:
+        return "-"
+    row = found.iloc[-1]
+    if source == "published":
+        return f"{row['seconds']:.2f}"
+    interval = f"[{significant(row['ci_low_s'])}, {significant(row['ci_high_s'])}]"
+    if row["ci_scope"] == WITHIN_ONE_LAUNCH:
+        interval = "[one sample, no interval]"
+    return f"{significant(row['seconds'])} {interval}, {row['launches']}"
+
+
+def speed_tables(out: Writer, loaded: Results) -> None:
+    """Time, throughput and memory of everything measured steadily."""
+    good = loaded.measurements
+    good = good[(good["status"] == "ok") & (good["protocol"] == "steady")]
+    if good.empty:
+        return
+    out.heading("Speed and memory")
+    for (machine, family), rows in good.groupby(["machine", "family"], sort=False):
+        table = pd.DataFrame(
+            {
+                "model": rows["model"],
+                **_setting_columns(rows),
+                "median": rows["median_s"].map(format_seconds),
+                "95% interval": [_interval(row) for _, row in rows.iterrows()],
+                "images/s": rows["images_per_s"].map(significant),
+                "GFLOP/s": (rows["flops_per_s"] / 1e9).map(lambda v: "-" if v != v else f"{v:.0f}"),
+                "peak memory": rows["peak_bytes"].astype("float64").map(format_bytes),
+                "n": [f"{row['n']} / {row['launches']}" for _, row in rows.iterrows()],
+                "ended": rows["stop"],
+                "flags": rows["flags"],
+            }
+        )
+        out.table(
+            table,
+            f"{str(family).capitalize()}s on {machine}; n is samples / launches; GFLOP/s from "
+            "executed operations; peak memory includes weights and input; flags are explained "
+            "under 'How this was measured'.",
+        )
+
+
+def _setting_columns(rows: pd.DataFrame) -> dict[str, pd.Series[str]]:
+    """The axes that vary, or that a reader cannot do without."""
+    columns = {
+        "batch": rows["batch"].astype(str),
+        "size": rows["height"].astype(str) + "x" + rows["width"].astype(str),
+        "mode": rows["mode"],
+        "phase": rows["phase"],
+        "dtype": rows["dtype"] + rows["precision"].map(lambda p: "" if p == "as is" else f" ({p})"),
+        "layout": rows["memory_format"],
+        "threads": rows["threads"].astype(str),
+        "device": rows["device"],
+    }
+    always = ("batch", "size", "mode", "dtype", "layout")
+    return {k: v for k, v in columns.items() if k in always or v.nunique() > 1}
+
+
+def _interval(row: pd.Series[str]) -> str:
+    text = format_interval(float(row["ci_low_s"]), float(row["ci_high_s"]))
+    return text if row["ci_scope"] != WITHIN_ONE_LAUNCH else f"{text} ({WITHIN_ONE_LAUNCH})"
+
+
+def operations_table(out: Writer, loaded: Results) -> None:
+    """Parameters, operations and bytes per model, for one image."""
+    counts = loaded.counts
+    if counts.empty:
+        return
+    keys = ["model", "height", "width", "mode"]
+    counts = counts.drop_duplicates(keys).sort_values(keys, kind="stable")
+    out.heading("Operations, parameters and bytes of one image")
+    out.table(
+        pd.DataFrame(
+            {
+                "model": counts["model"],
+                "size": [
+                    f"{c}x{h}x{w}" for c, h, w in counts[["channels", "height", "width"]].values
+                ],
+                "graph": counts["mode"].map({"eval": "main output", "train": "all heads"}),
+                "parameters": counts["params"].map("{:,}".format),
+                "forward MACs": counts["macs"].map(format_count),
+                "executed": counts["executed_macs"].map(format_count),
+                "backward MACs": _backward(counts, "backward_macs"),
+                "executed backward": _backward(counts, "executed_backward_macs"),
+                "activations": counts["activations"].map(format_count),
+                "least bytes": counts["min_bytes"].map(format_bytes),
+                "bytes layer by layer": counts["bytes_moved"].map(format_bytes),
+            }
+        ),
+        "1 MAC = 2 FLOPs. Upsampling, pooling and batch norm are counted, activations such as ReLU "
+        "are not. Executed operations differ from algorithmic ones where a layer multiplies by the "
+        "zeros of a mask. Bytes are those of the fp32 forward: input, parameters and output once; "
+        "and the sum of what each operator reads and writes. `diag-disc` is as published, without "
+        "biases; `diag-disc-bias` has them and is the same function as `dw-disc`.",
+    )
+
+
+def _backward(counts: pd.DataFrame, column: str) -> list[str]:
+    return ["-" if not value else format_count(value) for value in counts[column]]
+
+
+def ratio_table(out: Writer, loaded: Results) -> None:
+    """Standard against depthwise against diagonalwise, with intervals and verdicts."""
+    table = ratios(loaded, DISCRIMINATORS)
+    if table.empty:
+        return
+    table = table.sort_values(["protocol", "mode", "dtype", "memory_format"], kind="stable")
+    out.heading("Ratios of the discriminators' times")
+    out.table(
+        pd.DataFrame(
+            {
+                "compared": table["numerator"] + " / " + table["denominator"],
+                "machine": table["machine"],
+                "protocol": table["protocol"],
+                **_ratio_setting(table),
+                "ratio": table["ratio"].map(significant),
+                "95% interval": [
+                    f"{significant(low)} to {significant(high)}"
+                    for low, high in table[["ratio_low", "ratio_high"]].values
+                ],
+                "launches": table["launches"].astype(str),
+                "verdict": [
+                    verdict if verdict == "undecided" else f"{name} is {verdict}"
+                    for name, verdict in table[["numerator", "verdict"]].values
+                ],
+            }
+        ),
+        "Ratio of median times, the first over the second, in the same run and setting. `same` "
+        "needs the whole interval within 3% of 1.",
+    )
+
+
+def _ratio_setting(table: pd.DataFrame) -> dict[str, pd.Series[str]]:
+    return {
+        "batch": table["batch"].astype(str),
+        "mode": table["mode"],
+        "phase": table["phase"],
+        "dtype": table["dtype"],
+        "layout": table["memory_format"],
+    }
+
+
+def pictures(out: Writer, loaded: Results, folder: Path, name: str) -> None:
+    """Charts of what was measured steadily: a PNG per machine and family."""
+    good = loaded.measurements
+    good = good[(good["status"] == "ok") & (good["protocol"] == "steady")]
+    if good.empty:
+        return
+    out.heading("Charts")
+    for (machine, family), rows in good.groupby(["machine", "family"], sort=False):
+        frame = pd.DataFrame(
+            {
+                "label": rows["model"] + _label(rows),
+                "group": rows["dtype"] + " " + rows["memory_format"],
+                "panel": rows["mode"] + " " + rows["phase"],
+                "value": rows["median_s"] * 1e3,
+                "low": rows["ci_low_s"] * 1e3,
+                "high": rows["ci_high_s"] * 1e3,
+            }
+        )
+        path = folder / f"{name}-{family}-{_slug(str(machine))}.png"
+        title = f"{str(family).capitalize()}s on {machine}: median time and 95% interval"
+        bars_with_intervals(frame, unit="ms per pass", title=title, path=path)
+        out.picture(path.name, title)
+
+
+def _label(rows: pd.DataFrame) -> pd.Series[str]:
+    batch = ", batch " + rows["batch"].astype(str)
+    size = " " + rows["height"].astype(str) + "x" + rows["width"].astype(str)
+    return batch + (size if size.nunique() > 1 else "")
+
+
+def _slug(text: str) -> str:
+    return "-".join("".join(c if c.isalnum() else " " for c in text.lower()).split())
+
+
+def failures(out: Writer, loaded: Results) -> None:
+    """Every case without a number, and why."""
+    bad = loaded.measurements[loaded.measurements["status"] != "ok"]
+    if bad.empty:
+        return
+    out.heading("Not measured")
+    out.table(
+        bad[["machine", "case_id", "phase", "status", "reason"]].rename(
+            columns={"case_id": "case"}
+        ),
+        "Cases that gave no number, and why.",
+    )
+
+
+_LAUNCHES = (
+    "Each case runs in fresh worker processes (launches), in a seeded random order that alternates "
+    "the cases; launches are the replicates, since processes differ by more than the passes within "
+    "one. The median is that of the launches' medians; the interval is a 95% bootstrap over "
+    "launches, widened for their small number (Student's t)."
+)
+_STEADY = (
+    "Protocol `steady`: random inputs and weights made outside the timed region, garbage "
+    f"collection off, device synchronised before and after each pass; {STEADY_RULE}. Warm-up "
+    "passes are kept apart."
+)
+
+
+def method(out: Writer, loaded: Results) -> None:
+    """How this was measured, from the records."""
+    out.heading("How this was measured")
+    good = loaded.measurements[loaded.measurements["status"] == "ok"]
+    lines = [
+        _LAUNCHES,
+        _STEADY,
+        "Protocol `paper`: what the paper did; cold, no warm-up, one clock around all passes.",
+        f"Flags: {FLAG_RULES}.",
+    ]
+    losses = sorted({loss for loss in good["loss"] if loss})
+    if losses:
+        lines.append(f"Backward passes start from the family's loss: {'; '.join(losses)}.")
+    if (good["precision"] == "cast").any():
+        lines.append("bf16 and fp16 in eval: weights and input are cast (`cast`).")
+    if (good["precision"] == "autocast").any():
+        lines.append("bf16 and fp16 in train: autocast over fp32 weights (`autocast`).")
+    lines.append(
+        "Peak memory on a CPU: the worker's resident size above that before the network was built."
+    )
+    out.bullets(lines)
+    out.table(_environments(loaded), "The machines and software, one column per run.")
+
+
+_ENVIRONMENT = {
+    "created": "measured", "command": "command", "dabench": "dabench", "commit": "commit",
+    "cpu": "CPU", "cpu_flags": "CPU features", "logical_cores": "logical cores",
+    "physical_cores": "physical cores", "usable_cores": "usable cores", "memory_bytes": "memory",
+    "gpus": "GPUs", "driver": "GPU driver", "cuda": "CUDA", "cudnn": "cuDNN", "os": "system",
+    "python": "Python", "torch": "torch", "threads": "default threads",
+    "cpu_capability": "torch CPU kernels", "governor": "CPU governor",
+    "load_1min": "load before (1 min)", "variables": "environment variables",
+}  # fmt: skip
+
+
+def _environments(loaded: Results) -> pd.DataFrame:
+    columns: dict[str, Sequence[str]] = {"": list(_ENVIRONMENT.values())}
+    for run in loaded.runs:
+        facts = {**run["environment"], "created": run["created"], "command": f"`{run['command']}`"}
+        columns[run["run_id"]] = [_fact(key, facts.get(key)) for key in _ENVIRONMENT]
+    return pd.DataFrame(columns)
+
+
+def _fact(key: str, value: object) -> str:
+    if value in (None, [], {}, ""):
+        return "-"
+    if key == "memory_bytes":
+        return format_bytes(float(str(value)))
+    if isinstance(value, dict):
+        return ", ".join(f"{name}={setting}" for name, setting in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

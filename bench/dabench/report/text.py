@@ -1,0 +1,128 @@
+"""Tables as Markdown or LaTeX, from frames whose cells are already text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import pandas as pd
+
+_LATEX = str.maketrans(
+    {
+        "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+        "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}",
+        "µ": r"$\mu$", "±": r"$\pm$",
+    }
+)  # fmt: skip
+
+
+class Writer(Protocol):
+    """Collects a document piece by piece."""
+
+    suffix: str
+
+    def heading(self, text: str, level: int = 2) -> None:
+        """A section's title."""
+
+    def paragraph(self, text: str) -> None:
+        """Running text."""
+
+    def bullets(self, lines: Sequence[str]) -> None:
+        """A list."""
+
+    def table(self, frame: pd.DataFrame, caption: str) -> None:
+        """A table of text cells; numbers go right."""
+
+    def picture(self, path: str, caption: str) -> None:
+        """A picture by its path relative to the document."""
+
+    def text(self) -> str:
+        """The whole document."""
+
+
+class Markdown:
+    """GitHub-flavoured Markdown."""
+
+    suffix = ".md"
+
+    def __init__(self) -> None:
+        self._parts: list[str] = []
+
+    def heading(self, text: str, level: int = 2) -> None:
+        self._parts.append(f"{'#' * level} {text}")
+
+    def paragraph(self, text: str) -> None:
+        self._parts.append(text)
+
+    def bullets(self, lines: Sequence[str]) -> None:
+        self._parts.append("\n".join(f"- {line}" for line in lines))
+
+    def table(self, frame: pd.DataFrame, caption: str) -> None:
+        header = [_cell(name) for name in frame.columns]
+        rule = [":--" if _is_words(frame[name]) else "--:" for name in frame.columns]
+        rows = [[_cell(value) for value in row] for row in frame.itertuples(index=False)]
+        lines = ["| " + " | ".join(row) + " |" for row in (header, rule, *rows)]
+        self._parts.append("\n".join([*lines, "", f"*{caption}*"]))
+
+    def picture(self, path: str, caption: str) -> None:
+        self._parts.append(f"![{caption}]({path})")
+
+    def text(self) -> str:
+        return "\n\n".join(self._parts) + "\n"
+
+
+class Latex:
+    """LaTeX with booktabs tables, to be input into a paper."""
+
+    suffix = ".tex"
+
+    def __init__(self) -> None:
+        self._parts = ["% needs \\usepackage{booktabs,graphicx}"]
+
+    def heading(self, text: str, level: int = 2) -> None:
+        command = {1: "section", 2: "subsection"}.get(level, "subsubsection")
+        self._parts.append(f"\\{command}*{{{_escape(text)}}}")
+
+    def paragraph(self, text: str) -> None:
+        self._parts.append(_escape(text))
+
+    def bullets(self, lines: Sequence[str]) -> None:
+        items = "\n".join(f"\\item {_escape(line)}" for line in lines)
+        self._parts.append(f"\\begin{{itemize}}\n{items}\n\\end{{itemize}}")
+
+    def table(self, frame: pd.DataFrame, caption: str) -> None:
+        align = "".join("l" if _is_words(frame[name]) else "r" for name in frame.columns)
+        header = " & ".join(_escape(str(name)) for name in frame.columns)
+        rows = [
+            " & ".join(_escape(str(value)) for value in row) + r" \\"
+            for row in frame.itertuples(index=False)
+        ]
+        body = "\n".join(rows)
+        self._parts.append(
+            f"\\begin{{table}}\n\\centering\n\\caption{{{_escape(caption)}}}\n"
+            f"\\begin{{tabular}}{{{align}}}\n\\toprule\n{header} \\\\\n\\midrule\n{body}\n"
+            "\\bottomrule\n\\end{tabular}\n\\end{table}"
+        )
+
+    def picture(self, path: str, caption: str) -> None:
+        self._parts.append(
+            f"\\begin{{figure}}\n\\centering\n\\includegraphics[width=\\linewidth]{{{path}}}\n"
+            f"\\caption{{{_escape(caption)}}}\n\\end{{figure}}"
+        )
+
+    def text(self) -> str:
+        return "\n\n".join(self._parts) + "\n"
+
+
+def _cell(value: object) -> str:
+    return str(value).replace("|", "\\|").replace("\n", " ")
+
+
+def _escape(text: str) -> str:
+    return text.replace("**", "").replace("`", "").translate(_LATEX)
+
+
+def _is_words(column: pd.Series[str]) -> bool:
+    """Whether a column holds words rather than numbers with units."""
+    shown = [str(value) for value in column if str(value) not in ("", "-")]
+    return not all(text[0].isdigit() or text[0] in "-+" for text in shown)

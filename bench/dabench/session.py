@@ -1,0 +1,203 @@
+"""One run from request to rows: probe, plan, measure, keep. What the CLI and the API call."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from dabench import results
+from dabench.config import Grid, Settings
+from dabench.environment import FINGERPRINT, describe_host
+from dabench.errors import DabenchError, UsageError
+from dabench.launcher import Launcher
+from dabench.measurement import LaunchRecord, Measurement
+from dabench.plan import Case, PlannedCase, expand
+from dabench.runner import Observer, Outcome, Recorder, Runner
+
+PROBE_TIMEOUT_S = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A finished run: its rows, its machine, and where the records are."""
+
+    outcome: Outcome
+    environment: dict[str, Any]
+    folder: Path | None
+
+
+class NoRecords:
+    """A recorder for runs that are not kept."""
+
+    def launch(self, record: LaunchRecord) -> None:
+        """Keeps nothing."""
+
+    def counts(self, counts: Sequence[Mapping[str, Any]]) -> None:
+        """Keeps nothing."""
+
+    def measurements(self, rows: Iterable[Measurement]) -> None:
+        """Keeps nothing."""
+
+
+class NoProgress:
+    """An observer that shows nothing."""
+
+    def planned(self, launches: int) -> None:
+        """Shows nothing."""
+
+    def started(self, case: Case) -> None:
+        """Shows nothing."""
+
+    def finished(self, record: LaunchRecord) -> None:
+        """Shows nothing."""
+
+
+def new_run_folder(root: Path, name: str) -> Path:
+    """``root/<UTC time>-<name>``: unique and sorted by time."""
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    folder = root / f"{stamp}-{name}"
+    suffix = 1
+    while folder.exists():
+        suffix += 1
+        folder = root / f"{stamp}-{name}-{suffix}"
+    return folder
+
+
+def run_grids(
+    grids: Sequence[tuple[Grid, Settings]],
+    *,
+    folder: Path | None,
+    observer: Observer,
+    command: str,
+) -> Session:
+    """Measures every case of the grids.
+
+    Args:
+        grids: Each with its own settings; a case in several keeps its first.
+        folder: For the records; None keeps none.
+        observer: Told of the progress.
+        command: What the user asked for, for the record.
+
+    Raises:
+        UsageError: Anything wrong with the request; nothing was measured.
+    """
+    # Before the seconds that starting a worker takes.
+    for grid, settings in grids:
+        expand(grid, settings)
+    if folder is not None:
+        results.check_new_run(folder)
+    with Launcher() as launcher:
+        environment = describe_host() | probe(launcher)
+        plan = _plan(grids, environment)
+        recorder: Recorder = NoRecords()
+        if folder is not None:
+            run = _run_document(folder, plan, environment, command)
+            recorder = results.RunWriter.create(folder, run)
+        outcome = Runner(plan, launcher, recorder, observer).run()
+    return Session(outcome, environment, folder)
+
+
+def resume(folder: Path, *, observer: Observer) -> Session:
+    """Continues an interrupted run where it stopped.
+
+    Raises:
+        UsageError: No run there, or it was made on another machine.
+        ResultsError: Its records are damaged.
+    """
+    run = results.read_run(folder)
+    writer = results.RunWriter.resume(folder)
+    done = results.read_launches(folder)
+    with Launcher() as launcher:
+        environment = describe_host() | probe(launcher)
+        _same_machine(folder, run["environment"], environment)
+        plan = [
+            PlannedCase(
+                case=Case.of(item["case"]),
+                settings=Settings(**item["settings"]),
+                impossible=item["impossible"],
+            )
+            for item in run["plan"]
+        ]
+        first = results.next_launch(folder)
+        outcome = Runner(plan, launcher, writer, observer, done, first).run()
+    return Session(outcome, run["environment"], folder)
+
+
+def probe(launcher: Launcher) -> dict[str, Any]:
+    """What a worker says of torch and the devices.
+
+    Raises:
+        DabenchError: The worker could not say.
+    """
+    found: dict[str, Any] = {}
+    request = {"kind": "probe"}
+    last = launcher.run(
+        request, lambda message: found.update(message["environment"]), timeout_s=PROBE_TIMEOUT_S
+    )
+    if last["kind"] != "done":
+        raise DabenchError(f"the machine could not be described: {last['reason']}")
+    return found
+
+
+def resolve_device(name: str, environment: Mapping[str, Any]) -> str:
+    """Replaces ``auto`` by the best device and checks that others are there.
+
+    Raises:
+        UsageError: This machine lacks the device.
+    """
+    available: list[str] = environment["devices"]
+    if name == "auto":
+        return available[0]
+    kind, _, index = name.partition(":")
+    gpus = len(environment["gpus"])
+    has = kind in available and (not index or index.isdecimal())
+    if not has or (kind == "cuda" and int(index or 0) >= gpus) or (kind != "cuda" and index):
+        seen = f"torch {environment['torch']} sees " + (f"{gpus} CUDA GPUs" if gpus else "no GPU")
+        raise UsageError(
+            f"device {name!r} is not available: {seen}; available: {', '.join(available)}"
+        )
+    return name
+
+
+def _plan(
+    grids: Sequence[tuple[Grid, Settings]], environment: Mapping[str, Any]
+) -> list[PlannedCase]:
+    plan: dict[str, PlannedCase] = {}
+    for grid, settings in grids:
+        devices = tuple(resolve_device(name, environment) for name in grid.devices)
+        for planned in expand(replace(grid, devices=devices), settings):
+            plan.setdefault(planned.case.case_id, planned)
+    return list(plan.values())
+
+
+def _run_document(
+    folder: Path, plan: Sequence[PlannedCase], environment: Mapping[str, Any], command: str
+) -> dict[str, Any]:
+    return {
+        "run_id": folder.name,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": command,
+        "environment": dict(environment),
+        "plan": [
+            {
+                "case": planned.case.to_dict(),
+                "settings": asdict(planned.settings),
+                "impossible": planned.impossible,
+            }
+            for planned in plan
+        ],
+    }
+
+
+def _same_machine(folder: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    changed = [name for name in FINGERPRINT if then.get(name) != now.get(name)]
+    if changed:
+        name = changed[0]
+        raise UsageError(
+            f"--resume: {folder} was measured elsewhere: {name} was "
+            f"{json.dumps(then.get(name))}, here it is {json.dumps(now.get(name))}"
+        )

@@ -1,0 +1,236 @@
+"""Records to pandas tables. Numbers stay in seconds, bytes and operations.
+
+Imports no torch: reports are made wherever the records are.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from dabench import results
+from dabench.errors import UsageError
+from dabench.measurement import COLUMNS, Measurement
+from dabench.stats import ratio_interval, seed_of, verdict
+
+# What must be equal for two rows to be compared but for their model.
+SETTING = [
+    "run_id", "machine", "device", "batch", "channels", "height", "width", "mode", "dtype",
+    "memory_format", "threads", "protocol", "phase",
+]  # fmt: skip
+
+# An empty field is a missing number; in a column of text it is an empty text.
+_NA = {
+    column.name: [""] for column in fields(Measurement) if not str(column.type).startswith("str")
+}
+_NA["device_s"] = [""]
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """Runs, read.
+
+    Attributes:
+        runs: The documents of ``run.json``.
+        measurements: A row per case and phase, with ``run_id`` and ``machine``.
+        samples: A row per timed pass, warm-up included and marked in ``kind``.
+        counts: A row per network, size and mode, per image.
+    """
+
+    runs: list[dict[str, Any]]
+    measurements: pd.DataFrame
+    samples: pd.DataFrame
+    counts: pd.DataFrame
+
+
+def measurement_frame(rows: Iterable[Measurement]) -> pd.DataFrame:
+    """Measurements as a frame with the vocabulary's columns."""
+    return _typed(pd.DataFrame([row.to_dict() for row in rows], columns=list(COLUMNS)))
+
+
+def load(folders: Sequence[Path]) -> Results:
+    """Reads runs and puts them under one another; nothing is averaged.
+
+    Raises:
+        UsageError: No run in a folder, or one of a newer dabench.
+        ResultsError: A damaged file, named with its line.
+    """
+    runs, measurements, samples = [], [], []
+    counts: list[dict[str, Any]] = []
+    for folder in folders:
+        run = results.read_run(folder)
+        runs.append(run)
+        measured = _read_csv(folder / results.MEASUREMENTS, COLUMNS)
+        measured.insert(0, "run_id", run["run_id"])
+        names = measured["device_name"].astype(object)
+        measured.insert(1, "machine", [machine_name(run["environment"], n) for n in names])
+        measurements.append(_typed(measured))
+        samples.append(_read_samples(folder, run["run_id"]))
+        counts.extend({"run_id": run["run_id"], **count} for count in results.read_counts(folder))
+    return Results(
+        runs=runs,
+        measurements=pd.concat(measurements, ignore_index=True),
+        samples=pd.concat(samples, ignore_index=True),
+        counts=pd.DataFrame(counts).drop(columns="layers", errors="ignore"),
+    )
+
+
+def machine_name(environment: dict[str, Any], device_name: object) -> str:
+    """A machine as a column heading: its processor with its cores, or its GPU."""
+    if isinstance(device_name, str) and device_name != environment["cpu"]:
+        return device_name
+    return f"{environment['cpu']}, {environment['logical_cores']} cores"
+
+
+def published() -> pd.DataFrame:
+    """Figures from the literature (``results/reference/published.csv``), as printed."""
+    with resources.as_file(resources.files("dabench") / "reference" / "published.csv") as path:
+        return pd.read_csv(path)
+
+
+def paper_timing(measurements: pd.DataFrame, device: str) -> pd.DataFrame:
+    """The paper's discriminator timing beside this project's, same protocol and shape.
+
+    Args:
+        measurements: Of `Results`.
+        device: ``cpu`` or ``cuda``: which of the two tables.
+
+    Returns:
+        A row per mode and model; columns ``machine``, ``source`` (``published``
+        or ``measured``), ``seconds``, ``ci_low_s``, ``ci_high_s``, ``launches``.
+    """
+    printed = published()
+    on_gpu = (printed["device"] == "cuda") == (device == "cuda")
+    printed = printed[(printed["protocol"] == "paper") & on_gpu]
+    shape = ["batch", "channels", "height", "width", "passes"]
+    wanted = printed[shape].drop_duplicates().astype(int)
+    ours = measurements[
+        (measurements["protocol"] == "paper")
+        & measurements["device"].str.startswith(device)
+        & (measurements["status"] == "ok")
+        & (measurements["dtype"] == "fp32")
+        & (measurements["memory_format"] == "nchw")
+    ].merge(wanted, on=shape)
+    keys = ["mode", "model", "machine"]
+    return pd.concat(
+        [
+            printed[keys].assign(source="published", seconds=printed["value"]),
+            ours[
+                [*keys, "ci_low_s", "ci_high_s", "ci_scope", "launches", "device_median_s"]
+            ].assign(source="measured", seconds=ours["median_s"]),
+        ],
+        ignore_index=True,
+    )
+
+
+def ratios(loaded: Results, models: Sequence[str]) -> pd.DataFrame:
+    """Time of each model over each other one in the same run and setting.
+
+    Args:
+        loaded: Records with their samples.
+        models: Which to compare, and in which order.
+
+    Returns:
+        Columns of `SETTING`, ``numerator``, ``denominator``, ``ratio``,
+        ``ratio_low``, ``ratio_high`` (95%), ``launches``, ``verdict`` (of the
+        numerator against the denominator).
+    """
+    good = loaded.measurements[loaded.measurements["status"] == "ok"]
+    good = good[good["model"].isin(models)]
+    timed = loaded.samples[loaded.samples["kind"] == "sample"]
+    by_case = {
+        key: [group["wall_s"].tolist() for _, group in rows.groupby("launch")]
+        for key, rows in timed.groupby(["run_id", "case_id", "phase"])
+    }
+    rows = []
+    for setting, group in good.groupby(SETTING, dropna=False, sort=False):
+        order = sorted(group.to_dict("records"), key=lambda row: models.index(row["model"]))
+        for top, bottom in itertools.combinations(order, 2):
+            launches = [
+                by_case[row["run_id"], row["case_id"], row["phase"]] for row in (top, bottom)
+            ]
+            key = f"{top['case_id']}/{bottom['case_id']}/{top['phase']}"
+            interval = ratio_interval(launches[0], launches[1], seed_of(key))
+            rows.append(
+                {
+                    **dict(zip(SETTING, setting, strict=True)),
+                    "numerator": top["model"],
+                    "denominator": bottom["model"],
+                    "ratio": interval.estimate,
+                    "ratio_low": interval.low,
+                    "ratio_high": interval.high,
+                    "launches": min(len(each) for each in launches),
+                    "verdict": verdict(interval) if min(map(len, launches)) > 1 else "undecided",
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def find_runs(root: Path) -> list[Path]:
+    """Folders below ``root`` that hold a run, oldest first.
+
+    Raises:
+        UsageError: There are none.
+    """
+    found = sorted(path.parent for path in root.glob(f"*/{results.RUN}"))
+    if not found:
+        raise UsageError(f"no runs under {root}; measure one with 'dabench sweep paper-cpu'")
+    return found
+
+
+def _read_samples(folder: Path, run_id: str) -> pd.DataFrame:
+    samples = _read_csv(
+        folder / results.SAMPLES, results.SAMPLE_COLUMNS, ("launch", "index", "wall_s")
+    )
+    launches = _read_csv(folder / results.LAUNCHES, results.LAUNCH_COLUMNS, ("launch",))
+    # Samples of a launch that never finished have no row there.
+    samples = samples[samples["launch"].isin(launches["launch"])]
+    samples.insert(0, "run_id", run_id)
+    return samples.reset_index(drop=True)
+
+
+def _read_csv(path: Path, columns: Sequence[str], required: Sequence[str] = ()) -> pd.DataFrame:
+    """Reads one of our CSV files, passing over a last line that was cut short.
+
+    Args:
+        path: A missing file reads as one without rows.
+        columns: What its header must say.
+        required: Numeric columns that no row may leave empty.
+    """
+    if not path.exists():
+        return pd.DataFrame(columns=list(columns))
+    whole = path.read_bytes()
+    whole = whole[: whole.rfind(b"\n") + 1]
+    try:
+        frame = pd.read_csv(
+            io.BytesIO(whole), keep_default_na=False, na_values=_NA, float_precision="round_trip"
+        )
+        sound = list(frame.columns) == list(columns) and all(
+            pd.api.types.is_numeric_dtype(frame[name]) and frame[name].notna().all()
+            for name in required
+        )
+    except (ValueError, UnicodeDecodeError):  # pandas' parser errors are ValueErrors
+        sound = False
+    if not sound:
+        # Slower, and names the line.
+        results.check_csv(path, columns, required)
+    return frame
+
+
+def _typed(frame: pd.DataFrame) -> pd.DataFrame:
+    """Gives columns the types of `Measurement`, the same for rows made here and read back."""
+    for column in fields(Measurement):
+        kind = str(column.type).removesuffix(" | None")
+        if kind == "str":
+            frame[column.name] = frame[column.name].astype(object).fillna("").astype("str")
+        else:
+            values = pd.to_numeric(frame[column.name].replace("", None))
+            frame[column.name] = values.astype("Int64" if kind == "int" else "float64")
+    return frame

@@ -1,0 +1,100 @@
+"""Units at the edge where a person reads or types; seconds and bytes inside."""
+
+from __future__ import annotations
+
+import re
+
+_SIZE = re.compile(r"(\d+)x(\d+)")
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|min|h)?")
+_SECONDS = {"ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Reads ``HxW``, such as ``512x1024``, as (height, width) in pixels.
+
+    Raises:
+        ValueError: Not of that form.
+    """
+    match = _SIZE.fullmatch(text.strip().lower())
+    if match is None:
+        raise ValueError(text)
+    return int(match[1]), int(match[2])
+
+
+def parse_fraction(text: str) -> float:
+    """Reads ``1%`` or ``0.01`` as 0.01.
+
+    Raises:
+        ValueError: Not a number.
+    """
+    stripped = text.strip()
+    if stripped.endswith("%"):
+        return float(stripped[:-1]) / 100
+    return float(stripped)
+
+
+def parse_duration(text: str) -> float:
+    """Reads ``90``, ``90s``, ``1.5min``, ``200ms`` or ``1h`` as seconds.
+
+    Raises:
+        ValueError: Not of that form.
+    """
+    match = _DURATION.fullmatch(text.strip().lower())
+    if match is None:
+        raise ValueError(text)
+    return float(match[1]) * _SECONDS[match[2] or "s"]
+
+
+def format_seconds(value: float | None, digits: int = 3) -> str:
+    """Formats seconds with a fitting unit: ``1.23 s``, ``4.56 ms``, ``7.89 µs``."""
+    if value is None or value != value:  # NaN is the only value unequal to itself
+        return "-"
+    for scale, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")):
+        if abs(value) >= scale:
+            return f"{significant(value / scale, digits)} {unit}"
+    return f"{significant(value / 1e-9, digits)} ns"
+
+
+def format_interval(low: float, high: float) -> str:
+    """Formats two times with one unit, that of the larger: ``0.61 to 1.03 ms``."""
+    for scale, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns")):
+        if abs(high) >= scale or unit == "ns":
+            break
+    return f"{significant(low / scale)} to {significant(high / scale)} {unit}"
+
+
+def format_bytes(value: float | None) -> str:
+    """Formats bytes in binary units: ``1.5 GiB``."""
+    if value is None or value != value:
+        return "-"
+    size = float(value)
+    for unit in ("B", "KiB", "MiB"):
+        if abs(size) < 1024:
+            return f"{significant(size)} {unit}"
+        size /= 1024
+    return f"{significant(size)} GiB"
+
+
+def format_count(value: float | None) -> str:
+    """Formats a large count: ``15.4 G``, ``191 k``, ``12``."""
+    if value is None or value != value:
+        return "-"
+    for scale, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= scale:
+            return f"{significant(value / scale)} {unit}"
+    return significant(value)
+
+
+def format_percent(value: float | None) -> str:
+    """Formats a fraction as a percentage: 0.0123 as ``1.2%``."""
+    if value is None or value != value:
+        return "-"
+    return f"{100 * value:.1f}%"
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """Formats to ``digits`` significant digits without an exponent below 1e6."""
+    if value == 0:
+        return "0"
+    text = f"{value:.{digits}g}"
+    return f"{float(text):.0f}" if "e" in text or abs(value) >= 10**digits else text

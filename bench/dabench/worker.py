@@ -1,0 +1,165 @@
+"""What runs in a worker process: one request in, messages out, then the end.
+
+Messages are JSON documents. A request has a ``kind``: ``probe`` describes the
+machine, ``count`` counts operations, ``time`` measures one case.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psutil
+
+from dabench.clock import host_clock
+from dabench.engine import PhaseSamples, Sample, StopRule, measure, measure_once
+from dabench.plan import Case
+
+Message = dict[str, Any]
+Send = Callable[[Message], None]
+
+
+def handle(request: Message, send: Send) -> None:
+    """Answers one request; whatever goes wrong becomes a ``failed`` message."""
+    try:
+        _HANDLERS[request["kind"]](request, send)
+    except Exception as error:  # the worker's last line of defence: report, never die silently
+        send(
+            {
+                "kind": "failed",
+                "status": _status(error),
+                "reason": _one_line(error),
+                "traceback": traceback.format_exc(),
+            }
+        )
+    else:
+        send({"kind": "done"})
+
+
+def _probe(request: Message, send: Send) -> None:
+    from dabench.environment import describe_torch
+
+    send({"kind": "environment", "environment": describe_torch()})
+
+
+def _count(request: Message, send: Send) -> None:
+    from dabench.flops import count_model
+
+    for item in request["items"]:
+        send({"kind": "count", "count": count_model(**item).to_dict()})
+
+
+def _time(request: Message, send: Send) -> None:
+    from dabench.device import open_device
+    from dabench.workload import LOSSES, Workload
+
+    case = Case.of(request["case"])
+    device = open_device(case.device)
+    steady = case.protocol == "steady"
+    # The paper left cuDNN at its default, which does not search.
+    device.configure(dtype=case.dtype, threads=case.threads, autotune=steady)
+    load = Workload(case, device, request["seed"])
+    precision = "as is" if case.dtype in ("fp32", "tf32") else "cast" if load.casts else "autocast"
+    send(
+        {
+            "kind": "device",
+            "device": {
+                **device.describe(),
+                "precision": precision,
+                "loss": LOSSES[case.family] if case.mode == "train" else None,
+            },
+        }
+    )
+    rule = StopRule(**request["rule"])
+    for phase in case.phases:
+        work = load.work(phase)
+        device.reset_peak()
+        with _watched(device.throttle_events) as watch:
+            if steady:
+                result = measure(work, device, host_clock, rule)
+            else:
+                result = measure_once(work, device, host_clock, device.paper_passes)
+        send(
+            {
+                "kind": "phase",
+                "phase": phase,
+                "warmup": _pairs(result.warmup),
+                "samples": _pairs(result.samples),
+                "steady": result.steady,
+                "stop": result.stop,
+                "passes": 1 if steady else device.paper_passes,
+                "peak_bytes": device.peak_bytes(),
+                **watch,
+            }
+        )
+
+
+def _pairs(samples: list[Sample]) -> list[tuple[float, float | None]]:
+    return [(sample.wall_s, sample.device_s) for sample in samples]
+
+
+@contextmanager
+def _watched(throttle_events: Callable[[], int | None]) -> Iterator[Message]:
+    """Fills in how busy others kept the machine, and whether it slowed itself down."""
+    watch: Message = {}
+    events = throttle_events()
+    own, busy, wall = _cpu_seconds()
+    yield watch
+    own_after, busy_after, wall_after = _cpu_seconds()
+    # The system counts in ticks of 10 ms, per core, ours and its own.
+    others = (busy_after - busy) - (own_after - own) - 0.02 * (psutil.cpu_count() or 1)
+    watch["other_cores"] = max(others, 0.0) / max(wall_after - wall, 1e-9)
+    after = throttle_events()
+    watch["throttled"] = None if events is None or after is None else after > events
+
+
+def _cpu_seconds() -> tuple[float, float, float]:
+    """CPU time of this process and of the whole machine, and the wall clock."""
+    mine = psutil.Process().cpu_times()
+    machine = psutil.cpu_times()
+    idle = machine.idle + getattr(machine, "iowait", 0.0)
+    # Guest time is contained in user time.
+    total = sum(machine) - getattr(machine, "guest", 0.0) - getattr(machine, "guest_nice", 0.0)
+    return mine.user + mine.system, total - idle, time.monotonic()
+
+
+_HANDLERS: dict[str, Callable[[Message, Send], None]] = {
+    "probe": _probe,
+    "count": _count,
+    "time": _time,
+}
+
+
+def _status(error: Exception) -> str:
+    """Which kind of failure an exception is: ``oom``, ``unsupported`` or ``error``."""
+    text = str(error).lower()
+    out_of_memory = ("out of memory", "can't allocate memory", "cannot allocate memory")
+    unsupported = (
+        "not implemented for",
+        "expected more than 1 value per channel",
+        "not supported",
+        "unsupported",
+    )
+    if isinstance(error, MemoryError) or any(words in text for words in out_of_memory):
+        return "oom"
+    if isinstance(error, NotImplementedError) or any(words in text for words in unsupported):
+        return "unsupported"
+    return "error"
+
+
+def _one_line(error: Exception) -> str:
+    first = next(iter(str(error).strip().splitlines()), "")
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__
+
+
+def phase_samples(message: Message) -> PhaseSamples:
+    """Reads a ``phase`` message back."""
+    return PhaseSamples(
+        warmup=[Sample(*pair) for pair in message["warmup"]],
+        samples=[Sample(*pair) for pair in message["samples"]],
+        steady=message["steady"],
+        stop=message["stop"],
+    )
