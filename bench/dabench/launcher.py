@@ -104,7 +104,10 @@ class Launcher:
             raise self._gone() from error
 
     def _answer(self) -> Message:
-        line = self._answers.readline()
+        try:
+            line = self._answers.readline()
+        except OSError as error:
+            raise self._gone() from error
         if not line:
             raise self._gone()
         answer: Message = json.loads(line)

@@ -85,16 +85,10 @@ def format_count(value: float | None) -> str:
     return significant(value)
 
 
-def format_percent(value: float | None) -> str:
-    """Formats a fraction as a percentage: 0.0123 as ``1.2%``."""
-    if value is None or value != value:
-        return "-"
-    return f"{100 * value:.1f}%"
-
-
 def significant(value: float, digits: int = 3) -> str:
-    """Formats to ``digits`` significant digits without an exponent below 1e6."""
+    """Formats to ``digits`` significant digits, and whole numbers above them in full."""
     if value == 0:
         return "0"
-    text = f"{value:.{digits}g}"
-    return f"{float(text):.0f}" if "e" in text or abs(value) >= 10**digits else text
+    if abs(value) >= 10**digits:
+        return f"{value:.0f}"
+    return f"{value:.{digits}g}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -59,6 +59,11 @@ class ModelSpec:
     min_train_batch: int = 1
     summary: str
     source: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON document of the spec."""
+        document = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {**document, "options": dict(self.options), "outputs": list(self.outputs)}
 
 
 def _segmenter(name: str, *, summary: str, source: str, **options: object) -> ModelSpec:

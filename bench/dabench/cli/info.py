@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Annotated
 
 import typer
@@ -18,8 +17,7 @@ def models(json: Json = False) -> None:
     from dabench_models import MODELS
 
     if json:
-        specs = [{**dataclasses.asdict(s), "options": dict(s.options)} for s in MODELS.values()]
-        print_json({"models": specs})
+        print_json({"models": [spec.to_dict() for spec in MODELS.values()]})
         return
     print_table(
         "",

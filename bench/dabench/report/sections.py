@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -19,6 +20,7 @@ from dabench.units import (
     format_seconds,
     significant,
 )
+from dabench_models import MODELS
 
 DISCRIMINATORS = ("disc", "dw-disc", "diag-disc", "diag-disc-bias")
 _PAPER_TABLES = {
@@ -43,10 +45,11 @@ def paper_table(out: Writer, loaded: Results, device: str) -> None:
             cells = {f"{m} (published)": _seconds_of(here, "published", m) for m in printed}
             cells |= {f"{m} (measured)": _seconds_of(here, "measured", m) for m in measured}
             rows.append({"mode": mode, "model": model, **cells})
+    notes = "; ".join(dict.fromkeys(timing["note"].dropna()))
     caption = (
-        "Seconds, forward only, fp32, protocol `paper`: one cold sample per launch, host clock, "
-        "never synchronised; `train` is the forward in training mode. Measured columns: median "
-        "over launches [95% interval], number of launches."
+        "Seconds in all, forward only, fp32, protocol `paper`: cold, by a host clock, never "
+        f"synchronised; `train` is the forward in training mode. Published: {notes}. Measured: "
+        "median over launches [95% interval], number of launches."
     )
     out.table(pd.DataFrame(rows), caption)
     if not measured:
@@ -145,7 +148,9 @@ def operations_table(out: Writer, loaded: Results) -> None:
     if counts.empty:
         return
     keys = ["model", "height", "width", "mode"]
-    counts = counts.drop_duplicates(keys).sort_values(keys, kind="stable")
+    counts = counts.drop_duplicates(keys).sort_values(
+        keys, kind="stable", key=lambda column: column.map(_registry_order(column))
+    )
     out.heading("Operations, parameters and bytes of one image")
     out.table(
         pd.DataFrame(
@@ -171,6 +176,12 @@ def operations_table(out: Writer, loaded: Results) -> None:
         "and the sum of what each operator reads and writes. `diag-disc` is as published, without "
         "biases; `diag-disc-bias` has them and is the same function as `dw-disc`.",
     )
+
+
+def _registry_order(column: pd.Series[Any]) -> dict[Any, Any]:
+    """Models in the order of the registry; anything else by itself."""
+    order = {name: index for index, name in enumerate(MODELS)}
+    return order if column.name == "model" else {value: value for value in column}
 
 
 def _backward(counts: pd.DataFrame, column: str) -> list[str]:

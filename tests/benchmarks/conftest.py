@@ -1,0 +1,43 @@
+"""Benchmarks of what the project promises, as ratios within one run.
+
+``make bench`` measures and checks the figures; the ordinary tests only run
+each benchmark's code once, and assert nothing about time.
+"""
+
+import time
+from statistics import median
+
+import pytest
+
+
+class Comparison:
+    """Alternates callables, A B A B, and compares their median times."""
+
+    def __init__(self, benchmark):
+        self.benchmark = benchmark
+        self.measuring = benchmark.enabled
+
+    def medians(self, *functions, rounds=7, warmup=1):
+        """Median seconds of each function; also run once under pytest-benchmark."""
+        times = [[] for _ in functions]
+        for index in range(rounds + warmup if self.measuring else 1):
+            for taken, function in zip(times, functions, strict=True):
+                begin = time.perf_counter()
+                function()
+                if index >= warmup or not self.measuring:
+                    taken.append(time.perf_counter() - begin)
+        self.benchmark.pedantic(functions[0], rounds=1, iterations=1)
+        return [median(taken) for taken in times]
+
+    def check(self, name, value, *, at_least=None, at_most=None):
+        """Records a figure, and holds it to its bound where time is measured."""
+        self.benchmark.extra_info[name] = value
+        print(f"\n{name}: {value:.3g} (bound: {at_least or at_most})")
+        if self.measuring:
+            assert at_least is None or value >= at_least, f"{name} {value:.3g} < {at_least}"
+            assert at_most is None or value <= at_most, f"{name} {value:.3g} > {at_most}"
+
+
+@pytest.fixture
+def compare(benchmark):
+    return Comparison(benchmark)

@@ -1,0 +1,172 @@
+"""The command line from outside: its surface, its answers, its refusals."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from dabench.cli.app import app
+
+HERE = Path(__file__).parent
+
+
+def dabench(*arguments, cwd=None, **changes):
+    return subprocess.run(
+        [sys.executable, "-m", "dabench", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        timeout=240,
+        env={**os.environ, **changes},
+    )
+
+
+def surface():
+    """Every command with its parameters, as JSON."""
+    root = typer.main.get_command(app)
+
+    def parameters(command):
+        return {
+            p.name: {
+                "names": [*p.opts, *p.secondary_opts],
+                "multiple": getattr(p, "multiple", False),
+            }
+            for p in command.params
+        }
+
+    commands = {name: parameters(command) for name, command in sorted(root.commands.items())}
+    return {"dabench": parameters(root), **commands}
+
+
+def test_the_surface_is_frozen():
+    """After a wanted change: ``DABENCH_UPDATE_GOLDEN=1``, and a line in the changelog."""
+    golden = HERE / "surface.json"
+    text = json.dumps(surface(), indent=1) + "\n"
+    if os.environ.get("DABENCH_UPDATE_GOLDEN"):
+        golden.write_text(text)
+    assert text == golden.read_text()
+
+
+def test_the_canonical_call_is_understood():
+    shown = dabench(
+        "time", "--model", "dw-disc", "--device", "cuda", "--batch", "32", "--repeat", "50"
+    )
+    lacks_gpu = "device 'cuda' is not available" in shown.stderr
+    assert lacks_gpu or shown.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("time", "--model: name at least one"),
+        ("time --model dwdisc", "--model: unknown model 'dwdisc'; did you mean 'dw-disc'?"),
+        ("time --model disc --device gpu", "--device: 'gpu' is not allowed; choices: auto, cpu"),
+        ("time --model disc --device cpu:1", "device 'cpu:1' is not available"),
+        ("time --model disc --device mps", "device 'mps' is not available: .*available: .*cpu"),
+        ("time --model disc --dtype fp8", "--dtype: 'fp8' is not allowed; choices: fp32"),
+        ("time --model disc --mode both", "--mode: 'both' is not allowed; choices: train, eval"),
+        ("time --model disc --batch 0", "--batch: '0' is not allowed; .*at least 1"),
+        ("time --model disc --batch two", "--batch: 'two' is not allowed; .*whole numbers"),
+        ("time --model disc --repeat 0", "--repeat: '0' is not allowed; .*at least 1"),
+        ("time --model disc --size 64", "--size: '64' is not allowed; it takes HxW"),
+        ("time --model disc --size 0x64", "--size: '0x64' is not allowed"),
+        ("time --model disc --size 65x64", "--size: '65x64' .*disc needs .*multiples of 32"),
+        ("time --model disc --target-ci much", "--target-ci: 'much' .*percentage"),
+        ("time --model disc --max-time soon", "--max-time: 'soon' .*seconds"),
+        ("time --model disc --order up", "--order: 'up' .*interleaved, blocked"),
+        ("time --model disc --protocol x", "--protocol: 'x' .*steady, paper"),
+        ("time --model disc --out /dev/null/x", "--out: cannot write '/dev/null/x'"),
+        ("sweep", r"sweep needs a preset \(demo, paper-cpu, paper-gpu, segmenters\)"),
+        ("sweep paper", "--preset: 'paper' .*paper-cpu, paper-gpu, segmenters"),
+        ("sweep none.toml", "cannot read the grid file 'none.toml'"),
+        ("sweep --resume none", "none holds no run"),
+        ("flops", "--model: name at least one"),
+        ("flops --model nope", "--model: unknown model 'nope'"),
+        ("flops --model disc --size 33x32", "--size: '33x32' .*multiples of 32"),
+        ("flops --model disc --mode all", "--mode: 'all' .*train, eval"),
+        ("flops --model disc --batch -1", "--batch: '-1' .*at least 1"),
+        ("report none", "none holds no run"),
+        ("report", "no runs under results"),
+        ("report --format word", "--format: 'word' .*markdown, latex"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(arguments, message, tmp_path):
+    shown = dabench(*arguments.split(), cwd=tmp_path)
+    assert shown.returncode == 2
+    assert shown.stdout == ""
+    (line,) = shown.stderr.splitlines()
+    assert re.search(message, line)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_option_is_refused(tmp_path):
+    shown = dabench("time", "--modle", "disc", cwd=tmp_path)
+    assert shown.returncode == 2
+    assert "--modle" in shown.stderr
+    assert "Traceback" not in shown.stderr
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    shown = dabench("--debug", "flops", "--model", "nope", cwd=tmp_path)
+    assert "Traceback" in shown.stderr
+    assert "UsageError" in shown.stderr
+
+
+def test_an_unknown_key_in_a_grid_file(tmp_path):
+    (tmp_path / "grid.toml").write_text('[[grid]]\nmodel = "disc"\nspeed = 1\n')
+    shown = dabench("sweep", "grid.toml", cwd=tmp_path)
+    assert shown.returncode == 2
+    assert "grid.toml: unknown key 'speed'; known: model" in shown.stderr
+
+
+def test_a_newer_schema(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text('{"schema": 99}')
+    shown = dabench("report", "run", cwd=tmp_path)
+    assert shown.returncode == 2
+    assert "schema 99" in shown.stderr
+    assert "upgrade" in shown.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "keys"),
+    [
+        ("models --json", {"schema", "models"}),
+        ("env --json", {"schema", "environment", "advice"}),
+        ("flops --model dw-disc --size 64x64 --json", {"schema", "counts"}),
+        (
+            "time --model dw-disc --size 64x64 --repeat 1 --launches 1 --json",
+            {"schema", "environment", "measurements"},
+        ),
+    ],
+)
+def test_json_is_one_document_and_nothing_else(arguments, keys, tmp_path):
+    shown = dabench(*arguments.split(), cwd=tmp_path)
+    assert shown.returncode == 0
+    assert shown.stderr == ""
+    assert set(json.loads(shown.stdout)) == keys
+
+
+def test_models_lists_every_network():
+    from dabench_models import MODELS
+
+    shown = dabench("models").stdout
+    assert all(name in shown for name in MODELS)
+
+
+def test_flops_prints_exact_counts_and_what_is_not_counted():
+    shown = dabench("flops", "--model", "disc,diag-disc", "--layers").stdout
+    assert "15,441,330,176" in shown
+    assert "3,737,387,008" in shown
+    assert "conv_layers.16" in shown
+    assert "not counted: leaky_relu_ x8, mul x5" in shown
+
+
+def test_the_version_is_the_packages():
+    assert dabench("--version").stdout.strip() == f"dabench {metadata.version('dabench')}"

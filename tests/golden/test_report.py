@@ -1,0 +1,53 @@
+"""Reports from fixed records, word for word.
+
+After a wanted change: ``DABENCH_UPDATE_GOLDEN=1 pytest tests/golden`` and read the diff.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+from records import write_run
+
+from dabench.report import write_report
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    root = tmp_path_factory.mktemp("results")
+    return [write_run(root), write_run(root, "20260203-040506-other", cpu="Other CPU")]
+
+
+def compare(path, golden):
+    text = path.read_text(encoding="utf-8")
+    if os.environ.get("DABENCH_UPDATE_GOLDEN"):
+        golden.write_text(text, encoding="utf-8")
+    assert text == golden.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("output_format", "suffix"), [("markdown", "md"), ("latex", "tex")])
+def test_the_document_is_as_agreed(runs, tmp_path, output_format, suffix):
+    document, table = write_report(
+        runs, folder=tmp_path, name="golden", output_format=output_format
+    )
+    compare(document, HERE / f"golden.{suffix}")
+    compare(table, HERE / "golden.csv")
+
+
+def test_pictures_are_pictures_and_are_named_in_the_document(runs, tmp_path):
+    document, _ = write_report(runs, folder=tmp_path, name="golden")
+    pictures = sorted(tmp_path.glob("*.png"))
+    assert len(pictures) == 4  # two machines, two families
+    for picture in pictures:
+        assert picture.read_bytes().startswith(b"\x89PNG")
+        assert f"]({picture.name})" in document.read_text(encoding="utf-8")
+
+
+def test_what_latex_reads_as_commands_is_escaped(runs, tmp_path):
+    document, _ = write_report(runs, folder=tmp_path, name="golden", output_format="latex")
+    body = document.read_text(encoding="utf-8")
+    assert r"95\% interval" in body
+    assert body.count(r"\toprule") == body.count(r"\bottomrule") == body.count(r"\midrule") > 3
+    assert "`" not in body

@@ -1,0 +1,109 @@
+"""What only a GPU can show; skipped, with the reason, where there is none."""
+
+import json
+
+import pytest
+import torch
+from fakes import make_case
+
+import dabench
+from dabench.clock import host_clock
+from dabench.engine import StopRule, measure, measure_once, take_sample
+from dabench.launcher import Launcher
+
+pytestmark = [
+    pytest.mark.cuda,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA GPU"),
+]
+
+
+@pytest.fixture
+def device():
+    from dabench.device.cuda import CudaDevice
+
+    made = CudaDevice()
+    made.configure(dtype="fp32", threads=0, autotune=True)
+    return made
+
+
+class Products:
+    """Matrix products that keep a GPU busy for a while."""
+
+    def __init__(self, count=20, size=4096):
+        self.x = torch.randn(size, size, device="cuda")
+        self.count = count
+
+    def prepare(self):
+        self.run()
+
+    def run(self):
+        for _ in range(self.count):
+            self.y = self.x @ self.x
+
+    def release(self):
+        self.y = None
+
+
+def test_wall_and_device_time_agree_where_the_gpu_is_busy(device):
+    rule = StopRule(warmup=3, repeat=10, target_ci=None, max_time_s=None)
+    for sample in measure(Products(), device, host_clock, rule).samples:
+        assert sample.device_s == pytest.approx(sample.wall_s, rel=0.2)
+
+
+def test_a_sample_holds_its_own_work_only(device):
+    work = Products()
+    take_sample(work, device, device.timer(), host_clock)
+    prepared = take_sample(work, device, device.timer(), host_clock)
+    work.prepare = lambda: None
+    alone = take_sample(work, device, device.timer(), host_clock)
+    assert prepared.device_s == pytest.approx(alone.device_s, rel=0.3)
+
+
+def test_the_papers_clock_stops_before_the_work_is_done(device):
+    work = Products()
+    take_sample(work, device, None, host_clock)
+    (sample,) = measure_once(work, device, host_clock, passes=20).samples
+    assert sample.wall_s < 0.5 * sample.device_s
+
+
+def test_peak_memory_is_the_devices(device):
+    device.reset_peak()
+    before = device.peak_bytes()
+    held = torch.empty(1 << 28, dtype=torch.uint8, device="cuda")
+    assert device.peak_bytes() - before >= held.numel()
+
+
+def test_the_canonical_call():
+    result = dabench.time("dw-disc", device="cuda", batch=32, repeat=5)
+    assert result.status == "ok"
+    assert result.device_median_s <= result.median_s
+    assert result.peak_bytes > 32 * 19 * 1024 * 512 * 4
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "tf32", "bf16", "fp16"])
+@pytest.mark.parametrize("memory_format", ["nchw", "nhwc"])
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_every_setting_runs(dtype, memory_format, mode):
+    result = dabench.time(
+        ["disc", "stdc1-bisenet"], device="cuda", batch=2, size="64x64", dtype=dtype, mode=mode,
+        memory_format=memory_format, repeat=2, launches=1,
+    )  # fmt: skip
+    assert [row.reason for row in result if row.status != "ok"] == []
+
+
+def test_out_of_memory_is_a_row():
+    result = dabench.time("disc", device="cuda", batch=10**6, repeat=1, launches=1)
+    assert result.status == "oom"
+
+
+def test_settings_are_stated_and_the_server_never_touches_the_gpu():
+    case = make_case(device="cuda", dtype="tf32")
+    rule = {"warmup": 1, "repeat": 1, "target_ci": None, "max_time_s": None}
+    request = {"kind": "time", "case": case.to_dict(), "seed": 0, "rule": rule}
+    with Launcher() as launcher:
+        for _ in range(2):  # a context made before the fork would break the second
+            messages = []
+            assert launcher.run(request, messages.append, timeout_s=300)["kind"] == "done"
+    stated = json.loads(json.dumps(messages[0]["device"]))
+    assert stated["tf32"] is True
+    assert stated["cudnn_benchmark"] is True

@@ -1,0 +1,61 @@
+"""A small run with fixed numbers, for golden files and tables."""
+
+from pathlib import Path
+
+from fakes import make_launch
+
+from dabench.config import Grid, Settings
+from dabench.flops import count_model
+from dabench.measurement import summarise
+from dabench.plan import expand
+from dabench.results import RunWriter
+
+ENVIRONMENT = {
+    "cpu": "Test CPU", "cpu_flags": ["avx2"], "physical_cores": 2, "logical_cores": 4,
+    "usable_cores": 4, "memory_bytes": 8 << 30, "load_1min": 0.1, "governor": None,
+    "os": "Linux 6", "python": "3.11.7", "dabench": "0.1.0", "commit": "abc", "variables": {},
+    "torch": "2.15.0", "threads": 2, "cpu_capability": "AVX2", "cuda": None, "cudnn": None,
+    "driver": None, "gpus": [], "devices": ["cpu"],
+}  # fmt: skip
+
+SECONDS = {"disc": 2.0, "dw-disc": 1.0, "diag-disc": 1.5, "stdc1-bisenet": 0.25}
+
+
+def write_run(root: Path, name: str = "20260102-030405-test", cpu: str = "Test CPU") -> Path:
+    """Writes a run: the paper's CPU table, a steady pair, a segmenter that cannot train."""
+    settings = Settings.of(repeat=3, launches=3)
+    models = ("disc", "dw-disc", "diag-disc")
+    both = {"devices": ("cpu",), "modes": ("train", "eval")}
+    plan = [
+        *expand(Grid(models=models, batches=(8,), protocols=("paper",), **both), settings),
+        *expand(Grid(models=models, batches=(8,), phases=("forward",), **both), settings),
+        *expand(Grid(models=("stdc1-bisenet",), phases=("forward",), **both), settings),
+    ]
+    environment = {**ENVIRONMENT, "cpu": cpu}
+    run = {
+        "run_id": name, "created": "2026-01-02T03:04:05+00:00",
+        "command": "dabench sweep test", "environment": environment, "plan": [],
+    }  # fmt: skip
+    writer = RunWriter.create(root / name, run)
+    rows, number = [], 0
+    device = {"device_name": cpu, "threads": 2, "precision": "as is", "loss": None}
+    for planned in plan:
+        case = planned.case
+        if planned.impossible:
+            from dabench.measurement import failed
+
+            rows += failed(case, "unsupported", planned.impossible)
+            continue
+        base = SECONDS[case.model] * (1.1 if case.mode == "train" else 1.0)
+        launches = []
+        for index in range(3):
+            times = [base * (1 + 0.01 * index + 0.001 * i) for i in range(3)]
+            times = times[:1] if case.protocol == "paper" else times
+            launches.append(make_launch(case, times, launch=number, device=device))
+            writer.launch(launches[-1])
+            number += 1
+        rows += summarise(case, launches, {"forward": (10**9, 2 * 10**9)}, None)
+    writer.measurements(rows)
+    graphs = [(m, mode) for m in models for mode in ("train", "eval")]
+    writer.counts([count_model(m, mode=mode).to_dict() for m, mode in graphs])
+    return root / name

@@ -1,0 +1,151 @@
+"""Counts against closed forms, exactly."""
+
+import pytest
+import torch
+from torch import nn
+
+from dabench.flops import ModelCount, count_model, count_network
+from dabench.operators import trace_operators
+from dabench_models import MODELS
+
+WIDTHS = (19, 64, 128, 256, 512, 1)
+SIZES = [(512 >> i) * (256 >> i) for i in range(5)]  # output pixels of the five layers
+UPSAMPLED = 4 * 1024 * 512
+
+
+def separable(depthwise_width):
+    """Multiply-adds of the five layers: a k x k part over `depthwise_width(C)`, a 1x1 part."""
+    total = 0
+    for c_in, c_out, pixels in zip(WIDTHS, WIDTHS[1:], SIZES, strict=False):
+        total += pixels * (16 * c_in * depthwise_width(c_in) + c_in * c_out)
+    return total
+
+
+def group_width(channels):
+    return channels // max(channels // 32, 1)
+
+
+STANDARD = sum(
+    16 * c_in * c_out * pixels
+    for c_in, c_out, pixels in zip(WIDTHS, WIDTHS[1:], SIZES, strict=False)
+)
+DEPTHWISE = separable(lambda _: 1)
+DIAGONALWISE = separable(group_width)
+
+
+@pytest.mark.parametrize(
+    ("name", "macs", "executed"),
+    [
+        ("disc", STANDARD, STANDARD),
+        ("dw-disc", DEPTHWISE, DEPTHWISE),
+        ("diag-disc", DEPTHWISE, DIAGONALWISE),
+    ],
+)
+def test_discriminators_equal_the_closed_forms(name, macs, executed):
+    count = count_model(name)
+    assert count.macs == macs + UPSAMPLED
+    assert count.executed_macs == executed + UPSAMPLED
+    assert count.by_operator == {"convolution": executed, "upsample_bilinear2d": UPSAMPLED}
+    assert count.flops == 2 * count.macs
+
+
+def test_the_published_totals():
+    assert STANDARD == 15_439_233_024
+    assert STANDARD + UPSAMPLED == 15_441_330_176
+    assert DEPTHWISE == 1_067_712_512
+    assert DIAGONALWISE == 3_735_289_856
+
+
+@pytest.mark.parametrize(
+    ("name", "width"), [("disc", None), ("dw-disc", lambda _: 1), ("diag-disc", group_width)]
+)
+def test_the_backward_is_twice_the_forward_but_for_the_first_layer(name, width):
+    """Weights and input cost a forward each; the network's input needs no gradient."""
+    count = count_model(name, mode="train")
+    forward = STANDARD if width is None else separable(width)
+    first = SIZES[0] * 16 * (19 * 64 if width is None else 19 * width(19))
+    assert count.executed_backward_macs == 2 * forward - first + UPSAMPLED
+    assert count.phase_macs("total", executed=True) == (
+        count.executed_macs + count.executed_backward_macs
+    )
+    assert count.phase_macs("optimizer", executed=True) is None
+
+
+@pytest.mark.parametrize(("name", "low", "high"), [("stdc1", 810, 813), ("stdc2", 1444, 1446)])
+def test_stdc_counts_are_the_published_ones(name, low, high):
+    assert low <= count_model(name).macs / 1e6 <= high
+
+
+def test_counts_are_proportional_to_the_batch():
+    one, eight = (count_model("diag-disc", batch=b, height=64, width=64) for b in (1, 8))
+    for field in ("macs", "executed_macs", "activations"):
+        assert getattr(eight, field) == 8 * getattr(one, field)
+    weights = 4 * sum(layer.params for layer in one.layers)
+    assert eight.min_bytes - weights == 8 * (one.min_bytes - weights)
+
+
+def test_layers_add_up_to_the_model():
+    count = count_model("stdc1-bisenet", height=64, width=64, mode="train")
+    for field in ("macs", "executed_macs", "backward_macs", "activations", "bytes_moved"):
+        assert sum(getattr(layer, field) for layer in count.layers) == getattr(count, field)
+    assert sum(count.by_operator.values()) == count.executed_macs
+
+
+def test_training_counts_the_heads_that_eval_leaves_out():
+    train, evaluate = (
+        count_model("stdc1-bisenet", height=64, width=64, mode=m) for m in ("train", "eval")
+    )
+    names = {layer.layer.split(".")[0] for layer in train.layers}
+    assert names - {layer.layer.split(".")[0] for layer in evaluate.layers} == {
+        "conv_out16",
+        "conv_out32",
+        "conv_out_sp8",
+    }
+    assert evaluate.backward_macs == 0
+
+
+def count_alone(network, shape=(3, 8, 8)):
+    spec = MODELS["disc"].__class__(
+        name="x", family="classifier", builder="", channels=shape[0], summary="", source=""
+    )
+    return count_network(network, spec, batch=1, size=shape[1:], mode="train")
+
+
+def test_grouped_backward_is_the_forward_thrice_in_all():
+    """torch's own counter ignores the groups in the weight gradient (66x instead of 3x)."""
+    network = nn.Sequential(nn.Conv2d(32, 32, 1), nn.Conv2d(32, 32, 3, padding=1, groups=32))
+    count = count_alone(network, (32, 16, 16))
+    depthwise = count.layers[1]
+    assert depthwise.macs == 32 * 9 * 256
+    assert depthwise.backward_macs == 2 * depthwise.macs
+    assert count.layers[0].backward_macs == count.layers[0].macs
+
+
+def test_a_linear_layer():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(192, 10))
+    count = count_alone(network)
+    assert count.macs == 1920
+    assert count.activations == 10
+    assert count.min_bytes == 4 * (192 + 1930 + 10)
+    assert count.bytes_moved == 4 * (192 + 1930 + 10)
+
+
+class Odd(nn.Module):
+    def forward(self, x):
+        return torch.fft.fft(x).abs().cumsum(1)
+
+
+def test_operators_nobody_counts_are_named():
+    trace = trace_operators(Odd(), torch.randn(1, 3, 8, 8))
+    assert set(trace.uncounted) >= {"fft_fft", "cumsum"}
+    assert count_model("dw-disc", height=32, width=32).uncounted == {"leaky_relu_": 8}
+
+
+def test_average_pooling_costs_its_kernel():
+    count = count_alone(nn.Sequential(nn.AvgPool2d(3, 2, 1)))
+    assert count.macs == 9 * 3 * 4 * 4
+
+
+def test_counts_survive_json():
+    count = count_model("diag-disc", height=32, width=32, mode="train")
+    assert ModelCount.of(count.to_dict()) == count

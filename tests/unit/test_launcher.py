@@ -1,0 +1,170 @@
+"""Worker processes that answer, fail, die and hang."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from fakes import make_case
+
+from dabench import forkserver
+from dabench.errors import DabenchError
+from dabench.launcher import Launcher
+
+
+@pytest.fixture(scope="module")
+def launcher():
+    with Launcher() as made:
+        yield made
+
+
+def ask(launcher, request, timeout_s=60):
+    messages = []
+    last = launcher.run(request, messages.append, timeout_s=timeout_s)
+    return messages, last
+
+
+def timing(case, **rule):
+    rule = {"warmup": 1, "repeat": 2, "target_ci": None, "max_time_s": None, **rule}
+    return {"kind": "time", "case": case.to_dict(), "seed": 0, "rule": rule}
+
+
+def test_a_case_comes_back_as_messages(launcher):
+    messages, last = ask(launcher, timing(make_case()))
+    assert last == {"kind": "done"}
+    device, phase = messages
+    assert device["device"]["threads"] >= 1
+    assert phase["phase"] == "forward"
+    assert len(phase["samples"]) == 2
+    assert all(wall > 0 and on_device is None for wall, on_device in phase["samples"])
+    assert phase["peak_bytes"] > 0
+
+
+def test_every_phase_of_training_has_its_own_samples(launcher):
+    phases = ("forward", "backward", "optimizer", "total")
+    messages, last = ask(launcher, timing(make_case(mode="train", phases=phases)))
+    assert last == {"kind": "done"}
+    assert [m["phase"] for m in messages[1:]] == list(phases)
+    assert "BCE" in messages[0]["device"]["loss"]
+
+
+def test_threads_are_the_cases_own(launcher):
+    for threads in (1, 2, 1):
+        messages, _ = ask(launcher, timing(make_case(threads=threads)))
+        assert messages[0]["device"]["threads"] == threads
+
+
+def test_the_papers_protocol_is_one_cold_sample(launcher):
+    messages, _ = ask(launcher, timing(make_case(protocol="paper")))
+    assert messages[1]["warmup"] == []
+    assert len(messages[1]["samples"]) == messages[1]["passes"] == 1
+
+
+def test_an_error_is_a_message_with_its_reason(launcher):
+    _, last = ask(launcher, timing(make_case(model="nope")))
+    assert last["status"] == "error"
+    assert "unknown model 'nope'" in last["reason"]
+    assert "Traceback" in last["traceback"]
+
+
+def test_what_a_network_refuses_is_unsupported(launcher):
+    case = make_case(model="stdc1-bisenet", channels=3, batch=1, mode="train")
+    _, last = ask(launcher, timing(case))
+    assert last["status"] == "unsupported"
+    assert "more than 1 value per channel" in last["reason"]
+
+
+def test_too_large_a_case_is_out_of_memory(launcher):
+    _, last = ask(launcher, timing(make_case(batch=10**9)))
+    assert last["status"] == "oom"
+
+
+def test_a_missing_device_is_an_error_of_its_case(launcher):
+    _, last = ask(launcher, timing(make_case(device="xla")))
+    assert last["kind"] == "failed"
+    assert "torch_xla is not installed" in last["reason"]
+
+
+def test_a_worker_that_hangs_is_ended_and_the_next_one_works(launcher):
+    begin = time.monotonic()
+    _, last = ask(launcher, timing(make_case(), repeat=10**9, max_time_s=None), timeout_s=1.0)
+    assert last["status"] == "timeout"
+    assert "limit of 1 s" in last["reason"]
+    assert time.monotonic() - begin < 30
+    assert ask(launcher, timing(make_case()))[1] == {"kind": "done"}
+
+
+def children(pid):
+    import psutil
+
+    return [child.pid for child in psutil.Process(pid).children()]
+
+
+def test_a_worker_killed_from_outside_is_a_crash_with_its_signal(launcher):
+    server = launcher._process.pid
+
+    def kill():
+        while not children(server):
+            time.sleep(0.01)
+        os.kill(children(server)[0], signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    _, last = ask(launcher, timing(make_case(), repeat=10**9))
+    killer.join()
+    assert last["status"] == "crashed"
+    assert "SIGKILL" in last["reason"]
+    assert ask(launcher, timing(make_case()))[1] == {"kind": "done"}
+
+
+def test_an_exception_while_listening_ends_the_worker(launcher):
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        launcher.run(timing(make_case(), repeat=10**9), interrupt, timeout_s=60)
+    assert children(launcher._process.pid) == []
+    assert ask(launcher, timing(make_case()))[1] == {"kind": "done"}
+
+
+def test_a_server_that_is_gone_is_one_clear_error():
+    with Launcher() as launcher:
+        launcher._process.kill()
+        with pytest.raises(DabenchError, match="the process that starts workers ended"):
+            ask(launcher, {"kind": "probe"})
+
+
+def test_workers_end_with_their_parent():
+    with Launcher() as launcher:
+        ask(launcher, {"kind": "probe"})
+        server = launcher._process
+    assert server.poll() is not None
+
+
+def test_a_worker_may_start_afresh(launcher, monkeypatch):
+    """What devices need whose libraries do not survive a fork."""
+    messages, last = ask(launcher, timing(make_case(device="mps")))
+    assert last["kind"] == "failed"
+    assert "no Apple GPU" in last["reason"]
+    assert messages == []
+    assert {"mps", "xla"} == set(forkserver.NOT_FORKABLE)
+
+
+def test_a_worker_measures_without_what_it_does_not_need():
+    code = (
+        "import json, sys; from dabench.worker import handle; last = []; "
+        "handle(json.loads(sys.argv[1]), last.append); "
+        "print(last[-1]['kind'], *{m.partition('.')[0] for m in sys.modules})"
+    )
+    request = json.dumps(timing(make_case()))
+    shown = subprocess.run(
+        [sys.executable, "-c", code, request], capture_output=True, text=True, check=True
+    )
+    kind, *modules = shown.stdout.split()
+    assert kind == "done"
+    assert "torch" in modules
+    assert not {"pandas", "torchvision", "fvcore", "rich", "typer"} & set(modules)

@@ -1,0 +1,170 @@
+"""Running a plan with workers that are not there."""
+
+import pytest
+from fakes import make_launch
+
+from dabench.config import Grid, Settings
+from dabench.plan import expand
+from dabench.runner import MAX_LAUNCHES, Runner, stop_rule
+from dabench.session import NoProgress, NoRecords
+
+
+class Pool:
+    """Answers requests as told: times per model, failures per model."""
+
+    def __init__(self, times=None, failures=None, interrupt_at=None):
+        self.times = times or {}
+        self.failures = failures or {}
+        self.interrupt_at = interrupt_at
+        self.launched = []
+        self.requests = []
+
+    def run(self, request, receive, *, timeout_s):
+        self.requests.append(request)
+        if request["kind"] == "count":
+            item = request["items"][0]
+            model, rest = item["name"], {k: item[k] for k in ("height", "width", "mode")}
+            macs = {
+                "macs": 5,
+                "executed_macs": 7,
+                "backward_macs": 10,
+                "executed_backward_macs": 14,
+            }
+            receive({"kind": "count", "count": {"model": model, **rest, **macs}})
+            return {"kind": "done"}
+        if self.interrupt_at == len(self.launched):
+            raise KeyboardInterrupt
+        model = request["case"]["model"]
+        index = self.launched.count(model)
+        self.launched.append(model)
+        failure = self.failures.get((model, index)) or self.failures.get(model)
+        if failure:
+            return {"kind": "failed", "status": failure, "reason": "because"}
+        receive({"kind": "device", "device": {"device_name": "Fake", "threads": 1}})
+        times = self.times.get(model, [1.0])
+        time = times[index % len(times)]
+        for phase in request["case"]["phases"]:
+            receive(
+                {
+                    "kind": "phase", "phase": phase, "warmup": [[9.0, None]],
+                    "samples": [[time, None]] * 5, "steady": True,
+                    "stop": "repeat" if request["rule"]["repeat"] else "converged",
+                    "passes": 1, "peak_bytes": 7, "other_cores": 0.0, "throttled": None,
+                }
+            )  # fmt: skip
+        return {"kind": "done"}
+
+
+class Records(NoRecords):
+    def __init__(self):
+        self.launches = []
+        self.summaries = []
+
+    def launch(self, record):
+        self.launches.append(record)
+
+    def measurements(self, rows):
+        self.summaries.append(list(rows))
+
+
+def run(pool, settings, *, done=(), records=None, **axes):
+    plan = expand(Grid(devices=("cpu",), **axes), settings)
+    return Runner(plan, pool, records or Records(), NoProgress(), done).run()
+
+
+def test_every_case_gets_its_launches_and_its_numbers():
+    pool = Pool({"disc": [2.0], "dw-disc": [1.0]})
+    outcome = run(pool, Settings.of(repeat=5), models=("disc", "dw-disc"), batches=(4,))
+    assert sorted(pool.launched) == ["disc"] * 3 + ["dw-disc"] * 3
+    assert [(r.model, r.median_s, r.launches) for r in outcome.measurements] == [
+        ("disc", 2.0, 3),
+        ("dw-disc", 1.0, 3),
+    ]
+    assert outcome.measurements[0].macs == 4 * 5
+    assert outcome.measurements[0].executed_flops == 2 * 4 * 7
+    assert not outcome.interrupted
+
+
+def test_train_counts_follow_the_phase():
+    outcome = run(Pool(), Settings.of(repeat=5), models=("disc",), modes=("train",), batches=(2,))
+    assert {r.phase: r.macs for r in outcome.measurements} == {
+        "forward": 10,
+        "backward": 20,
+        "optimizer": None,
+        "total": 30,
+    }
+
+
+def test_each_graph_is_counted_once():
+    pool = Pool()
+    run(pool, Settings.of(repeat=1), models=("disc",), batches=(1, 2, 4), dtypes=("fp32", "bf16"))
+    assert [r["kind"] for r in pool.requests].count("count") == 1
+
+
+def test_more_launches_while_the_interval_is_too_wide():
+    agreeing, differing = Pool({"disc": [1.0]}), Pool({"disc": [1.0, 2.0]})
+    settings = Settings.of(target_ci=0.01, max_time_s=60)
+    run(agreeing, settings, models=("disc",))
+    outcome = run(differing, settings, models=("disc",))
+    assert len(agreeing.launched) == 3
+    assert len(differing.launched) == MAX_LAUNCHES
+    assert outcome.measurements[0].stop == "gave up"
+
+
+def test_a_given_number_of_launches_is_kept():
+    pool = Pool({"disc": [1.0, 2.0]})
+    run(pool, Settings.of(target_ci=0.01, launches=5), models=("disc",))
+    assert len(pool.launched) == 5
+
+
+@pytest.mark.parametrize("status", ["oom", "unsupported", "crashed", "timeout", "error"])
+def test_a_failed_case_is_a_row_and_the_sweep_goes_on(status):
+    pool = Pool(failures={"disc": status})
+    outcome = run(pool, Settings.of(repeat=1), models=("disc", "dw-disc"))
+    rows = {r.model: r for r in outcome.measurements}
+    assert (rows["disc"].status, rows["disc"].reason) == (status, "because")
+    assert rows["dw-disc"].status == "ok"
+    assert pool.launched.count("disc") == 1
+    assert pool.launched.count("dw-disc") == 3
+
+
+def test_impossible_cases_are_rows_and_never_run():
+    pool = Pool()
+    outcome = run(
+        pool, Settings.of(repeat=1), models=("stdc1-bisenet",), modes=("train",), phases=("total",)
+    )
+    assert [r.status for r in outcome.measurements] == ["unsupported"]
+    assert pool.requests == []
+
+
+def test_ctrl_c_keeps_what_was_measured():
+    records = Records()
+    pool = Pool(interrupt_at=4)
+    outcome = run(pool, Settings.of(repeat=1), models=("disc", "dw-disc"), records=records)
+    assert outcome.interrupted
+    assert len(records.launches) == 4
+    assert all(r.status == "ok" and r.launches == 2 for r in outcome.measurements)
+    assert records.summaries[-1] == outcome.measurements
+
+
+def test_ctrl_c_at_once_leaves_rows_that_say_so():
+    outcome = run(Pool(interrupt_at=0), Settings.of(repeat=1), models=("disc",))
+    assert [(r.status, r.reason) for r in outcome.measurements] == [
+        ("pending", "not measured: the run ended before")
+    ]
+
+
+def test_resuming_measures_only_what_is_missing():
+    plan = expand(Grid(models=("disc", "dw-disc"), devices=("cpu",)), Settings.of(repeat=5))
+    done = [make_launch(plan[0].case, [3.0] * 5, launch=i) for i in range(2)]
+    pool, records = Pool(), Records()
+    outcome = Runner(plan, pool, records, NoProgress(), done, first_launch=7).run()
+    assert sorted(pool.launched) == ["disc", *["dw-disc"] * 3]
+    assert [record.launch for record in records.launches] == [7, 8, 9, 10]
+    assert [r.launches for r in outcome.measurements] == [3, 3]
+
+
+def test_time_is_shared_between_launches_and_phases():
+    assert stop_rule(Settings.of(max_time_s=24.0), 4)["max_time_s"] == 2.0
+    assert stop_rule(Settings.of(max_time_s=24.0, launches=1), 1)["max_time_s"] == 24.0
+    assert stop_rule(Settings.of(repeat=5), 1)["max_time_s"] is None

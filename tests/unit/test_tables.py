@@ -1,0 +1,84 @@
+"""Tables: published figures beside measured ones, ratios, machines apart."""
+
+import pytest
+from records import write_run
+
+from dabench.errors import UsageError
+from dabench.tables import find_runs, load, paper_timing, published, ratios
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory):
+    root = tmp_path_factory.mktemp("results")
+    return load([write_run(root), write_run(root, "20260203-040506-other", cpu="Other CPU")])
+
+
+def test_published_figures_name_their_source():
+    table = published()
+    assert table["source"].notna().all()
+    assert table["value"].notna().all()
+    timing = table[table["protocol"] == "paper"]
+    assert len(timing) == 24
+    t4 = timing[(timing["machine"] == "T4") & (timing["model"] == "disc")]
+    assert t4.set_index("mode")["value"].to_dict() == {"train": 2.25, "eval": 4.75}
+
+
+def test_published_accuracy_keeps_both_of_the_papers_versions():
+    table = published()
+    miou = table[
+        (table["quantity"] == "mIoU") & table["method"].fillna("").str.startswith("target: City")
+    ]
+    assert dict(zip(miou["table"], miou["value"], strict=True)) == {
+        "Table I": 57.8,
+        "Table II": 58.6,
+        "repository README": 57.8,
+    }
+
+
+def test_machines_stand_side_by_side_and_are_never_averaged(loaded):
+    timing = paper_timing(loaded.measurements, "cpu")
+    ours = timing[timing["source"] == "measured"]
+    assert set(ours["machine"]) == {"Test CPU, 4 cores", "Other CPU, 4 cores"}
+    assert (ours.groupby(["machine", "mode", "model"]).size() == 1).all()
+    disc = ours[(ours["model"] == "disc") & (ours["mode"] == "eval")]
+    assert disc["seconds"].tolist() == pytest.approx([2.02, 2.02])
+
+
+def test_runs_of_one_machine_are_columns_of_their_own(loaded):
+    same = loaded.measurements.assign(machine="M")
+    ours = paper_timing(same, "cpu").query("source == 'measured'")
+    assert set(ours["machine"]) == {"M, 20260102-030405-test", "M, 20260203-040506-other"}
+
+
+def test_no_gpu_column_without_a_gpu(loaded):
+    timing = paper_timing(loaded.measurements, "cuda")
+    assert set(timing["source"]) == {"published"}
+    assert set(timing["machine"]) == {"RTX 4070", "T4", "T4 + RAM"}
+
+
+def test_only_the_papers_shape_and_protocol_stand_beside_it(loaded):
+    changed = loaded.measurements.assign(batch=4)
+    assert set(paper_timing(changed, "cpu")["source"]) == {"published"}
+    changed = loaded.measurements.assign(protocol="steady")
+    assert set(paper_timing(changed, "cpu")["source"]) == {"published"}
+
+
+def test_ratios_are_within_a_run_and_setting(loaded):
+    table = ratios(loaded, ("disc", "dw-disc", "diag-disc"))
+    assert len(table) == 2 * 2 * 2 * 3  # runs, protocols, modes, pairs
+    pair = table[(table["numerator"] == "disc") & (table["denominator"] == "dw-disc")]
+    assert pair["ratio"].tolist() == pytest.approx([2.0] * 8)
+    assert (pair["ratio_low"] < 2).all()
+    assert (pair["ratio_high"] > 2).all()
+    assert set(pair["verdict"]) == {"slower"}
+
+
+def test_failed_cases_stay_in_the_table(loaded):
+    bad = loaded.measurements[loaded.measurements["status"] != "ok"]
+    assert set(bad["model"]) == {"stdc1-bisenet"}
+    assert set(bad["mode"]) == {"train"}
+
+
+def test_no_runs_is_said_with_what_to_do(tmp_path):
+    with pytest.raises(UsageError, match=r"no runs under .*dabench sweep paper-cpu"):
+        find_runs(tmp_path)

@@ -1,0 +1,65 @@
+"""Units as people read and type them."""
+
+import pytest
+
+from dabench import units
+
+
+@pytest.mark.parametrize(("text", "value"), [("512x1024", (512, 1024)), (" 64X32 ", (64, 32))])
+def test_sizes(text, value):
+    assert units.parse_size(text) == value
+
+
+@pytest.mark.parametrize("text", ["512", "axb", "-1x4", "4x", "1x2x3", ""])
+def test_what_is_no_size(text):
+    with pytest.raises(ValueError, match=r"^"):
+        units.parse_size(text)
+
+
+@pytest.mark.parametrize(("text", "value"), [("1%", 0.01), ("0.05", 0.05), ("2.5 %", 0.025)])
+def test_fractions(text, value):
+    assert units.parse_fraction(text) == pytest.approx(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("90", 90), ("200ms", 0.2), ("1.5min", 90), ("2 h", 7200), ("3s", 3)]
+)
+def test_durations(text, value):
+    assert units.parse_duration(text) == pytest.approx(value)
+
+
+@pytest.mark.parametrize("text", ["", "soon", "-3", "3 days", "nan"])
+def test_what_is_no_duration(text):
+    with pytest.raises(ValueError, match=r"^"):
+        units.parse_duration(text)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (1.2345, "1.23 s"), (123.4, "123 s"), (0.0045678, "4.57 ms"), (7.89e-6, "7.89 µs"),
+        (3e-9, "3 ns"), (0, "0 ns"), (None, "-"), (float("nan"), "-"), (1234.0, "1234 s"),
+    ],
+)  # fmt: skip
+def test_seconds(value, text):
+    assert units.format_seconds(value) == text
+
+
+def test_intervals_share_the_larger_unit():
+    assert units.format_interval(606e-6, 1.03e-3) == "0.606 to 1.03 ms"
+    assert units.format_interval(0.0, 2e-9) == "0 to 2 ns"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(512, "512 B"), (2048, "2 KiB"), (5 << 30, "5 GiB"), (None, "-")]
+)
+def test_bytes(value, text):
+    assert units.format_bytes(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(15_441_330_176, "15.4 G"), (191_364, "191 k"), (12, "12"), (2e12, "2 T"), (None, "-")],
+)
+def test_counts(value, text):
+    assert units.format_count(value) == text
