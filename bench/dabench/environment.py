@@ -82,15 +82,21 @@ def version_of(package: str) -> str | None:
 
 def git_commit() -> str | None:
     """The commit of the checkout this code runs from, ``-dirty`` if changed."""
-    here = Path(__file__).resolve().parent
-    try:
-        shown = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
-            cwd=here, capture_output=True, text=True, timeout=10, check=False,
-        )  # fmt: skip
-    except OSError:
+    here = Path(__file__).resolve()
+
+    def git(*arguments: str) -> str:
+        try:
+            shown = subprocess.run(
+                ["git", *arguments], cwd=here.parent, capture_output=True, text=True, check=False
+            )
+        except OSError:
+            return ""
+        return shown.stdout.strip()
+
+    # An installed copy may lie inside a checkout of something else.
+    if not git("ls-files", here.name):
         return None
-    return shown.stdout.strip() or None
+    return git("describe", "--always", "--dirty", "--abbrev=12", "--exclude=*") or None
 
 
 def advice(host: dict[str, Any]) -> list[str]:

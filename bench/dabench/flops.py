@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -18,6 +18,9 @@ from torch import nn
 from dabench.operators import OperatorCounts, Trace, trace_operators
 from dabench.plan import spec_of
 from dabench_models import ModelSpec, build
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # Training batch norm per element: fvcore estimates the forward at 5. The
 # backward sums dy and dy * x_hat (rebuilding x_hat) and combines them.
@@ -100,6 +103,12 @@ class ModelCount:
     def to_dict(self) -> dict[str, Any]:
         """A JSON document; `ModelCount.of` reads it back."""
         return asdict(self)
+
+    def to_frame(self) -> pd.DataFrame:
+        """The layers as a pandas frame, with the columns of `LayerCount`."""
+        import pandas as pd
+
+        return pd.DataFrame([asdict(layer) for layer in self.layers])
 
     @classmethod
     def of(cls, document: dict[str, Any]) -> ModelCount:

@@ -211,6 +211,20 @@ def _measurement(
     )
 
 
+def noise(row: Measurement) -> list[str]:
+    """How a machine scatters, in words, from one measurement over several launches."""
+    if row.median_s is None or row.p05_s is None or row.p95_s is None or row.ci_low_s is None:
+        return [f"noise could not be measured: {row.reason}"]
+    assert row.ci_high_s is not None
+    spread = (row.p95_s - row.p05_s) / row.median_s
+    half = max(row.ci_high_s - row.median_s, row.median_s - row.ci_low_s) / row.median_s
+    line = (
+        f"noise: 90% of {row.n} short passes over {row.launches} launches lie within {spread:.0%} "
+        f"of each other; expect the median of as many launches to be known to about {half:.0%}"
+    )
+    return [line]
+
+
 def _stop(records: Sequence[PhaseRecord], interval: Interval, target_ci: float | None) -> str:
     """Why measuring ended, judged on the interval over launches."""
     if all(record.samples.stop == "repeat" for record in records):

@@ -101,6 +101,13 @@ def run_grids(
     return Session(outcome, environment, folder)
 
 
+def measure_noise() -> Session:
+    """Times a small network in several processes, to see how this machine scatters."""
+    grid = Grid(models=("dw-disc",), devices=("cpu",), sizes=((128, 128),))
+    settings = Settings.of(repeat=30, launches=6)
+    return run_grids([(grid, settings)], folder=None, observer=NoProgress(), command="noise")
+
+
 def resume(folder: Path, *, observer: Observer) -> Session:
     """Continues an interrupted run where it stopped.
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from importlib import resources
@@ -41,13 +42,20 @@ class Results:
         runs: The documents of ``run.json``.
         measurements: A row per case and phase, with ``run_id`` and ``machine``.
         samples: A row per timed pass, warm-up included and marked in ``kind``.
+        launches: A row per worker process, ``device`` being what it said of
+            its device and settings.
         counts: A row per network, size and mode, per image.
     """
 
     runs: list[dict[str, Any]]
     measurements: pd.DataFrame
     samples: pd.DataFrame
+    launches: pd.DataFrame
     counts: pd.DataFrame
+
+    def to_frame(self) -> pd.DataFrame:
+        """The measurements; the same call as on what `dabench.time` returns."""
+        return self.measurements
 
 
 def measurement_frame(rows: Iterable[Measurement]) -> pd.DataFrame:
@@ -62,7 +70,7 @@ def load(folders: Sequence[Path]) -> Results:
         UsageError: No run in a folder, or one of a newer dabench.
         ResultsError: A damaged file, named with its line.
     """
-    runs, measurements, samples = [], [], []
+    runs, measurements, samples, launches = [], [], [], []
     counts: list[dict[str, Any]] = []
     for folder in folders:
         run = results.read_run(folder)
@@ -72,12 +80,15 @@ def load(folders: Sequence[Path]) -> Results:
         names = measured["device_name"].astype(object)
         measured.insert(1, "machine", [machine_name(run["environment"], n) for n in names])
         measurements.append(_typed(measured))
-        samples.append(_read_samples(folder, run["run_id"]))
+        launched = _read_launches(folder, run["run_id"])
+        launches.append(launched)
+        samples.append(_read_samples(folder, run["run_id"], launched))
         counts.extend({"run_id": run["run_id"], **count} for count in results.read_counts(folder))
     return Results(
         runs=runs,
         measurements=pd.concat(measurements, ignore_index=True),
         samples=pd.concat(samples, ignore_index=True),
+        launches=pd.concat(launches, ignore_index=True),
         counts=pd.DataFrame(counts).drop(columns="layers", errors="ignore"),
     )
 
@@ -100,7 +111,8 @@ def paper_timing(measurements: pd.DataFrame, device: str) -> pd.DataFrame:
 
     Args:
         measurements: Of `Results`.
-        device: ``cpu`` or ``cuda``: which of the two tables.
+        device: ``cpu`` for the table of single passes, in which the paper has a
+            TPU too, or ``cuda`` for that of 50 passes.
 
     Returns:
         A row per mode, model and machine; columns ``source`` (``published`` or
@@ -114,11 +126,12 @@ def paper_timing(measurements: pd.DataFrame, device: str) -> pd.DataFrame:
     wanted = printed[shape].drop_duplicates().astype(int)
     ours = measurements[
         (measurements["protocol"] == "paper")
-        & measurements["device"].str.startswith(device)
         & (measurements["status"] == "ok")
-        & (measurements["dtype"] == "fp32")
+        & measurements["dtype"].isin(["fp32", "tf32"])
         & (measurements["memory_format"] == "nchw")
     ].merge(wanted, on=shape)
+    # PyTorch's default lets convolutions use TF32 where the GPU has it.
+    ours["machine"] += ours["dtype"].map({"fp32": "", "tf32": ", tf32"})
     keys = ["mode", "model", "machine"]
     # Several runs of one machine are several columns: none hides another.
     again = ours.groupby(keys)["run_id"].transform("nunique") > 1
@@ -189,11 +202,21 @@ def find_runs(root: Path) -> list[Path]:
     return found
 
 
-def _read_samples(folder: Path, run_id: str) -> pd.DataFrame:
-    samples = _read_csv(
-        folder / results.SAMPLES, results.SAMPLE_COLUMNS, ("launch", "index", "wall_s")
-    )
-    launches = _read_csv(folder / results.LAUNCHES, results.LAUNCH_COLUMNS, ("launch",))
+def _read_launches(folder: Path, run_id: str) -> pd.DataFrame:
+    path = folder / results.LAUNCHES
+    launches = _read_csv(path, results.LAUNCH_COLUMNS, ("launch", "seconds"))
+    try:
+        launches["device"] = [json.loads(text) for text in launches["device"]]
+    except ValueError:
+        results.read_launches(folder)  # names the line
+        raise
+    launches.insert(0, "run_id", run_id)
+    return launches.drop(columns="phases")
+
+
+def _read_samples(folder: Path, run_id: str, launches: pd.DataFrame) -> pd.DataFrame:
+    path = folder / results.SAMPLES
+    samples = _read_csv(path, results.SAMPLE_COLUMNS, ("launch", "index", "wall_s"))
     # Samples of a launch that never finished have no row there.
     samples = samples[samples["launch"].isin(launches["launch"])]
     samples.insert(0, "run_id", run_id)

@@ -138,7 +138,7 @@ def test_a_newer_schema(tmp_path):
     ("arguments", "keys"),
     [
         ("models --json", {"schema", "models"}),
-        ("env --json", {"schema", "environment", "advice"}),
+        ("env --json", {"schema", "environment", "noise", "advice"}),
         ("flops --model dw-disc --size 64x64 --json", {"schema", "counts"}),
         (
             "time --model dw-disc --size 64x64 --repeat 1 --launches 1 --json",
@@ -151,6 +151,20 @@ def test_json_is_one_document_and_nothing_else(arguments, keys, tmp_path):
     assert shown.returncode == 0
     assert shown.stderr == ""
     assert set(json.loads(shown.stdout)) == keys
+
+
+def test_env_says_what_noise_to_expect():
+    shown = dabench("env").stdout
+    assert re.search(r"noise: 90% of 180 short passes over 6 launches", shown)
+    assert "devices" in shown
+
+
+def test_flops_measures_the_share_of_what_it_does_not_count():
+    shown = dabench(
+        "flops", "--model", "dw-disc", "--size", "64x64", "--mode", "eval", "--time-share"
+    )
+    assert re.search(r"leaky_relu_ x8 \(\d+\.\d% of the eval time\)", shown.stdout)
+    assert shown.stderr == ""
 
 
 def test_models_lists_every_network():

@@ -6,7 +6,8 @@ from torch import nn
 
 from dabench.flops import ModelCount, count_model, count_network
 from dabench.operators import trace_operators
-from dabench_models import MODELS
+from dabench.shares import time_shares
+from dabench_models import MODELS, build
 
 WIDTHS = (19, 64, 128, 256, 512, 1)
 SIZES = [(512 >> i) * (256 >> i) for i in range(5)]  # output pixels of the five layers
@@ -144,6 +145,22 @@ def test_operators_nobody_counts_are_named():
 def test_average_pooling_costs_its_kernel():
     count = count_alone(nn.Sequential(nn.AvgPool2d(3, 2, 1)))
     assert count.macs == 9 * 3 * 4 * 4
+
+
+def test_layers_are_a_frame():
+    count = count_model("dw-disc", height=32, width=32)
+    frame = count.to_frame()
+    assert frame["macs"].sum() == count.macs
+    assert frame["layer"].tolist() == [layer.layer for layer in count.layers]
+
+
+def test_time_shares_of_what_is_not_counted_are_measured():
+    spec = MODELS["dw-disc"]
+    shares = time_shares(
+        build("dw-disc"), spec, size=(64, 64), operators=["leaky_relu_", "convolution", "nothing"]
+    )
+    assert set(shares) == {"leaky_relu_", "convolution"}
+    assert 0 < shares["leaky_relu_"] < shares["convolution"] <= 1
 
 
 def test_counts_survive_json():

@@ -15,7 +15,7 @@ LAYERS = (
     ("stats",),
     ("engine", "config"),
     ("plan", "operators", "device"),
-    ("grid", "flops", "measurement", "workload", "environment"),
+    ("grid", "flops", "shares", "measurement", "workload", "environment"),
     ("results", "worker"),
     ("forkserver", "launcher", "runner", "tables"),
     ("session", "report"),

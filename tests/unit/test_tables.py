@@ -1,5 +1,6 @@
 """Tables: published figures beside measured ones, ratios, machines apart."""
 
+import pandas as pd
 import pytest
 from records import write_run
 
@@ -48,6 +49,16 @@ def test_runs_of_one_machine_are_columns_of_their_own(loaded):
     same = loaded.measurements.assign(machine="M")
     ours = paper_timing(same, "cpu").query("source == 'measured'")
     assert set(ours["machine"]) == {"M, 20260102-030405-test", "M, 20260203-040506-other"}
+
+
+def test_a_gpu_has_a_column_with_tf32_and_one_without(loaded):
+    gpu = loaded.measurements.query("protocol == 'paper' and run_id.str.contains('test')").assign(
+        device="cuda", machine="Test GPU", batch=32, passes=50
+    )
+    both = pd.concat([gpu, gpu.assign(dtype="tf32")], ignore_index=True)
+    ours = paper_timing(both, "cuda").query("source == 'measured'")
+    assert set(ours["machine"]) == {"Test GPU", "Test GPU, tf32"}
+    assert set(paper_timing(both, "cpu")["source"]) == {"published"}
 
 
 def test_no_gpu_column_without_a_gpu(loaded):

@@ -32,6 +32,12 @@ def flops(
         typer.Option(metavar="MODE", help="eval: graph of the main output; train: of all heads."),
     ] = "train,eval",
     layers: Annotated[bool, typer.Option("--layers", help="A row per layer.")] = False,
+    time_share: Annotated[
+        bool,
+        typer.Option(
+            "--time-share", help="Measure what share of a CPU forward uncounted operators take."
+        ),
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Count operations, parameters, activations and bytes.
@@ -64,14 +70,29 @@ def flops(
         for name in names
         for each in modes
     ]
+    shares = {c.model: _shares(c) for c in counts} if time_share else {}
     if json:
-        print_json({"counts": [count.to_dict() for count in counts]})
+        documents = [{**c.to_dict(), "time_shares": shares.get(c.model)} for c in counts]
+        print_json({"counts": documents})
         return
     _print_models(counts)
     if layers:
         for count in counts:
             _print_layers(count)
-    _print_uncounted(counts)
+    _print_uncounted(counts, shares)
+
+
+def _shares(count: ModelCount) -> dict[str, float]:
+    """Time shares of the operators that a count leaves out."""
+    from dabench.shares import time_shares
+    from dabench_models import MODELS, build
+
+    return time_shares(
+        build(count.model),
+        MODELS[count.model],
+        size=(count.height, count.width),
+        operators=count.uncounted,
+    )
 
 
 _QUANTITIES: dict[str, Callable[[ModelCount], str]] = {
@@ -121,8 +142,12 @@ def _print_layers(count: ModelCount) -> None:
     )  # fmt: skip
 
 
-def _print_uncounted(counts: list[ModelCount]) -> None:
+def _print_uncounted(counts: list[ModelCount], shares: dict[str, dict[str, float]]) -> None:
     for count in counts:
-        calls = ", ".join(f"{name} x{n}" for name, n in sorted(count.uncounted.items()))
+        known = shares.get(count.model, {})
+        calls = ", ".join(
+            f"{name} x{n}" + (f" ({known[name]:.1%} of the eval time)" if name in known else "")
+            for name, n in sorted(count.uncounted.items())
+        )
         if calls:
             print_line(f"{count.model} ({count.mode}): not multiply-adds, not counted: {calls}")

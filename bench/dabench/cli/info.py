@@ -36,17 +36,19 @@ def models(json: Json = False) -> None:
 
 
 def env(json: Json = False) -> None:
-    """Describe this machine: its devices, what to expect of it, what to fix."""
+    """Describe this machine: its devices, what noise to expect, what to fix."""
     from dabench.environment import advice, describe_host
-    from dabench.launcher import Launcher
-    from dabench.session import probe
+    from dabench.measurement import noise
+    from dabench.session import measure_noise
 
     host = describe_host()
-    with Launcher() as launcher:
-        environment = host | probe(launcher)
-    hints = advice(host)
+    session = measure_noise()
+    (row,) = session.outcome.measurements
+    environment = {**session.environment, **host}
+    hints = [*noise(row), *advice(host)]
     if json:
-        print_json({"environment": environment, "advice": hints})
+        document = {"environment": environment, "noise": row.to_dict(), "advice": hints}
+        print_json(document)
         return
     rows = []
     for name, value in environment.items():
@@ -57,5 +59,5 @@ def env(json: Json = False) -> None:
             shown = ", ".join(f"{key}={text}" for key, text in shown.items())
         rows.append((name, "-" if shown in (None, "") else str(shown)))
     print_table("", ("what", "value"), rows, words=("what", "value"))
-    for hint in hints or ["Nothing to fix was found."]:
+    for hint in hints:
         console().print(f"* {hint}", markup=False)

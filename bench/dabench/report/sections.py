@@ -307,11 +307,27 @@ def method(out: Writer, loaded: Results) -> None:
         lines.append("bf16 and fp16 in eval: weights and input are cast (`cast`).")
     if (good["precision"] == "autocast").any():
         lines.append("bf16 and fp16 in train: autocast over fp32 weights (`autocast`).")
+    lines += _device_settings(loaded)
     lines.append(
         "Peak memory on a CPU: the worker's resident size above that before the network was built."
     )
     out.bullets(lines)
     out.table(_environments(loaded), "The machines and software, one column per run.")
+
+
+def _device_settings(loaded: Results) -> list[str]:
+    """What the workers said of cuDNN and TF32, a line per device and setting."""
+    said = {
+        f"{facts['device_name']}: cuDNN autotuning {_on(facts['cudnn_benchmark'])}, "
+        f"TF32 {_on(facts['tf32'])} (cuDNN {facts['cudnn']}, CUDA {facts['cuda']})."
+        for facts in loaded.launches["device"]
+        if "cudnn_benchmark" in facts
+    }
+    return sorted(said)
+
+
+def _on(setting: bool) -> str:
+    return "on" if setting else "off"
 
 
 _ENVIRONMENT = {

@@ -41,8 +41,9 @@ def write_report(
             f"run{'s' if len(loaded.runs) > 1 else ''}; every number below is in {name}.csv or in "
             "the published figures that come with dabench."
         )
-        for device in ("cpu", "cuda"):
-            sections.paper_table(out, loaded, device)
+        if (loaded.measurements["family"] == "discriminator").any():
+            for device in ("cpu", "cuda"):
+                sections.paper_table(out, loaded, device)
         sections.ratio_table(out, loaded)
         sections.speed_tables(out, loaded)
         sections.pictures(out, loaded, folder, name)
