@@ -25,6 +25,9 @@ class TimeResult(Sequence[Measurement]):
     """
 
     def __init__(self, session: Session) -> None:
+        if session.outcome.interrupted:
+            # The records are kept; the caller's loop must not go on.
+            raise KeyboardInterrupt
         self.measurements = session.outcome.measurements
         self.environment = session.environment
         self.folder = session.folder

@@ -18,7 +18,7 @@ MIN_SAMPLES = 5
 MAX_SAMPLES = 10_000
 WARMUP_SHARE = 0.25
 
-UNLIMITED_WARMUP_S = 1.0
+UNLIMITED_WARMUP_S = 2.0
 
 STEADY_RULE = (
     f"warm-up ends when the last {STEADY_PASSES} passes lie within {STEADY_SPREAD:.0%} of each "
@@ -189,9 +189,8 @@ def _stop(samples: list[Sample], elapsed_s: float, rule: StopRule) -> str | None
         interval = median_interval([sample.wall_s for sample in samples])
         if interval.relative_half_width <= rule.target_ci:
             return "converged"
-    if rule.max_time_s is not None and elapsed_s >= rule.max_time_s:
-        return "gave up"
-    return "gave up" if n >= MAX_SAMPLES else None
+    late = rule.max_time_s is not None and elapsed_s >= rule.max_time_s
+    return "gave up" if late or (rule.repeat is None and n >= MAX_SAMPLES) else None
 
 
 def _is_checkpoint(n: int) -> bool:

@@ -145,6 +145,8 @@ def summarise(
 ) -> list[Measurement]:
     """One measurement per phase of a case.
 
+    A launch that failed in a later phase still gave its earlier ones.
+
     Args:
         case: The case.
         launches: All its launches, failed ones too; at least one.
@@ -152,21 +154,24 @@ def summarise(
             None where they are not counted.
         target_ci: The relative half-width that was asked for, if any.
     """
-    good = [launch for launch in launches if launch.status == "ok"]
-    if not good:
-        return failed(case, launches[-1].status, launches[-1].reason)
-    return [_measurement(case, phase, launches, good, macs, target_ci) for phase in case.phases]
+    last = launches[-1]
+    without = {row.phase: row for row in failed(case, last.status, last.reason)}
+    return [
+        _measurement(case, phase, launches, macs, target_ci) or without[phase]
+        for phase in case.phases
+    ]
 
 
 def _measurement(
     case: Case,
     phase: str,
     launches: Sequence[LaunchRecord],
-    good: Sequence[LaunchRecord],
     macs: dict[str, tuple[int, int] | None],
     target_ci: float | None,
-) -> Measurement:
-    records = [record for launch in good for record in launch.phases if record.phase == phase]
+) -> Measurement | None:
+    records = [record for launch in launches for record in launch.phases if record.phase == phase]
+    if not records:
+        return None
     times = [[sample.wall_s for sample in record.samples.samples] for record in records]
     device_times = [
         sample.device_s for r in records for sample in r.samples.samples if sample.device_s
@@ -177,7 +182,7 @@ def _measurement(
     counted = macs.get(phase)
     algorithmic, executed = counted if counted is not None else (None, None)
     peaks = [record.peak_bytes for record in records if record.peak_bytes is not None]
-    device = good[0].device
+    device = next(launch.device for launch in launches if launch.phases)
     return Measurement(
         **{**_identity(case), "threads": device.get("threads", case.threads or None)},
         device_name=device.get("device_name"),
@@ -198,7 +203,8 @@ def _measurement(
         p05_s=quantile(pooled, 0.05),
         p95_s=quantile(pooled, 0.95),
         device_median_s=median(device_times) if device_times else None,
-        images_per_s=case.batch * passes / interval.estimate,
+        # An optimiser's step takes as long for any number of images.
+        images_per_s=None if phase == "optimizer" else case.batch * passes / interval.estimate,
         macs=algorithmic,
         flops=None if algorithmic is None else 2 * algorithmic,
         executed_flops=None if executed is None else 2 * executed,

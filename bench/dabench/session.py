@@ -11,12 +11,14 @@ from typing import Any
 
 from dabench import results
 from dabench.config import Grid, Settings
+from dabench.engine import STEADY_RULE
 from dabench.environment import FINGERPRINT, describe_host
 from dabench.errors import DabenchError, UsageError
 from dabench.launcher import Launcher
-from dabench.measurement import LaunchRecord, Measurement
+from dabench.measurement import FLAG_RULES, LaunchRecord, Measurement
 from dabench.plan import Case, PlannedCase, expand
 from dabench.runner import Observer, Outcome, Recorder, Runner
+from dabench.stats import INTERVAL_RULE
 
 PROBE_TIMEOUT_S = 120.0
 
@@ -189,6 +191,8 @@ def _run_document(
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": command,
         "environment": dict(environment),
+        # As they were when this was measured, for reports made later.
+        "rules": {"warmup": STEADY_RULE, "flags": FLAG_RULES, "interval": INTERVAL_RULE},
         "plan": [
             {
                 "case": planned.case.to_dict(),

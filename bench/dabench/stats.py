@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 
 RESAMPLES = 2000
 
+INTERVAL_RULE = (
+    f"95% bootstrap interval of the median over launches ({RESAMPLES} resamples, launches first, "
+    "then samples within), widened on the log scale for few launches (Student's t)"
+)
+
 Verdict = Literal["faster", "slower", "same", "undecided"]
 
 # Two-sided 95% quantiles of Student's t for 1 to 30 degrees of freedom

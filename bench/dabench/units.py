@@ -87,6 +87,8 @@ def format_count(value: float | None) -> str:
 
 def significant(value: float, digits: int = 3) -> str:
     """Formats to ``digits`` significant digits, and whole numbers above them in full."""
+    if value != value:
+        return "-"
     if value == 0:
         return "0"
     if abs(value) >= 10**digits:

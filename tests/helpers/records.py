@@ -1,5 +1,6 @@
 """A small run with fixed numbers, for golden files and tables."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 from fakes import make_launch
@@ -32,9 +33,15 @@ def write_run(root: Path, name: str = "20260102-030405-test", cpu: str = "Test C
         *expand(Grid(models=("stdc1-bisenet",), phases=("forward",), **both), settings),
     ]
     environment = {**ENVIRONMENT, "cpu": cpu}
+    planned_cases = [
+        {"case": p.case.to_dict(), "settings": asdict(p.settings), "impossible": p.impossible}
+        for p in plan
+    ]
     run = {
         "run_id": name, "created": "2026-01-02T03:04:05+00:00",
-        "command": "dabench sweep test", "environment": environment, "plan": [],
+        "command": "dabench sweep test", "environment": environment,
+        "plan": planned_cases,
+        "rules": {"warmup": "three passes agree", "flags": "none", "interval": "bootstrap"},
     }  # fmt: skip
     writer = RunWriter.create(root / name, run)
     rows, number = [], 0

@@ -63,6 +63,22 @@ def test_rows_of_a_failed_case_say_why():
     }
 
 
+def test_phases_measured_before_a_failure_keep_their_numbers():
+    case = make_case(mode="train", phases=("forward", "backward"))
+    reason = "RuntimeError: out of memory"
+    bad = make_launch(case, [1.0, 2.0, 3.0], status="oom", reason=reason)
+    forward, backward = summarise(case, [bad], {}, None)
+    assert (forward.status, forward.median_s, forward.launches) == ("ok", 2.0, 1)
+    assert f"1 of 1 launches failed: {reason}" in forward.flags
+    assert (backward.status, backward.reason) == ("oom", reason)
+
+
+def test_an_optimiser_has_no_images_per_second():
+    case = make_case(mode="train", phases=("optimizer",))
+    (row,) = summarise(case, [make_launch(case, [1.0], phase="optimizer")], {}, None)
+    assert row.images_per_s is None
+
+
 def test_a_launch_lost_on_the_way_is_flagged():
     bad = make_launch(CASE, [], status="crashed", reason="killed", phases=())
     row = one([make_launch(CASE, [1.0]), make_launch(CASE, [1.0]), bad])

@@ -10,13 +10,15 @@ import dabench
 from dabench import results
 from dabench.errors import ResultsError, UsageError
 from dabench.measurement import summarise
+from dabench.report import write_report
 from dabench.results import RunWriter, next_launch, read_launches, read_run
 from dabench.tables import load, measurement_frame
 
 CASE = make_case()
 ENVIRONMENT = {"cpu": "Test CPU", "logical_cores": 2}
 RUN = {"run_id": "r1", "created": "2026-01-02T03:04:05+00:00", "command": "c",
-       "environment": ENVIRONMENT, "plan": []}  # fmt: skip
+       "environment": ENVIRONMENT, "plan": [],
+       "rules": {"warmup": "w", "flags": "f", "interval": "i"}}  # fmt: skip
 
 
 @pytest.fixture
@@ -149,6 +151,14 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match=r"--out: cannot write .*is not a folder"):
         RunWriter.create(tmp_path / "file" / "run", RUN)
+
+
+def test_a_run_killed_before_its_first_launch_is_an_empty_one(folder):
+    RunWriter.create(folder, RUN)
+    loaded = load([folder])
+    assert len(loaded.measurements) == len(loaded.samples) == len(loaded.launches) == 0
+    write_report([folder], folder=folder.parent / "reports", name="empty")
+    assert "Test CPU" in (folder.parent / "reports" / "empty.md").read_text()
 
 
 def test_a_full_disk_keeps_what_was_there(folder, written, monkeypatch):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -78,10 +80,7 @@ def print_measurements(rows: Sequence[Measurement]) -> None:
             ((*(_AXES[name](row) for name in varying), *_cells(row)) for row in good),
             words=_WORDS,
         )
-        for row in good:
-            if row.flags:
-                axes = " ".join(_AXES[name](row) for name in varying)
-                print_line(f"{axes}: {row.flags}")
+        _print_flags([row for row in good if row.flags], varying)
         if any(row.ci_scope == WITHIN_ONE_LAUNCH for row in good):
             print_line(f"Intervals are {WITHIN_ONE_LAUNCH}: they do not speak of the next.")
     bad = [row for row in rows if row.status != "ok"]
@@ -94,6 +93,21 @@ def print_measurements(rows: Sequence[Measurement]) -> None:
             words=("case", "status", "reason"),
         )
 
+
+def _print_flags(flagged: Sequence[Measurement], varying: Sequence[str]) -> None:
+    """Names the flags row by row, or where those are many, how often each was raised."""
+    if len(flagged) <= _FLAGGED_ROWS:
+        for row in flagged:
+            axes = " ".join(_AXES[name](row) for name in varying)
+            print_line(f"{axes}: {row.flags}")
+        return
+    # "launches differ 12%" and "launches differ 20%" are one kind of flag.
+    kinds = Counter(re.split(r" [-+(\d]", f)[0] for row in flagged for f in row.flags.split("; "))
+    counts = ", ".join(f"{kind} ({n})" for kind, n in kinds.most_common())
+    print_line(f"{len(flagged)} rows are flagged: {counts}; measurements.csv says which.")
+
+
+_FLAGGED_ROWS = 6
 
 _AXES: dict[str, Callable[[Measurement], str]] = {
     "model": lambda row: row.model,

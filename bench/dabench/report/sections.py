@@ -8,8 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from dabench.engine import STEADY_RULE
-from dabench.measurement import FLAG_RULES, WITHIN_ONE_LAUNCH
+from dabench.measurement import WITHIN_ONE_LAUNCH
 from dabench.report.charts import bars_with_intervals
 from dabench.report.text import Writer
 from dabench.tables import Results, paper_timing, ratios
@@ -278,15 +277,13 @@ def failures(out: Writer, loaded: Results) -> None:
 
 
 _LAUNCHES = (
-    "Each case runs in fresh worker processes (launches), in a seeded random order that alternates "
-    "the cases; launches are the replicates, since processes differ by more than the passes within "
-    "one. The median is that of the launches' medians; the interval is a 95% bootstrap over "
-    "launches, widened for their small number (Student's t)."
+    "Each case runs in fresh worker processes (launches), which are the replicates, since "
+    "processes differ by more than the passes within one. The median is that of the launches' "
+    "medians."
 )
 _STEADY = (
     "Protocol `steady`: random inputs and weights made outside the timed region, garbage "
-    f"collection off, device synchronised before and after each pass; {STEADY_RULE}. Warm-up "
-    "passes are kept apart."
+    "collection off, device synchronised before and after each pass; warm-up passes kept apart."
 )
 
 
@@ -298,8 +295,11 @@ def method(out: Writer, loaded: Results) -> None:
         _LAUNCHES,
         _STEADY,
         "Protocol `paper`: what the paper did; cold, no warm-up, one clock around all passes.",
-        f"Flags: {FLAG_RULES}.",
     ]
+    for topic, title in (("interval", "Interval"), ("warmup", "Warm-up"), ("flags", "Flags")):
+        rules = dict.fromkeys(run["rules"][topic] for run in loaded.runs)
+        lines += [f"{title}: {rule}." for rule in rules]
+    lines += _asked(loaded)
     losses = sorted({loss for loss in good["loss"] if loss})
     if losses:
         lines.append(f"Backward passes start from the family's loss: {'; '.join(losses)}.")
@@ -313,6 +313,25 @@ def method(out: Writer, loaded: Results) -> None:
     )
     out.bullets(lines)
     out.table(_environments(loaded), "The machines and software, one column per run.")
+
+
+def _asked(loaded: Results) -> list[str]:
+    """What the user asked for, a line per distinct settings."""
+    lines = []
+    for run in loaded.runs:
+        for item in run["plan"]:
+            s = item["settings"]
+            wanted = [] if s["repeat"] is None else [f"{s['repeat']} samples per launch"]
+            if s["target_ci"] is not None:
+                wanted.append(f"an interval within {s['target_ci']:.1%}")
+            if s["max_time_s"] is not None:
+                wanted.append(f"at most {s['max_time_s']:g} s per case")
+            if item["case"]["protocol"] == "paper":
+                wanted = ["one sample per launch"]
+            wanted.append(f"{s['launches'] or 'three or more'} launches")
+            wanted.append(f"{s['order']} in random order, seed {s['seed']}")
+            lines.append(f"Asked of `{item['case']['protocol']}`: {', '.join(wanted)}.")
+    return list(dict.fromkeys(lines))
 
 
 def _device_settings(loaded: Results) -> list[str]:
