@@ -68,6 +68,7 @@ class Settings:
             _check("target-ci", self.target_ci, ok, "it takes a fraction between 0% and 100%")
         if self.max_time_s is not None:
             _check("max-time", self.max_time_s, self.max_time_s > 0, "it takes seconds above 0")
+        _check("seed", self.seed, 0 <= self.seed < 2**63, "it takes a whole number from 0")
         _check("timeout", self.timeout_s, self.timeout_s > 0, "it takes seconds above 0")
         _one_of("order", (self.order,), ORDERS)
 
@@ -149,7 +150,9 @@ class Grid:
         for batch in self.batches:
             _check("batch", batch, batch >= 1, "it takes whole numbers of at least 1")
         for threads in self.threads:
-            _check("threads", threads, threads >= 1, "it takes whole numbers of at least 1")
+            _check(
+                "threads", threads, 1 <= threads <= 4096, "it takes whole numbers from 1 to 4096"
+            )
         for height, width in self.sizes:
             ok = height >= 1 and width >= 1
             _check("size", f"{height}x{width}", ok, "height and width must be at least 1")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -49,6 +49,10 @@ class TimedDevice(Protocol):
 
     def timer(self) -> DeviceTimer | None:
         """A timer on the device's time line; None where there is none."""
+
+    @property
+    def queues_work(self) -> bool:
+        """Whether asking for work returns before it is done."""
 
 
 class Work(Protocol):
@@ -126,14 +130,29 @@ def take_sample(work: Work, device: TimedDevice, timer: DeviceTimer | None, cloc
     return Sample(stop - start, None if timer is None else timer.elapsed_s())
 
 
-def measure(work: Work, device: TimedDevice, clock: Clock, rule: StopRule) -> PhaseSamples:
-    """Warms up, then samples until the rule ends it, with garbage collection off."""
+def measure(
+    work: Work,
+    device: TimedDevice,
+    clock: Clock,
+    rule: StopRule,
+    warmed_up: Callable[[], None] = lambda: None,
+) -> PhaseSamples:
+    """Warms up, then samples until the rule ends it, with garbage collection off.
+
+    Args:
+        work: What is timed.
+        device: Where it runs.
+        clock: The host's.
+        rule: When to stop.
+        warmed_up: Called once between warm-up and sampling.
+    """
     result = PhaseSamples()
     timer = device.timer()
     with garbage_collection_off():
         begin = clock()
         while not _warm(result, clock() - begin, rule):
             result.warmup.append(take_sample(work, device, timer, clock))
+        warmed_up()
         stop = None
         while stop is None:
             result.samples.append(take_sample(work, device, timer, clock))
@@ -145,12 +164,11 @@ def measure(work: Work, device: TimedDevice, clock: Clock, rule: StopRule) -> Ph
 def measure_once(work: Work, device: TimedDevice, clock: Clock, passes: int) -> PhaseSamples:
     """Times as the paper did: cold, a host clock around all passes, no synchronisation.
 
-    The sample's ``wall_s`` is what the paper printed. Where the device has a
-    time line, ``device_s`` is the time until the work was really done.
+    The sample's ``wall_s`` is what the paper printed. Where the device queues
+    work, ``device_s`` is the time until the work was really done.
     """
     work.prepare()
     device.synchronize()
-    asynchronous = device.timer() is not None
     with garbage_collection_off():
         start = clock()
         for _ in range(passes):
@@ -159,7 +177,7 @@ def measure_once(work: Work, device: TimedDevice, clock: Clock, passes: int) -> 
         device.synchronize()
         done = clock() - start
     work.release()
-    return PhaseSamples(samples=[Sample(printed, done if asynchronous else None)])
+    return PhaseSamples(samples=[Sample(printed, done if device.queues_work else None)])
 
 
 def _warm(result: PhaseSamples, elapsed_s: float, rule: StopRule) -> bool:

@@ -24,8 +24,11 @@ _VARIABLES = (
 _MATRIX_FLAGS = ("amx_bf16", "amx_tile", "avx512_bf16", "avx512f", "avx2")
 _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 
-FINGERPRINT = ("cpu", "logical_cores", "memory_bytes", "python", "torch", "gpus")
-"""What must be equal for two records to be of one machine and software."""
+FINGERPRINT = (
+    "cpu", "logical_cores", "usable_cores", "python", "torch", "threads", "cpu_capability",
+    "gpus", "driver", "cuda", "cudnn", "variables", "dabench", "commit",
+)  # fmt: skip
+"""What must be equal for two records to be of one machine, software and setting."""
 
 
 def describe_host() -> dict[str, Any]:

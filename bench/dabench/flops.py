@@ -8,15 +8,17 @@ differ for diagonalwise layers, which multiply by the zeros of their mask.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
+from dabench.config import Grid
+from dabench.errors import DabenchError
 from dabench.operators import OperatorCounts, Trace, trace_operators
-from dabench.plan import spec_of
+from dabench.plan import check_size, spec_of
 from dabench_models import ModelSpec, build
 
 if TYPE_CHECKING:
@@ -26,6 +28,14 @@ if TYPE_CHECKING:
 # backward sums dy and dy * x_hat (rebuilding x_hat) and combines them.
 _NORM_BACKWARD = 5
 _CONVOLUTIONS = ("convolution", "linear", "addmm", "matmul")
+
+
+_FLOPS = {
+    "flops": "macs",
+    "executed_flops": "executed_macs",
+    "backward_flops": "backward_macs",
+    "executed_backward_flops": "executed_backward_macs",
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,8 +111,8 @@ class ModelCount:
         return {"forward": forward, "backward": backward, "total": forward + backward}.get(phase)
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON document; `ModelCount.of` reads it back."""
-        return asdict(self)
+        """A JSON document, FLOPs beside MACs; `ModelCount.of` reads it back."""
+        return {**asdict(self), **{name: 2 * getattr(self, macs) for name, macs in _FLOPS.items()}}
 
     def to_frame(self) -> pd.DataFrame:
         """The layers as a pandas frame, with the columns of `LayerCount`."""
@@ -114,7 +124,8 @@ class ModelCount:
     def of(cls, document: dict[str, Any]) -> ModelCount:
         """Reads what `to_dict` wrote."""
         layers = tuple(LayerCount(**layer) for layer in document["layers"])
-        return cls(**{**document, "layers": layers})
+        known = {field.name: document[field.name] for field in fields(cls)}
+        return cls(**{**known, "layers": layers})
 
 
 def count_model(
@@ -125,11 +136,24 @@ def count_model(
     width: int | None = None,
     mode: str = "eval",
 ) -> ModelCount:
-    """Counts a registered network at an input size (its default if None)."""
+    """Counts a registered network at an input size (its default if None).
+
+    Raises:
+        UsageError: Unknown model or mode, a batch that is not positive, or a
+            size the network cannot take.
+        DabenchError: The network could not be run at that size.
+    """
     spec = spec_of(name)
-    network = build(spec.name)
-    size = (height or spec.height, width or spec.width)
-    return count_network(network, spec, batch=batch, size=size, mode=mode)
+    size = (spec.height if height is None else height, spec.width if width is None else width)
+    Grid(models=(name,), batches=(batch,), sizes=(size,), modes=(mode,))  # checks each value
+    check_size(spec, *size)
+    try:
+        return count_network(build(spec.name), spec, batch=batch, size=size, mode=mode)
+    except (RuntimeError, MemoryError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DabenchError(
+            f"{spec.name} cannot be counted at {size[0]}x{size[1]}: {first}"
+        ) from error
 
 
 def count_network(
@@ -141,7 +165,8 @@ def count_network(
     exact: every count here is proportional to the batch, weights apart.
     """
     network.train(mode == "train")
-    traced_batch = spec.min_train_batch if mode == "train" else 1
+    # Batch norm in training mode refuses a single 1x1 map.
+    traced_batch = 2 if mode == "train" else 1
     x = torch.randn(traced_batch, spec.channels, *size)
     trace = trace_operators(network, x)
     scale = Fraction(batch, traced_batch)

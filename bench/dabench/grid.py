@@ -17,6 +17,7 @@ import tomllib
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from dabench.config import Grid, Settings
@@ -55,8 +56,17 @@ def presets() -> list[str]:
     return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir())
 
 
-def load_grids(source: str) -> list[tuple[Grid, Settings]]:
+def load_grids(
+    source: str,
+    axes: Mapping[str, tuple[Any, ...]] = MappingProxyType({}),
+    settings: Mapping[str, Any] = MappingProxyType({}),
+) -> list[tuple[Grid, Settings]]:
     """Reads a preset by name or a TOML file by path.
+
+    Args:
+        source: Either.
+        axes: Keys of `AXES` whose values replace the file's.
+        settings: Keys of `SETTINGS`, likewise.
 
     Raises:
         UsageError: Neither, or the file says something no grid can say.
@@ -80,7 +90,7 @@ def load_grids(source: str) -> list[tuple[Grid, Settings]]:
     if unknown or not isinstance(tables, list) or not tables:
         what = f"unknown key {min(unknown)!r}" if unknown else "nothing to measure"
         raise UsageError(f"{source}: {what}; a grid file holds [[grid]] tables")
-    return [_table(source, table) for table in tables]
+    return [_table(source, table, axes, settings) for table in tables]
 
 
 def make_grid(
@@ -97,22 +107,28 @@ def make_grid(
     return grid, Settings.of(**given)
 
 
-def _table(source: str, table: Mapping[str, Any]) -> tuple[Grid, Settings]:
+def _table(
+    source: str, table: object, axes: Mapping[str, Any], settings: Mapping[str, Any]
+) -> tuple[Grid, Settings]:
     known = {**AXES, **SETTINGS}
+    if not isinstance(table, dict):
+        raise UsageError(f"{source}: {table!r} is not a [[grid]] table")
     for key in table:
         if key not in known:
             raise UsageError(f"{source}: unknown key {key!r}; known: {', '.join(known)}")
     if "model" not in table:
         raise UsageError(f"{source}: a [[grid]] without 'model'")
     try:
-        axes = {key: _axis(key, table[key]) for key in AXES if key in table}
-        settings = {key: parse(key, table[key]) for key in SETTINGS if key in table}
-        return make_grid(axes, settings)
+        own_axes = {key: _axis(key, table[key]) for key in AXES if key in table}
+        own = {key: parse(key, table[key]) for key in SETTINGS if key in table}
+        return make_grid({**own_axes, **axes}, {**own, **settings})
     except DabenchError as error:
         raise UsageError(f"{source}: {error}") from None
 
 
 def _axis(key: str, values: object) -> tuple[Any, ...]:
+    if values == []:
+        raise bad_value("--" + key.replace("_", "-"), values, "it takes at least one value")
     return tuple(parse(key, value) for value in (values if isinstance(values, list) else [values]))
 
 

@@ -19,6 +19,7 @@ from dabench.errors import DabenchError
 Message = dict[str, Any]
 
 _ENDED_BY_US = "timeout"
+_LONGEST_WAIT_S = 86_400.0  # more does not fit what select takes
 
 
 class Launcher:
@@ -35,6 +36,8 @@ class Launcher:
                 [sys.executable, "-m", "dabench.forkserver", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
+                # What libraries print in a worker must not mix with our own output.
+                stdout=2,
                 # A terminal's Ctrl-C must reach the parent alone.
                 start_new_session=True,
             )
@@ -129,7 +132,10 @@ def _listen(
     with selectors.DefaultSelector() as selector:
         selector.register(results, selectors.EVENT_READ)
         while True:
-            if not selector.select(max(deadline - time.monotonic(), 0)):
+            left = max(deadline - time.monotonic(), 0)
+            if not selector.select(min(left, _LONGEST_WAIT_S)):
+                if time.monotonic() < deadline:
+                    continue
                 return {"kind": "failed", "status": _ENDED_BY_US, "reason": ""}
             chunk = results.recv(1 << 16)
             if not chunk:

@@ -174,11 +174,17 @@ def _measurement(
         return None
     times = [[sample.wall_s for sample in record.samples.samples] for record in records]
     device_times = [
-        sample.device_s for r in records for sample in r.samples.samples if sample.device_s
+        median(sample.device_s for sample in record.samples.samples if sample.device_s is not None)
+        for record in records
+        if record.samples.samples[0].device_s is not None
     ]
+    device_median = median(device_times) if device_times else None
     interval = launch_interval(times, seed_of(f"{case.case_id}/{phase}"))
     pooled = sorted(value for launch in times for value in launch)
     passes = records[0].passes
+    # The paper's clock stops before queued work is done: no rate follows from it.
+    unsynchronised = case.protocol == "paper" and device_median is not None
+    rate_s = device_median if unsynchronised and device_median else interval.estimate
     counted = macs.get(phase)
     algorithmic, executed = counted if counted is not None else (None, None)
     peaks = [record.peak_bytes for record in records if record.peak_bytes is not None]
@@ -193,8 +199,9 @@ def _measurement(
         n=len(pooled),
         launches=len(records),
         median_s=interval.estimate,
-        ci_low_s=interval.low,
-        ci_high_s=interval.high,
+        # One sample has no spread to speak of.
+        ci_low_s=interval.low if len(pooled) > 1 else None,
+        ci_high_s=interval.high if len(pooled) > 1 else None,
         ci_scope=OVER_LAUNCHES if len(records) > 1 else WITHIN_ONE_LAUNCH,
         mean_s=fmean(pooled),
         std_s=stdev(pooled) if len(pooled) > 1 else None,
@@ -202,13 +209,13 @@ def _measurement(
         max_s=pooled[-1],
         p05_s=quantile(pooled, 0.05),
         p95_s=quantile(pooled, 0.95),
-        device_median_s=median(device_times) if device_times else None,
+        device_median_s=device_median,
         # An optimiser's step takes as long for any number of images.
-        images_per_s=None if phase == "optimizer" else case.batch * passes / interval.estimate,
+        images_per_s=None if phase == "optimizer" else case.batch * passes / rate_s,
         macs=algorithmic,
         flops=None if algorithmic is None else 2 * algorithmic,
         executed_flops=None if executed is None else 2 * executed,
-        flops_per_s=None if executed is None else 2 * executed * passes / interval.estimate,
+        flops_per_s=None if executed is None else 2 * executed * passes / rate_s,
         peak_bytes=max(peaks) if peaks else None,
         warmup_n=sum(len(record.samples.warmup) for record in records),
         stop=_stop(records, interval, target_ci),

@@ -39,6 +39,7 @@ SAMPLES = "samples.csv"
 COUNTS = "counts.json"
 MEASUREMENTS = "measurements.csv"
 
+RUN_KEYS = ("run_id", "created", "command", "environment", "plan")
 SAMPLE_COLUMNS = ("launch", "case_id", "phase", "kind", "index", "wall_s", "device_s")
 LAUNCH_COLUMNS = (
     "launch", "case_id", "status", "reason", "started_at", "seconds", "device", "phases",
@@ -51,9 +52,13 @@ def check_new_run(folder: Path) -> None:
     Raises:
         UsageError: It could not; the message says why.
     """
-    if (folder / RUN).exists():
+    try:
+        taken = (folder / RUN).exists()
+        existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    except OSError as error:
+        raise UsageError(f"--out: cannot write {str(folder)!r}: {error.strerror}") from None
+    if taken:
         raise UsageError(f"--out: {str(folder)!r} holds a run already; choose another folder")
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not existing.is_dir():
         raise UsageError(f"--out: cannot write {str(folder)!r}: {existing} is not a folder")
     if not os.access(existing, os.W_OK):
@@ -80,9 +85,11 @@ class RunWriter:
         check_new_run(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            # Anew, should an attempt have died here before; run.json last, so that
+            # a folder with a run can always be read and continued.
+            write_atomically(folder / LAUNCHES, ",".join(LAUNCH_COLUMNS) + "\n")
+            write_atomically(folder / SAMPLES, ",".join(SAMPLE_COLUMNS) + "\n")
             write_atomically(folder / RUN, json.dumps({"schema": SCHEMA, **run}, indent=1) + "\n")
-            _append(folder / LAUNCHES, [LAUNCH_COLUMNS])
-            _append(folder / SAMPLES, [SAMPLE_COLUMNS])
         except OSError as error:
             raise UsageError(f"--out: cannot write {str(folder)!r}: {error.strerror}") from error
         return cls(folder)
@@ -141,8 +148,10 @@ def read_run(folder: Path) -> dict[str, Any]:
     try:
         run = json.loads(path.read_text(encoding="utf-8"))
         schema = run["schema"]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise UsageError(f"{folder} holds no run ({RUN} is missing)") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ResultsError(f"cannot read {path}: {error}") from None
     except json.JSONDecodeError as error:
         raise ResultsError(f"{path} line {error.lineno}: not JSON: {error.msg}") from error
     except (KeyError, TypeError):
@@ -151,6 +160,9 @@ def read_run(folder: Path) -> dict[str, Any]:
         raise UsageError(
             f"{path} has schema {schema}, this dabench reads up to {SCHEMA}; upgrade dabench"
         )
+    missing = [key for key in RUN_KEYS if key not in run]
+    if missing:
+        raise ResultsError(f"{path} line 1: not a record of dabench: no {missing[0]}")
     return dict(run)
 
 
@@ -209,6 +221,8 @@ def read_counts(folder: Path) -> list[dict[str, Any]]:
         counts: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ResultsError(f"{path} line {error.lineno}: not JSON: {error.msg}") from error
+    if not (isinstance(counts, list) and all(isinstance(count, dict) for count in counts)):
+        raise ResultsError(f"{path} line 1: not what dabench writes")
     return counts
 
 

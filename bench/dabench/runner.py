@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -96,6 +96,7 @@ class Runner:
         for record in done:
             self._launches[record.case_id].append(record)
         self._counts: dict[tuple[str, int, int, str], Message] = {}
+        self._uncounted: dict[tuple[str, int, int, str], str] = {}
         self._rows: dict[str, list[Measurement]] = {}
 
     def run(self) -> Outcome:
@@ -126,8 +127,11 @@ class Runner:
             key = (count["model"], count["height"], count["width"], count["mode"])
             self._counts[key] = count
 
-        for item in items.values():
-            self._pool.run({"kind": "count", "items": [item]}, receive, timeout_s=COUNT_TIMEOUT_S)
+        for key, item in items.items():
+            request = {"kind": "count", "items": [item]}
+            last = self._pool.run(request, receive, timeout_s=COUNT_TIMEOUT_S)
+            if last["kind"] != "done":
+                self._uncounted[key] = last["reason"]
         self._recorder.counts(list(self._counts.values()))
 
     def _first_launches(self) -> None:
@@ -199,6 +203,9 @@ class Runner:
             rows = failed(case, "pending", "not measured: the run ended before")
         else:
             rows = summarise(case, launches, self._macs(case), planned.settings.target_ci)
+            if _graph(case) in self._uncounted:
+                flag = f"operations not counted: {self._uncounted[_graph(case)]}"
+                rows = [replace(r, flags="; ".join(filter(None, (r.flags, flag)))) for r in rows]
         self._rows[case.case_id] = rows
 
     def _macs(self, case: Case) -> dict[str, tuple[int, int] | None]:

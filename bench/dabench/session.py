@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -10,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from dabench import results
-from dabench.config import Grid, Settings
+from dabench.config import PHASES, Grid, Settings
 from dabench.engine import STEADY_RULE
 from dabench.environment import FINGERPRINT, describe_host
-from dabench.errors import DabenchError, UsageError
+from dabench.errors import DabenchError, ResultsError, UsageError
 from dabench.launcher import Launcher
 from dabench.measurement import FLAG_RULES, LaunchRecord, Measurement
 from dabench.plan import Case, PlannedCase, expand
@@ -107,7 +108,10 @@ def measure_noise() -> Session:
     """Times a small network in several processes, to see how this machine scatters."""
     grid = Grid(models=("dw-disc",), devices=("cpu",), sizes=((128, 128),))
     settings = Settings.of(repeat=30, launches=6)
-    return run_grids([(grid, settings)], folder=None, observer=NoProgress(), command="noise")
+    session = run_grids([(grid, settings)], folder=None, observer=NoProgress(), command="noise")
+    if session.outcome.interrupted:
+        raise KeyboardInterrupt
+    return session
 
 
 def resume(folder: Path, *, observer: Observer) -> Session:
@@ -118,11 +122,11 @@ def resume(folder: Path, *, observer: Observer) -> Session:
         ResultsError: Its records are damaged.
     """
     run = results.read_run(folder)
-    writer = results.RunWriter.resume(folder)
-    done = results.read_launches(folder)
     with Launcher() as launcher:
         environment = describe_host() | probe(launcher)
         _same_machine(folder, run["environment"], environment)
+        writer = results.RunWriter.resume(folder)
+        done = results.read_launches(folder)
         plan = [
             PlannedCase(
                 case=Case.of(item["case"]),
@@ -131,6 +135,9 @@ def resume(folder: Path, *, observer: Observer) -> Session:
             )
             for item in run["plan"]
         ]
+        foreign = {r.case_id for r in done} - {p.case.case_id for p in plan}
+        if foreign:
+            raise ResultsError(f"{folder} holds launches of a case not in its plan: {min(foreign)}")
         first = results.next_launch(folder)
         outcome = Runner(plan, launcher, writer, observer, done, first).run()
     return Session(outcome, run["environment"], folder)
@@ -142,6 +149,9 @@ def probe(launcher: Launcher) -> dict[str, Any]:
     Raises:
         DabenchError: The worker could not say.
     """
+    # While the worker imports torch. Left to the first summary, a Ctrl-C in the
+    # middle of this import would be swallowed, or break the last summary.
+    importlib.import_module("numpy.random")
     found: dict[str, Any] = {}
     request = {"kind": "probe"}
     last = launcher.run(
@@ -179,15 +189,32 @@ def _plan(
     for grid, settings in grids:
         devices = tuple(resolve_device(name, environment) for name in grid.devices)
         for planned in expand(replace(grid, devices=devices), settings):
-            plan.setdefault(planned.case.case_id, planned)
+            plan[planned.case.case_id] = _merged(plan.get(planned.case.case_id), planned)
     return list(plan.values())
+
+
+def _merged(known: PlannedCase | None, planned: PlannedCase) -> PlannedCase:
+    """A case that two grids name, with the phases of both.
+
+    Raises:
+        UsageError: The grids want it measured in different ways.
+    """
+    if known is None:
+        return planned
+    if known.settings != planned.settings:
+        raise UsageError(
+            f"two grids measure {planned.case.case_id} with different settings; leave it out of one"
+        )
+    both = {*known.case.phases, *planned.case.phases}
+    phases = tuple(phase for phase in PHASES if phase in both)
+    return replace(planned, case=replace(planned.case, phases=phases))
 
 
 def _run_document(
     folder: Path, plan: Sequence[PlannedCase], environment: Mapping[str, Any], command: str
 ) -> dict[str, Any]:
     return {
-        "run_id": folder.name,
+        "run_id": folder.resolve().name,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": command,
         "environment": dict(environment),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from importlib import resources
@@ -17,7 +18,7 @@ from typing import Any
 import pandas as pd
 
 from dabench import results
-from dabench.errors import UsageError
+from dabench.errors import ResultsError, UsageError
 from dabench.measurement import COLUMNS, Measurement
 from dabench.stats import ratio_interval, seed_of, verdict
 
@@ -72,14 +73,20 @@ def load(folders: Sequence[Path]) -> Results:
     """
     runs, measurements, samples, launches = [], [], [], []
     counts: list[dict[str, Any]] = []
-    for folder in folders:
+    names: Counter[str] = Counter()
+    for folder in dict.fromkeys(path.resolve() for path in folders):
         run = results.read_run(folder)
+        names[run["run_id"]] += 1
+        if names[run["run_id"]] > 1:
+            # Runs of the same name from two machines must not be mixed.
+            run["run_id"] += f" ({names[run['run_id']]})"
         runs.append(run)
         measured = _read_csv(folder / results.MEASUREMENTS, COLUMNS)
         measured.insert(0, "run_id", run["run_id"])
-        names = measured["device_name"].astype(object)
-        measured.insert(1, "machine", [machine_name(run["environment"], n) for n in names])
-        measurements.append(_typed(measured))
+        devices = zip(measured["device_name"], measured["device"], strict=True)
+        machines = [machine_name(run["environment"], *device) for device in devices]
+        measured.insert(1, "machine", machines)
+        measurements.append(_checked(measured, folder / results.MEASUREMENTS))
         launched = _read_launches(folder, run["run_id"])
         launches.append(launched)
         samples.append(_read_samples(folder, run["run_id"], launched))
@@ -93,10 +100,10 @@ def load(folders: Sequence[Path]) -> Results:
     )
 
 
-def machine_name(environment: dict[str, Any], device_name: object) -> str:
+def machine_name(environment: dict[str, Any], device_name: object, device: str) -> str:
     """A machine as a column heading: its processor with its cores, or its GPU."""
-    if isinstance(device_name, str) and device_name != environment["cpu"]:
-        return device_name
+    if device != "cpu":
+        return str(device_name or device)
     return f"{environment['cpu']}, {environment['logical_cores']} cores"
 
 
@@ -133,9 +140,12 @@ def paper_timing(measurements: pd.DataFrame, device: str) -> pd.DataFrame:
     # PyTorch's default lets convolutions use TF32 where the GPU has it.
     ours["machine"] += ours["dtype"].map({"fp32": "", "tf32": ", tf32"})
     keys = ["mode", "model", "machine"]
-    # Several runs of one machine are several columns: none hides another.
-    again = ours.groupby(keys)["run_id"].transform("nunique") > 1
-    ours["machine"] = ours["machine"].where(~again, ours["machine"] + ", " + ours["run_id"])
+    # What shares a cell is told apart by more columns: none hides another.
+    for name in ("device", "threads", "run_id"):
+        again = ours.duplicated(keys, keep=False)
+        apart = ours["machine"] + f", {name} " + ours[name].astype(str)
+        differs = ours.groupby(keys)[name].transform("nunique") > 1
+        ours["machine"] = ours["machine"].where(~(again & differs), apart)
     return pd.concat(
         [
             printed[[*keys, "note"]].assign(source="published", seconds=printed["value"]),
@@ -162,6 +172,9 @@ def ratios(loaded: Results, models: Sequence[str]) -> pd.DataFrame:
     good = loaded.measurements[loaded.measurements["status"] == "ok"]
     good = good[good["model"].isin(models)]
     timed = loaded.samples[loaded.samples["kind"] == "sample"]
+    # The paper's clock does not wait for a GPU; a ratio is of work that was done.
+    unsynchronised = timed["device_s"].notna() & timed["case_id"].str.endswith("/paper")
+    timed = timed.assign(wall_s=timed["wall_s"].where(~unsynchronised, timed["device_s"]))
     by_case = {
         key: [group["wall_s"].tolist() for _, group in rows.groupby("launch")]
         for key, rows in timed.groupby(["run_id", "case_id", "phase"])
@@ -247,6 +260,13 @@ def _read_csv(path: Path, columns: Sequence[str], required: Sequence[str] = ()) 
         # Slower, and names the line.
         results.check_csv(path, columns, required)
     return frame
+
+
+def _checked(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
+    try:
+        return _typed(frame)
+    except (ValueError, TypeError) as error:
+        raise ResultsError(f"{path}: not what dabench writes: {error}") from error
 
 
 def _typed(frame: pd.DataFrame) -> pd.DataFrame:

@@ -50,15 +50,17 @@ def format_seconds(value: float | None, digits: int = 3) -> str:
     if value is None or value != value:  # NaN is the only value unequal to itself
         return "-"
     for scale, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")):
-        if abs(value) >= scale:
+        if _rounded(value, digits) >= scale:
             return f"{significant(value / scale, digits)} {unit}"
     return f"{significant(value / 1e-9, digits)} ns"
 
 
 def format_interval(low: float, high: float) -> str:
     """Formats two times with one unit, that of the larger: ``0.61 to 1.03 ms``."""
+    if low != low or high != high:
+        return "-"
     for scale, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns")):
-        if abs(high) >= scale or unit == "ns":
+        if _rounded(high) >= scale or unit == "ns":
             break
     return f"{significant(low / scale)} to {significant(high / scale)} {unit}"
 
@@ -69,7 +71,7 @@ def format_bytes(value: float | None) -> str:
         return "-"
     size = float(value)
     for unit in ("B", "KiB", "MiB"):
-        if abs(size) < 1024:
+        if _rounded(size, 4) < 1024:
             return f"{significant(size)} {unit}"
         size /= 1024
     return f"{significant(size)} GiB"
@@ -80,7 +82,7 @@ def format_count(value: float | None) -> str:
     if value is None or value != value:
         return "-"
     for scale, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= scale:
+        if _rounded(value) >= scale:
             return f"{significant(value / scale)} {unit}"
     return significant(value)
 
@@ -91,6 +93,11 @@ def significant(value: float, digits: int = 3) -> str:
         return "-"
     if value == 0:
         return "0"
-    if abs(value) >= 10**digits:
+    if _rounded(value, digits) >= 10**digits:
         return f"{value:.0f}"
     return f"{value:.{digits}g}"
+
+
+def _rounded(value: float, digits: int = 3) -> float:
+    """The magnitude that will be shown: 0.99996 is one, and takes its unit."""
+    return abs(float(f"{value:.{digits}g}"))

@@ -79,7 +79,8 @@ def _time(request: Message, send: Send) -> None:
         device.reset_peak()
         with _watched(device.throttle_events) as watch:
             if steady:
-                result = measure(work, device, host_clock, rule)
+                # After warm-up: autotuning's workspaces are not the network's.
+                result = measure(work, device, host_clock, rule, device.reset_peak)
             else:
                 result = measure_once(work, device, host_clock, device.paper_passes)
         send(

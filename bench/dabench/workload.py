@@ -47,7 +47,8 @@ class Workload:
         self.model.train(case.mode == "train")
         shape = (case.batch, case.channels, case.height, case.width)
         # Random, never zeros: zeros can run faster than data does.
-        self.x = torch.randn(shape).to(self.device, dtype, memory_format=self.memory_format)
+        x = torch.randn(shape, device=self.device)
+        self.x = x.to(dtype, memory_format=self.memory_format)
         self._targets: list[Tensor] = []
         self._optimizer: torch.optim.Optimizer | None = None
 

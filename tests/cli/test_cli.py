@@ -91,6 +91,12 @@ def test_the_canonical_call_is_understood():
         ("flops --model disc --size 33x32", "--size: '33x32' .*multiples of 32"),
         ("flops --model disc --mode all", "--mode: 'all' .*train, eval"),
         ("flops --model disc --batch -1", "--batch: '-1' .*at least 1"),
+        ("flops --model disc --size 0x0", "--size: '0x0' is not allowed"),
+        ("sweep demo --preset segmenters", "--preset: 'segmenters' beside 'demo'"),
+        ("sweep --resume none --repeat 3", "--resume goes on as planned; leave out 'repeat'"),
+        (f"time --model disc --out {'x' * 300}", "--out: cannot write 'x.*File name too long"),
+        ("time --model disc --threads 99999999999", "--threads: .*from 1 to 4096"),
+        ("report --name a/b", "--name: 'a/b' .*without folders"),
         ("report none", "none holds no run"),
         ("report", "no runs under results"),
         ("report --format word", "--format: 'word' .*markdown, latex"),
@@ -165,6 +171,19 @@ def test_flops_measures_the_share_of_what_it_does_not_count():
     )
     assert re.search(r"leaky_relu_ x8 \(\d+\.\d% of the eval time\)", shown.stdout)
     assert shown.stderr == ""
+
+
+def test_a_terminal_that_lacks_a_sign_costs_no_result(tmp_path):
+    arguments = "time --model dw-disc --size 32x32 --repeat 1 --launches 1 -q"
+    shown = dabench(*arguments.split(), cwd=tmp_path, PYTHONIOENCODING="ascii")
+    assert shown.returncode == 0
+    assert "dw-disc" in shown.stdout
+
+
+def test_what_libraries_print_stays_out_of_the_json(tmp_path):
+    arguments = "time --model dw-disc --size 32x32 --repeat 1 --launches 1 --json"
+    shown = dabench(*arguments.split(), cwd=tmp_path, ONEDNN_VERBOSE="1")
+    assert json.loads(shown.stdout)["measurements"]
 
 
 def test_models_lists_every_network():

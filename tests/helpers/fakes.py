@@ -31,6 +31,7 @@ class AsyncDevice:
     def __init__(self, clock: FakeClock, *, timed: bool = True) -> None:
         self.clock = clock
         self.timed = timed
+        self.queues_work = timed
         self.busy_until = 0.0
 
     def launch(self, seconds: float, name: str = "run") -> None:

@@ -6,6 +6,7 @@ import pytest
 from fakes import AsyncDevice, FakeClock, FakeWork
 
 from dabench.engine import (
+    MAX_SAMPLES,
     MAX_WARMUP,
     MIN_SAMPLES,
     StopRule,
@@ -79,9 +80,9 @@ def test_a_missing_synchronisation_is_caught(clock, obeys, wrong):
 
 
 def test_repeat_takes_exactly_that_many_and_keeps_warmup_apart(device, clock):
-    work = FakeWork(device, [0.9, 0.2, 1.0, 1.0, 2.0])
+    work = FakeWork(device, [1.9, 0.2, 1.0, 1.0, 2.0])
     result = measure(work, device, clock, rule(repeat=4))
-    assert seconds(result.warmup) == [0.9, 0.2]
+    assert seconds(result.warmup) == [1.9, 0.2]
     assert seconds(result.samples) == [1.0, 1.0, 2.0, 2.0]
     assert result.stop == "repeat"
 
@@ -117,6 +118,18 @@ def test_sampling_stops_when_the_interval_is_narrow_enough(device, clock):
     result = measure(FakeWork(device, [0.01]), device, clock, rule(target_ci=0.01))
     assert len(result.samples) == MIN_SAMPLES
     assert result.stop == "converged"
+
+
+def test_more_samples_than_the_usual_cap_are_taken_when_asked_for(device, clock):
+    result = measure(FakeWork(device, [1e-4]), device, clock, rule(repeat=MAX_SAMPLES + 5))
+    assert (len(result.samples), result.stop) == (MAX_SAMPLES + 5, "repeat")
+
+
+def test_memory_is_watched_from_the_end_of_warmup(device, clock):
+    work = FakeWork(device, [0.01])
+    passes = []
+    measure(work, device, clock, rule(repeat=4), lambda: passes.append(work.runs))
+    assert passes == [3]
 
 
 def test_giving_up_is_not_converging(device, clock):

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from dabench.errors import DabenchError, UsageError
 from dabench.flops import ModelCount, count_model, count_network
 from dabench.operators import trace_operators
 from dabench.shares import time_shares
@@ -145,6 +146,36 @@ def test_operators_nobody_counts_are_named():
 def test_average_pooling_costs_its_kernel():
     count = count_alone(nn.Sequential(nn.AvgPool2d(3, 2, 1)))
     assert count.macs == 9 * 3 * 4 * 4
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"height": 0, "width": 64}, "--size: '0x64'"),
+        ({"height": 33, "width": 32}, "multiples of 32"),
+        ({"batch": -1}, "--batch: '-1'"),
+        ({"mode": "both"}, "--mode: 'both'"),
+    ],
+)
+def test_what_cannot_be_counted_is_refused(given, message):
+    with pytest.raises(UsageError, match=message):
+        count_model("disc", **given)
+
+
+def test_a_size_beyond_memory_is_one_line():
+    with pytest.raises(DabenchError, match="cannot be counted at 3200000x3200000") as error:
+        count_model("disc", height=3_200_000, width=3_200_000)
+    assert "\n" not in str(error.value)
+
+
+def test_small_classifiers_count_in_training_too():
+    assert count_model("stdc1", mode="train", height=32, width=32).backward_macs > 0
+
+
+def test_flops_stand_beside_macs_in_json():
+    document = count_model("disc", height=32, width=32, mode="train").to_dict()
+    assert document["flops"] == 2 * document["macs"]
+    assert document["backward_flops"] == 2 * document["backward_macs"]
 
 
 def test_layers_are_a_frame():

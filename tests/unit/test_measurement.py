@@ -5,6 +5,7 @@ from statistics import fmean, median
 import pytest
 from fakes import make_case, make_launch
 
+from dabench.engine import Sample
 from dabench.measurement import COLUMNS, summarise
 
 CASE = make_case()
@@ -102,6 +103,21 @@ def test_flags(launches, flag):
 
 def test_nothing_is_flagged_without_cause():
     assert one([make_launch(CASE, [1.0, 1.01, 0.99], throttled=False)] * 3).flags == ""
+
+
+def test_no_rate_follows_from_a_clock_that_did_not_wait():
+    case = make_case(protocol="paper", batch=32)
+    launch = make_launch(case, [0.5], passes=50)
+    launch.phases[0].samples.samples[0] = Sample(0.5, 10.0)
+    row = one([launch], macs={"forward": (100, 100)}, case=case)
+    assert (row.median_s, row.device_median_s) == (0.5, 10.0)
+    assert row.images_per_s == pytest.approx(32 * 50 / 10)
+    assert row.flops_per_s == pytest.approx(2 * 100 * 50 / 10)
+
+
+def test_one_sample_has_no_interval():
+    row = one([make_launch(CASE, [1.0])])
+    assert (row.ci_low_s, row.ci_high_s, row.std_s) == (None, None, None)
 
 
 def test_totals_of_the_paper_are_told_per_image():

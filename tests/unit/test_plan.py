@@ -6,6 +6,7 @@ from dabench.config import Grid, Settings
 from dabench.errors import UsageError
 from dabench.grid import load_grids, presets
 from dabench.plan import Case, expand, launch_order, schedule
+from dabench.session import _plan
 
 
 def cases(settings=None, **axes):
@@ -159,6 +160,10 @@ def test_the_papers_presets_have_its_shapes():
         ('[[grid]]\nmodel = "disc"\ncolour = 3', "unknown key 'colour'; known: model"),
         ('[gird]\nmodel = "disc"', "unknown key 'gird'"),
         ("[[grid]", "not TOML"),
+        ("grid = [1]", r"1 is not a \[\[grid\]\] table"),
+        ("[[grid]]\nmodel = []", "--model: .* at least one value"),
+        ('[[grid]]\nmodel = "disc"\nbatch = []', "--batch: .* at least one value"),
+        ('[[grid]]\nmodel = "disc"\nseed = -1', "--seed: '-1'"),
         ('[[grid]]\nmodel = "disc"\nbatch = "many"', "--batch: 'many'.*whole numbers"),
         ('[[grid]]\nmodel = "disc"\nsize = 64', "--size: '64'.*HxW"),
         ('[[grid]]\nmodel = "disc"\nrepeat = 0', "--repeat: '0'"),
@@ -182,6 +187,26 @@ def test_a_grid_file_says_what_the_options_say(tmp_path):
     ((grid, settings),) = load_grids(str(path))
     assert grid == Grid(models=("disc", "dw-disc"), batches=(1, 2), sizes=((64, 64),), threads=(2,))
     assert settings == Settings.of(target_ci=0.02, max_time_s=60.0, seed=7)
+
+
+def test_options_replace_a_files_values_as_if_written_there(tmp_path):
+    path = tmp_path / "grid.toml"
+    path.write_text('[[grid]]\nmodel = "disc"\nbatch = 4\n')
+    ((grid, settings),) = load_grids(str(path), {"batch": (2,)}, {"repeat": 50})
+    assert grid.batches == (2,)
+    assert settings == Settings.of(repeat=50)
+
+
+def test_grids_that_share_a_case_share_its_phases_or_are_refused():
+    def plan(*grids):
+        return _plan(grids, {"devices": ["cpu"], "gpus": [], "torch": "x"})
+
+    halves = [Grid(models=("disc",), modes=("train",), phases=(p,)) for p in ("total", "forward")]
+    settings = Settings.of(repeat=3)
+    (planned,) = plan(*((grid, settings) for grid in halves))
+    assert planned.case.phases == ("forward", "total")
+    with pytest.raises(UsageError, match=r"two grids measure disc/.* with different settings"):
+        plan((halves[0], settings), (halves[1], Settings.of(repeat=4)))
 
 
 def test_unknown_presets_list_the_known():

@@ -130,7 +130,7 @@ def test_a_newer_schema_is_refused(folder, written, schema):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("{", "not JSON"), ("[]", "no schema"), ("{}", "no")]
+    ("text", "message"), [("{", "not JSON"), ("[]", "no schema"), ('{"schema": 1}', "no run_id")]
 )
 def test_a_run_that_is_none_is_refused(folder, text, message):
     folder.mkdir()
@@ -139,6 +139,8 @@ def test_a_run_that_is_none_is_refused(folder, text, message):
         read_run(folder)
     with pytest.raises(UsageError, match="holds no run"):
         read_run(folder / "none")
+    with pytest.raises(UsageError, match="holds no run"):
+        read_run(folder / results.RUN)
 
 
 def test_a_run_is_never_overwritten(folder, written):
@@ -159,6 +161,20 @@ def test_a_run_killed_before_its_first_launch_is_an_empty_one(folder):
     assert len(loaded.measurements) == len(loaded.samples) == len(loaded.launches) == 0
     write_report([folder], folder=folder.parent / "reports", name="empty")
     assert "Test CPU" in (folder.parent / "reports" / "empty.md").read_text()
+
+
+def test_a_number_that_is_none_in_the_summary_names_the_file(folder, written):
+    path = folder / results.MEASUREMENTS
+    path.write_text(path.read_text().replace(",9,3,", ",nine,3,", 1))
+    with pytest.raises(ResultsError, match=r"measurements\.csv: not what dabench writes"):
+        load([folder])
+
+
+def test_a_run_that_died_while_it_was_made_is_made_anew(folder):
+    RunWriter.create(folder, RUN)
+    (folder / results.RUN).unlink()
+    RunWriter.create(folder, RUN).launch(make_launch(CASE, [1.0]))
+    assert len(read_launches(folder)) == 1
 
 
 def test_a_full_disk_keeps_what_was_there(folder, written, monkeypatch):

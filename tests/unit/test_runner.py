@@ -95,6 +95,18 @@ def test_train_counts_follow_the_phase():
     }
 
 
+def test_a_count_that_failed_is_said():
+    class Uncountable(Pool):
+        def run(self, request, receive, *, timeout_s):
+            if request["kind"] == "count":
+                return {"kind": "failed", "status": "error", "reason": "too odd"}
+            return super().run(request, receive, timeout_s=timeout_s)
+
+    (row,) = run(Uncountable(), Settings.of(repeat=1), models=("disc",)).measurements
+    assert (row.status, row.macs) == ("ok", None)
+    assert "operations not counted: too odd" in row.flags
+
+
 def test_each_graph_is_counted_once():
     pool = Pool()
     run(pool, Settings.of(repeat=1), models=("disc",), batches=(1, 2, 4), dtypes=("fp32", "bf16"))

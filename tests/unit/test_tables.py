@@ -48,7 +48,8 @@ def test_machines_stand_side_by_side_and_are_never_averaged(loaded):
 def test_runs_of_one_machine_are_columns_of_their_own(loaded):
     same = loaded.measurements.assign(machine="M")
     ours = paper_timing(same, "cpu").query("source == 'measured'")
-    assert set(ours["machine"]) == {"M, 20260102-030405-test", "M, 20260203-040506-other"}
+    names = ("20260102-030405-test", "20260203-040506-other")
+    assert set(ours["machine"]) == {f"M, run_id {name}" for name in names}
 
 
 def test_a_gpu_has_a_column_with_tf32_and_one_without(loaded):
@@ -59,6 +60,22 @@ def test_a_gpu_has_a_column_with_tf32_and_one_without(loaded):
     ours = paper_timing(both, "cuda").query("source == 'measured'")
     assert set(ours["machine"]) == {"Test GPU", "Test GPU, tf32"}
     assert set(paper_timing(both, "cpu")["source"]) == {"published"}
+
+
+def test_runs_of_one_name_are_kept_apart(tmp_path):
+    """Two machines may have written to folders of the same name."""
+    pair = [write_run(tmp_path / m, "run", cpu=m) for m in ("A", "B")]
+    both = load([*pair, pair[0]])
+    assert [run["run_id"] for run in both.runs] == ["run", "run (2)"]
+    assert set(ratios(both, ("disc", "dw-disc"))["launches"]) == {3}
+    assert len(ratios(both, ("disc", "dw-disc"))) == 2 * 4
+
+
+def test_settings_that_share_a_cell_are_columns_of_their_own(loaded):
+    one = loaded.measurements.query("run_id.str.contains('test')")
+    both = pd.concat([one, one.assign(threads=1)], ignore_index=True)
+    ours = paper_timing(both, "cpu").query("source == 'measured'")
+    assert set(ours["machine"]) == {f"Test CPU, 4 cores, threads {n}" for n in (1, 2)}
 
 
 def test_no_gpu_column_without_a_gpu(loaded):

@@ -39,6 +39,7 @@ def test_what_is_no_duration(text):
     [
         (1.2345, "1.23 s"), (123.4, "123 s"), (0.0045678, "4.57 ms"), (7.89e-6, "7.89 µs"),
         (3e-9, "3 ns"), (0, "0 ns"), (None, "-"), (float("nan"), "-"), (1234.0, "1234 s"),
+        (0.99996, "1 s"), (0.00099996, "1 ms"), (999.7, "1000 s"),
     ],
 )  # fmt: skip
 def test_seconds(value, text):

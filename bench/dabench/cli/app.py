@@ -56,6 +56,10 @@ def main() -> None:
     Exit codes: 0 done, 1 something failed, 2 the request cannot be met as
     written, 130 interrupted.
     """
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that lacks a sign shows another; it must not cost a result.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
     try:
         app()
     except DabenchError as error:
@@ -68,3 +72,8 @@ def main() -> None:
     except BrokenPipeError:
         # The reader of our output, such as head, has gone: not an error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        if "--debug" in sys.argv:
+            raise
+        error_line(f"cannot write the output: {error.strerror or error}")
+        sys.exit(1)

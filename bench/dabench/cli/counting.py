@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dabench.cli.output import print_json, print_line, print_table
-from dabench.config import MODES
-from dabench.errors import UsageError, bad_value
+from dabench.config import Grid
+from dabench.errors import UsageError
 from dabench.grid import parse
 from dabench.units import format_bytes
 
@@ -54,15 +54,13 @@ def flops(
         raise UsageError("--model: name at least one; 'dabench models' lists them")
     modes = [name.strip() for name in mode.split(",")]
     images = parse("batch", batch)
-    if images < 1:
-        raise bad_value("--batch", batch, "it takes a whole number of at least 1")
-    for name in modes:
-        if name not in MODES:
-            raise bad_value("--mode", name, f"choices: {', '.join(MODES)}")
-    height, width = (None, None) if size is None else parse("size", size)
+    sizes: tuple[tuple[int, int], ...] = () if size is None else (parse("size", size),)
+    height, width = sizes[0] if sizes else (None, None)
+    # Checks every value before torch is imported.
+    Grid(models=tuple(names), batches=(images,), sizes=sizes, modes=tuple(modes))
     for name in names:
         spec = spec_of(name)
-        check_size(spec, height or spec.height, width or spec.width)
+        check_size(spec, *(sizes[0] if sizes else (spec.height, spec.width)))
     from dabench.flops import count_model
 
     counts = [
@@ -70,7 +68,7 @@ def flops(
         for name in names
         for each in modes
     ]
-    shares = {c.model: _shares(c) for c in counts} if time_share else {}
+    shares = _shares(counts) if time_share else {}
     if json:
         documents = [{**c.to_dict(), "time_shares": shares.get(c.model)} for c in counts]
         print_json({"counts": documents})
@@ -82,17 +80,19 @@ def flops(
     _print_uncounted(counts, shares)
 
 
-def _shares(count: ModelCount) -> dict[str, float]:
-    """Time shares of the operators that a count leaves out."""
+def _shares(counts: list[ModelCount]) -> dict[str, dict[str, float]]:
+    """Time shares, per model, of the operators that its counts leave out."""
     from dabench.shares import time_shares
     from dabench_models import MODELS, build
 
-    return time_shares(
-        build(count.model),
-        MODELS[count.model],
-        size=(count.height, count.width),
-        operators=count.uncounted,
-    )
+    operators: dict[str, set[str]] = {}
+    for count in counts:
+        operators.setdefault(count.model, set()).update(count.uncounted)
+    sizes = {count.model: (count.height, count.width) for count in counts}
+    return {
+        name: time_shares(build(name), MODELS[name], size=sizes[name], operators=left_out)
+        for name, left_out in operators.items()
+    }
 
 
 _QUANTITIES: dict[str, Callable[[ModelCount], str]] = {
@@ -105,6 +105,8 @@ _QUANTITIES: dict[str, Callable[[ModelCount], str]] = {
     "  of convolutions": lambda c: f"{c.by_operator.get('convolution', 0):,}",
     "backward MACs": lambda c: f"{c.backward_macs:,}",
     "  executed ": lambda c: f"{c.executed_backward_macs:,}",
+    "forward FLOPs": lambda c: f"{2 * c.macs:,}",
+    "backward FLOPs": lambda c: f"{2 * c.backward_macs:,}",
     "both MACs": lambda c: f"{c.macs + c.backward_macs:,}",
     "both FLOPs": lambda c: f"{2 * (c.macs + c.backward_macs):,}",
     "activations": lambda c: f"{c.activations:,}",
@@ -130,11 +132,16 @@ def _print_models(counts: list[ModelCount]) -> None:
 def _print_layers(count: ModelCount) -> None:
     print_table(
         f"{count.model}, {count.mode}, batch {count.batch}",
-        ("layer", "kind", "output", "params", "fwd MACs", "executed", "bwd MACs", "bytes"),
+        (
+            "layer", "kind", "output", "params", "fwd MACs", "executed", "bwd MACs", "executed",
+            "activations", "bytes",
+        ),
         (
             (
                 row.layer, row.kind, row.shape, f"{row.params:,}", f"{row.macs:,}",
-                f"{row.executed_macs:,}", f"{row.backward_macs:,}", format_bytes(row.bytes_moved),
+                f"{row.executed_macs:,}", f"{row.backward_macs:,}",
+                f"{row.executed_backward_macs:,}", f"{row.activations:,}",
+                format_bytes(row.bytes_moved),
             )
             for row in count.layers
         ),

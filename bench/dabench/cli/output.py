@@ -140,8 +140,9 @@ def _settings_line(row: Measurement, varying: Sequence[str]) -> str:
 def _cells(row: Measurement) -> tuple[str, ...]:
     low, high = row.ci_low_s, row.ci_high_s
     rate = "-" if row.flops_per_s is None else significant(row.flops_per_s / 1e9)
+    median = format_seconds(row.median_s)
     return (
-        format_seconds(row.median_s),
+        median if row.passes == 1 else f"{median} for {row.passes} passes",
         "-" if low is None or high is None else format_interval(low, high),
         "-" if row.images_per_s is None else significant(row.images_per_s),
         rate,

@@ -30,6 +30,8 @@ def report(
     """
     if output_format not in _FORMATS:
         raise bad_value("--format", output_format, f"choices: {', '.join(_FORMATS)}")
+    if not name or Path(name).name != name:
+        raise bad_value("--name", name, "it takes a file name without folders")
     from dabench.report import write_report
     from dabench.tables import find_runs
 

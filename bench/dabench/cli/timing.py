@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import shlex
 import sys
 from collections.abc import Callable, Iterable
@@ -151,34 +150,36 @@ def sweep(
 
     The options of 'dabench time' replace the grid's own values.
     """
-    given = {key: value for key, value in locals().items() if value is not None}
+    given = {key: value for key, value in locals().items() if value not in (None, False)}
     if resume_from is not None:
+        if others := sorted(given.keys() - {"resume_from", "quiet", "json"}):
+            raise UsageError(f"--resume goes on as planned; leave out {others[0]!r}")
         _continue(resume_from, quiet=quiet, json=json)
         return
+    if source and preset:
+        raise UsageError(f"--preset: {preset!r} beside {source!r}; name one")
     chosen = source or preset
     if chosen is None:
         raise UsageError(f"sweep needs a preset ({', '.join(presets())}) or a .toml file")
-    grids = [_override(grid, settings, given) for grid, settings in load_grids(chosen)]
+    grids = load_grids(chosen, *_typed(given))
     name = Path(chosen).stem
     _measure(grids, out=out, name=name, quiet=quiet, json=json)
 
 
 def grid_of(given: dict[str, Any]) -> tuple[Grid, Settings]:
     """A grid from option values as typed: lists of strings, each perhaps with commas."""
+    return make_grid(*_typed(given))
+
+
+def _typed(given: dict[str, Any]) -> tuple[dict[str, tuple[Any, ...]], dict[str, Any]]:
+    """The axes and the settings among the options."""
     axes = {key: _values(key, given[key]) for key in AXES if key in given}
-    settings = {key: parse(key, given[key]) for key in SETTINGS if key in given}
-    return make_grid(axes, settings)
+    return axes, {key: parse(key, given[key]) for key in SETTINGS if key in given}
 
 
 def _values(key: str, typed: Iterable[str]) -> tuple[Any, ...]:
     split = [part.strip() for text in typed for part in text.split(",")]
     return tuple(parse(key, part) for part in split)
-
-
-def _override(grid: Grid, settings: Settings, given: dict[str, Any]) -> tuple[Grid, Settings]:
-    axes = {AXES[key]: _values(key, given[key]) for key in AXES if key in given}
-    changed = {SETTINGS[key]: parse(key, given[key]) for key in SETTINGS if key in given}
-    return dataclasses.replace(grid, **axes), dataclasses.replace(settings, **changed)
 
 
 def _measure(

@@ -26,6 +26,10 @@ class Device(Protocol):
     def paper_passes(self) -> int:
         """Passes in one sample of the paper's protocol: 1 on a CPU, 50 elsewhere."""
 
+    @property
+    def queues_work(self) -> bool:
+        """Whether asking for work returns before it is done."""
+
     def torch_device(self) -> torch.device:
         """Where tensors and modules go."""
 

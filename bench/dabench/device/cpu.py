@@ -20,6 +20,7 @@ class CpuDevice:
 
     name = "cpu"
     paper_passes = 1
+    queues_work = False
 
     def __init__(self, index: int = 0) -> None:
         if index:

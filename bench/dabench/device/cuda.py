@@ -31,6 +31,7 @@ class CudaDevice:
     """One GPU, by its index."""
 
     paper_passes = 50
+    queues_work = True
 
     def __init__(self, index: int = 0) -> None:
         if not torch.cuda.is_available():
@@ -44,6 +45,8 @@ class CudaDevice:
         return torch.device("cuda", self._index)
 
     def configure(self, *, dtype: str, threads: int, autotune: bool) -> None:
+        if dtype == "tf32" and torch.cuda.get_device_capability(self._index) < (8, 0):
+            raise NotImplementedError("tf32 needs a GPU of compute capability 8.0 or newer")
         torch.cuda.set_device(self._index)
         torch.backends.cudnn.benchmark = autotune
         torch.backends.cudnn.allow_tf32 = dtype == "tf32"

@@ -16,6 +16,7 @@ class MpsDevice:
 
     name = "mps"
     paper_passes = 50
+    queues_work = True
 
     def __init__(self, index: int = 0) -> None:
         if index or not torch.backends.mps.is_available():

@@ -13,7 +13,7 @@ from dabench.device.xla import XlaDevice
 
 # Best first: what ``auto`` picks.
 DEVICES: Mapping[str, Callable[[int], Device]] = MappingProxyType(
-    {"cuda": CudaDevice, "xla": XlaDevice, "mps": MpsDevice, "cpu": CpuDevice}
+    {"cuda": CudaDevice, "mps": MpsDevice, "xla": XlaDevice, "cpu": CpuDevice}
 )
 
 

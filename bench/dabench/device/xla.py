@@ -16,6 +16,7 @@ class XlaDevice:
 
     name = "xla"
     paper_passes = 1
+    queues_work = True
 
     def __init__(self, index: int = 0) -> None:
         try:

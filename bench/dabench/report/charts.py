@@ -27,7 +27,8 @@ def bars_with_intervals(frame: pd.DataFrame, *, unit: str, title: str, path: Pat
         yOffset=alt.YOffset("group:N", sort=groups),
     )
     bars = base.mark_bar().encode(
-        x=alt.X("value:Q", title=unit),
+        # Altair would add up bars that fall on one another.
+        x=alt.X("value:Q", title=unit, stack=None),
         color=alt.Color(
             "group:N",
             sort=groups,

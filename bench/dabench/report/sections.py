@@ -46,9 +46,9 @@ def paper_table(out: Writer, loaded: Results, device: str) -> None:
             rows.append({"mode": mode, "model": model, **cells})
     notes = "; ".join(dict.fromkeys(timing["note"].dropna()))
     caption = (
-        "Seconds in all, forward only, fp32, protocol `paper`: cold, by a host clock, never "
-        f"synchronised; `train` is the forward in training mode. Published: {notes}. Measured: "
-        "median over launches [95% interval], number of launches."
+        "Seconds in all, forward only, fp32 unless a column says tf32, protocol `paper`: cold, by "
+        "a host clock, never synchronised; `train` is the forward in training mode. Published: "
+        f"{notes}. Measured: median over launches [95% interval], number of launches."
     )
     out.table(pd.DataFrame(rows), caption)
     if not measured:
@@ -86,7 +86,7 @@ def _seconds_of(rows: pd.DataFrame, source: str, machine: str) -> str:
         return f"{row['seconds']:.2f}"
     interval = f"[{significant(row['ci_low_s'])}, {significant(row['ci_high_s'])}]"
     if row["ci_scope"] == WITHIN_ONE_LAUNCH:
-        interval = "[one sample, no interval]"
+        interval = "[one sample: no interval]"
     return f"{significant(row['seconds'])} {interval}, {row['launches']}"
 
 
@@ -131,6 +131,7 @@ def _setting_columns(rows: pd.DataFrame) -> dict[str, pd.Series[str]]:
         "layout": rows["memory_format"],
         "threads": rows["threads"].astype(str),
         "device": rows["device"],
+        "run": rows["run_id"],
     }
     always = ("batch", "size", "mode", "dtype", "layout")
     return {k: v for k, v in columns.items() if k in always or v.nunique() > 1}
@@ -158,7 +159,7 @@ def operations_table(out: Writer, loaded: Results) -> None:
                 "size": [
                     f"{c}x{h}x{w}" for c, h, w in counts[["channels", "height", "width"]].values
                 ],
-                "graph": counts["mode"].map({"eval": "main output", "train": "all heads"}),
+                "graph": counts["mode"].map(_GRAPHS),
                 "parameters": counts["params"].map("{:,}".format),
                 "forward MACs": counts["macs"].map(format_count),
                 "executed": counts["executed_macs"].map(format_count),
@@ -175,6 +176,20 @@ def operations_table(out: Writer, loaded: Results) -> None:
         "and the sum of what each operator reads and writes. `diag-disc` is as published, without "
         "biases; `diag-disc-bias` has them and is the same function as `dw-disc`.",
     )
+    uncounted = [
+        f"`{model}` ({_GRAPHS[mode]}): " + ", ".join(f"{name} x{n}" for name, n in calls.items())
+        for model, mode, calls in counts[["model", "mode", "uncounted"]].itertuples(index=False)
+        if calls
+    ]
+    if uncounted:
+        out.paragraph(
+            "Operators outside these counts, by calls (`dabench flops --time-share` measures their "
+            "share of the time):"
+        )
+        out.bullets(uncounted)
+
+
+_GRAPHS = {"eval": "main output", "train": "all heads"}
 
 
 def _registry_order(column: pd.Series[Any]) -> dict[Any, Any]:
@@ -204,7 +219,8 @@ def ratio_table(out: Writer, loaded: Results) -> None:
                 "ratio": table["ratio"].map(significant),
                 "95% interval": [
                     f"{significant(low)} to {significant(high)}"
-                    for low, high in table[["ratio_low", "ratio_high"]].values
+                    + (f" ({WITHIN_ONE_LAUNCH})" if launches == 1 else "")
+                    for low, high, launches in table[["ratio_low", "ratio_high", "launches"]].values
                 ],
                 "launches": table["launches"].astype(str),
                 "verdict": [
@@ -248,14 +264,19 @@ def pictures(out: Writer, loaded: Results, folder: Path, name: str) -> None:
         )
         path = folder / f"{name}-{family}-{_slug(str(machine))}.png"
         title = f"{str(family).capitalize()}s on {machine}: median time and 95% interval"
+        if (rows["ci_scope"] == WITHIN_ONE_LAUNCH).any():
+            title += f" (some {WITHIN_ONE_LAUNCH})"
         bars_with_intervals(frame, unit="ms per pass", title=title, path=path)
         out.picture(path.name, title)
 
 
 def _label(rows: pd.DataFrame) -> pd.Series[str]:
     batch = ", batch " + rows["batch"].astype(str)
-    size = " " + rows["height"].astype(str) + "x" + rows["width"].astype(str)
-    return batch + (size if size.nunique() > 1 else "")
+    label = batch
+    for name in ("height", "width", "threads", "device", "run_id"):
+        if rows[name].nunique() > 1:
+            label = label + f", {name} " + rows[name].astype(str)
+    return label
 
 
 def _slug(text: str) -> str:
@@ -297,10 +318,11 @@ def method(out: Writer, loaded: Results) -> None:
         "Protocol `paper`: what the paper did; cold, no warm-up, one clock around all passes.",
     ]
     for topic, title in (("interval", "Interval"), ("warmup", "Warm-up"), ("flags", "Flags")):
-        rules = dict.fromkeys(run["rules"][topic] for run in loaded.runs)
+        rules = dict.fromkeys(run["rules"][topic] for run in loaded.runs if "rules" in run)
         lines += [f"{title}: {rule}." for rule in rules]
     lines += _asked(loaded)
-    losses = sorted({loss for loss in good["loss"] if loss})
+    from_loss = good[good["phase"].isin(["backward", "total"])]
+    losses = sorted({loss for loss in from_loss["loss"] if loss})
     if losses:
         lines.append(f"Backward passes start from the family's loss: {'; '.join(losses)}.")
     if (good["precision"] == "cast").any():

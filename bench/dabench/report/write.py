@@ -38,8 +38,8 @@ def write_report(
         out.heading(f"dabench report: {name}", level=1)
         out.paragraph(
             f"Made by `dabench report` from the records of {len(loaded.runs)} "
-            f"run{'s' if len(loaded.runs) > 1 else ''}; every number below is in {name}.csv or in "
-            "the published figures that come with dabench."
+            f"run{'s' if len(loaded.runs) > 1 else ''}; the measurements are in {name}.csv, the "
+            "published figures come with dabench and name their sources."
         )
         if (loaded.measurements["family"] == "discriminator").any():
             for device in ("cpu", "cuda"):
