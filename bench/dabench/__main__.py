@@ -1,6 +1,19 @@
-"""``python -m dabench`` is ``dabench``."""
+"""``dabench`` and ``python -m dabench``."""
 
-from dabench.cli import main
+import sys
+
+INTERRUPTED = 130
+
+
+def main() -> None:
+    """Runs the command line; a Ctrl-C while it is still being imported ends it quietly too."""
+    try:
+        from dabench.cli import main as run
+
+        run()
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
 
 if __name__ == "__main__":
     main()

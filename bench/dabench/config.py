@@ -40,9 +40,8 @@ class Settings:
             fraction of it. None with ``repeat``.
         max_time_s: Sampling time per case, all phases and launches together;
             None is no limit.
-        launches: Fresh processes per case; None is three, and more for as long
-            as the interval is too wide and the time allows.
-        timeout_s: A launch that takes longer is ended and reported.
+        launches: Fresh processes per case; None is three, and more as
+            `dabench.runner.LAUNCH_RULE` says.
         seed: Of weights, inputs and the order of launches.
         order: ``interleaved`` alternates the cases, ``blocked`` finishes each.
     """

@@ -80,6 +80,8 @@ def expand(grid: Grid, settings: Settings) -> list[PlannedCase]:
 
     Devices must be resolved already (no ``auto``).
 
+    A mode that has none of the phases asked for keeps its row too.
+
     Raises:
         UsageError: Unknown model, a size the network cannot take, or phases
             that none of the modes has.
@@ -102,8 +104,6 @@ def expand(grid: Grid, settings: Settings) -> list[PlannedCase]:
         height, width = size or (spec.height, spec.width)
         check_size(spec, height, width)
         phases = phases_of(mode, protocol, grid.phases)
-        if not phases:
-            continue
         case = Case(
             model=spec.name,
             family=spec.family,
@@ -117,12 +117,14 @@ def expand(grid: Grid, settings: Settings) -> list[PlannedCase]:
             memory_format=memory_format,
             threads=threads,
             protocol=protocol,
-            phases=phases,
+            phases=phases or grid.phases,
         )
-        planned[case.case_id] = PlannedCase(
-            case=case, settings=settings, impossible=_impossible(spec, case)
-        )
+        impossible = _impossible(spec, case) if phases else _NO_SUCH_PHASE
+        planned[case.case_id] = PlannedCase(case=case, settings=settings, impossible=impossible)
     return list(planned.values())
+
+
+_NO_SUCH_PHASE = "eval mode and the paper protocol have only forward"
 
 
 def phases_of(mode: str, protocol: str, wanted: Sequence[str] = ()) -> tuple[str, ...]:
@@ -138,7 +140,7 @@ def _check_phases(grid: Grid) -> None:
     pairs = itertools.product(grid.modes, grid.protocols)
     if not any(phases_of(mode, protocol, grid.phases) for mode, protocol in pairs):
         wanted = ",".join(grid.phases)
-        raise bad_value("--phase", wanted, "eval mode and the paper protocol have only forward")
+        raise bad_value("--phase", wanted, _NO_SUCH_PHASE)
 
 
 def check_size(spec: ModelSpec, height: int, width: int) -> None:

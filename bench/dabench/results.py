@@ -15,9 +15,11 @@ without that row are of a launch that never finished and are not read.
 from __future__ import annotations
 
 import csv
+import fcntl
 import io
 import json
 import os
+import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
@@ -70,6 +72,7 @@ class RunWriter:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        weakref.finalize(self, os.close, _lock(folder / RUN))
 
     @classmethod
     def create(cls, folder: Path, run: Mapping[str, Any]) -> RunWriter:
@@ -96,11 +99,16 @@ class RunWriter:
 
     @classmethod
     def resume(cls, folder: Path) -> RunWriter:
-        """Continues the run that is in a folder."""
+        """Continues the run that is in a folder.
+
+        Raises:
+            UsageError: Another process is at it.
+        """
         with _disk_errors(folder):
+            writer = cls(folder)
             for name in (LAUNCHES, SAMPLES):
                 _cut_torn_line(folder / name)
-        return cls(folder)
+        return writer
 
     def launch(self, record: LaunchRecord) -> None:
         """Appends one launch; on disk when this returns.
@@ -125,6 +133,23 @@ class RunWriter:
         writer.writerows(row.to_dict() for row in rows)
         with _disk_errors(self.folder):
             write_atomically(self.folder / MEASUREMENTS, text.getvalue())
+
+
+def _lock(path: Path) -> int:
+    """Locks a file, so that one writer at a time has the run; returns its descriptor.
+
+    The lock ends with the descriptor, and so with the process, however that ends.
+
+    Raises:
+        UsageError: Another writer has it.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise UsageError(f"{path.parent} is being written by another dabench") from None
+    return descriptor
 
 
 def write_atomically(path: Path, text: str) -> None:

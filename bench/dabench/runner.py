@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from dabench.config import Settings
+from dabench.config import MIN_LAUNCHES, Settings
 from dabench.measurement import LaunchRecord, Measurement, PhaseRecord, failed, summarise
 from dabench.plan import Case, PlannedCase, launch_order, schedule
 from dabench.worker import phase_samples
 
 MAX_LAUNCHES = 20
+SHORT_LAUNCHES = 5
+SHORT_CASE_S = 5.0
+LAUNCH_RULE = (
+    f"without a number of launches a case gets {MIN_LAUNCHES}; with a fixed number of samples up "
+    f"to {SHORT_LAUNCHES}, as long as they fit in {SHORT_CASE_S:g} s together; with a target "
+    f"interval up to {MAX_LAUNCHES}, until it is met or the time limit is used up"
+)
 COUNT_TIMEOUT_S = 600.0
 
 Message = dict[str, Any]
@@ -130,7 +138,7 @@ class Runner:
         for key, item in items.items():
             request = {"kind": "count", "items": [item]}
             last = self._pool.run(request, receive, timeout_s=COUNT_TIMEOUT_S)
-            if last["kind"] != "done":
+            if last["kind"] != "done" and key not in self._counts:
                 self._uncounted[key] = last["reason"]
         self._recorder.counts(list(self._counts.values()))
 
@@ -149,7 +157,7 @@ class Runner:
                 self._launch(planned)
 
     def _more_launches(self) -> None:
-        """Further rounds for cases whose interval is too wide and whose time is not up."""
+        """Further rounds for cases that `LAUNCH_RULE` grants them."""
         index = 0
         while wanting := [planned for planned in self._plan if self._wants_more(planned)]:
             self._observer.planned(len(wanting))
@@ -161,19 +169,22 @@ class Runner:
     def _wants_more(self, planned: PlannedCase) -> bool:
         settings = planned.settings
         launches = self._launches[planned.case.case_id]
-        open_ended = settings.launches is None and settings.target_ci is not None
         if (
             planned.impossible is not None
             or planned.case.protocol != "steady"
-            or not open_ended
+            or settings.launches is not None
             or self._has_failed(planned)
-            or len(launches) >= MAX_LAUNCHES
-            or all(row.stop != "gave up" for row in self._rows[planned.case.case_id])
         ):
             return False
-        spent = sum(record.seconds for record in launches)
-        one_more = spent / len(launches)
-        return settings.max_time_s is None or spent + one_more <= settings.max_time_s
+        if settings.target_ci is None:
+            most, limit_s = SHORT_LAUNCHES, min(settings.max_time_s or SHORT_CASE_S, SHORT_CASE_S)
+        else:
+            if all(row.stop != "gave up" for row in self._rows[planned.case.case_id]):
+                return False
+            most, limit_s = MAX_LAUNCHES, settings.max_time_s or math.inf
+        spent_s = sum(record.seconds for record in launches)
+        one_more_s = spent_s / len(launches)
+        return len(launches) < most and spent_s + one_more_s <= limit_s
 
     def _has_failed(self, planned: PlannedCase) -> bool:
         return any(r.status != "ok" for r in self._launches[planned.case.case_id])
@@ -203,9 +214,12 @@ class Runner:
             rows = failed(case, "pending", "not measured: the run ended before")
         else:
             rows = summarise(case, launches, self._macs(case), planned.settings.target_ci)
+            notes = []
+            if len(launches) < planned.settings.first_launches and not self._has_failed(planned):
+                notes.append(f"{len(launches)} of {planned.settings.first_launches} launches ran")
             if _graph(case) in self._uncounted:
-                flag = f"operations not counted: {self._uncounted[_graph(case)]}"
-                rows = [replace(r, flags="; ".join(filter(None, (r.flags, flag)))) for r in rows]
+                notes.append(f"operations not counted: {self._uncounted[_graph(case)]}")
+            rows = [replace(r, flags="; ".join(filter(None, (r.flags, *notes)))) for r in rows]
         self._rows[case.case_id] = rows
 
     def _macs(self, case: Case) -> dict[str, tuple[int, int] | None]:

@@ -18,7 +18,7 @@ from dabench.errors import DabenchError, ResultsError, UsageError
 from dabench.launcher import Launcher
 from dabench.measurement import FLAG_RULES, LaunchRecord, Measurement
 from dabench.plan import Case, PlannedCase, expand
-from dabench.runner import Observer, Outcome, Recorder, Runner
+from dabench.runner import LAUNCH_RULE, Observer, Outcome, Recorder, Runner
 from dabench.stats import INTERVAL_RULE
 
 PROBE_TIMEOUT_S = 120.0
@@ -199,8 +199,10 @@ def _merged(known: PlannedCase | None, planned: PlannedCase) -> PlannedCase:
     Raises:
         UsageError: The grids want it measured in different ways.
     """
-    if known is None:
+    if known is None or known.impossible is not None:
         return planned
+    if planned.impossible is not None:
+        return known
     if known.settings != planned.settings:
         raise UsageError(
             f"two grids measure {planned.case.case_id} with different settings; leave it out of one"
@@ -219,7 +221,12 @@ def _run_document(
         "command": command,
         "environment": dict(environment),
         # As they were when this was measured, for reports made later.
-        "rules": {"warmup": STEADY_RULE, "flags": FLAG_RULES, "interval": INTERVAL_RULE},
+        "rules": {
+            "warmup": STEADY_RULE,
+            "launches": LAUNCH_RULE,
+            "flags": FLAG_RULES,
+            "interval": INTERVAL_RULE,
+        },
         "plan": [
             {
                 "case": planned.case.to_dict(),

@@ -15,23 +15,30 @@ PASSES = 3
 
 
 def time_shares(
-    network: nn.Module, spec: ModelSpec, *, size: tuple[int, int], operators: Collection[str]
+    network: nn.Module,
+    spec: ModelSpec,
+    *,
+    size: tuple[int, int],
+    mode: str,
+    operators: Collection[str],
 ) -> dict[str, float]:
-    """Measures the share of CPU time of some operators in an eval forward of one image.
+    """Measures the share of CPU time of some operators in a forward pass, fp32 and NCHW.
 
     Args:
-        network: Put into eval mode.
-        spec: Of the network.
+        network: Put into the mode.
+        spec: Of the network; one image in eval, the fewest it trains on in train.
         size: Height and width of the input.
+        mode: ``eval`` or ``train``: the graph of the main output or of all heads.
         operators: Names as in `dabench.flops.ModelCount.uncounted`.
 
     Returns:
         Operator -> fraction of the forward's time, its callees included. Only
         operators the profiler saw.
     """
-    network.eval()
-    x = torch.randn(1, spec.channels, *size)
-    with torch.inference_mode():
+    training = mode == "train"
+    network.train(training)
+    x = torch.randn(spec.min_train_batch if training else 1, spec.channels, *size)
+    with torch.no_grad():
         network(x)
         # Kineto writes to stderr that it finds no GPU, even where it is not used.
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")

@@ -47,9 +47,22 @@ def _probe(request: Message, send: Send) -> None:
 
 def _count(request: Message, send: Send) -> None:
     from dabench.flops import count_model
+    from dabench.shares import time_shares
+    from dabench_models import MODELS, build
 
     for item in request["items"]:
-        send({"kind": "count", "count": count_model(**item).to_dict()})
+        count = count_model(**item)
+        # The count first: should measuring the shares fail, it is not lost.
+        send({"kind": "count", "count": {**count.to_dict(), "time_shares": None}})
+        if count.uncounted:
+            shares = time_shares(
+                build(count.model),
+                MODELS[count.model],
+                size=(count.height, count.width),
+                mode=count.mode,
+                operators=count.uncounted,
+            )
+            send({"kind": "count", "count": {**count.to_dict(), "time_shares": shares}})
 
 
 def _time(request: Message, send: Send) -> None:

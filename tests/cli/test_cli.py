@@ -169,8 +169,25 @@ def test_flops_measures_the_share_of_what_it_does_not_count():
     shown = dabench(
         "flops", "--model", "dw-disc", "--size", "64x64", "--mode", "eval", "--time-share"
     )
-    assert re.search(r"leaky_relu_ x8 \(\d+\.\d% of the eval time\)", shown.stdout)
+    assert re.search(r"leaky_relu_ x8 \(\d+\.\d% of the time\)", shown.stdout)
     assert shown.stderr == ""
+
+
+def test_records_and_report_hold_the_share_of_what_is_not_counted(tmp_path):
+    timed = "time --model dw-disc --size 64x64 --repeat 2 --launches 1 --out run -q"
+    assert dabench(*timed.split(), cwd=tmp_path).returncode == 0
+    (count,) = json.loads((tmp_path / "run" / "counts.json").read_text())
+    assert 0 < count["time_shares"]["leaky_relu_"] < 1
+    assert dabench("report", "run", "--name", "shares", cwd=tmp_path).returncode == 0
+    report = (tmp_path / "reports" / "shares.md").read_text()
+    assert re.search(r"`dw-disc` 64x64 \(main output\): leaky_relu_ x8 \(\d+\.\d%\)", report)
+
+
+def test_ctrl_c_during_the_first_imports_is_quiet(tmp_path):
+    (tmp_path / "typer.py").write_text("raise KeyboardInterrupt\n")
+    path = f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"
+    shown = dabench("--help", PYTHONPATH=path)
+    assert (shown.returncode, shown.stderr) == (130, "")
 
 
 def test_a_terminal_that_lacks_a_sign_costs_no_result(tmp_path):

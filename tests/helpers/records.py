@@ -21,6 +21,8 @@ ENVIRONMENT = {
 
 SECONDS = {"disc": 2.0, "dw-disc": 1.0, "diag-disc": 1.5, "stdc1-bisenet": 0.25}
 
+TIME_SHARES = {"dw-disc": {"leaky_relu_": 0.125}}
+
 
 def write_run(root: Path, name: str = "20260102-030405-test", cpu: str = "Test CPU") -> Path:
     """Writes a run: the paper's CPU table, a steady pair, a segmenter that cannot train."""
@@ -64,5 +66,6 @@ def write_run(root: Path, name: str = "20260102-030405-test", cpu: str = "Test C
         rows += summarise(case, launches, {"forward": (10**9, 2 * 10**9)}, None)
     writer.measurements(rows)
     graphs = [(m, mode) for m in models for mode in ("train", "eval")]
-    writer.counts([count_model(m, mode=mode).to_dict() for m, mode in graphs])
+    counts = [count_model(m, mode=mode).to_dict() for m, mode in graphs]
+    writer.counts([{**c, "time_shares": TIME_SHARES.get(c["model"])} for c in counts])
     return root / name

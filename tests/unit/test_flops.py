@@ -185,10 +185,14 @@ def test_layers_are_a_frame():
     assert frame["layer"].tolist() == [layer.layer for layer in count.layers]
 
 
-def test_time_shares_of_what_is_not_counted_are_measured():
-    spec = MODELS["dw-disc"]
+@pytest.mark.parametrize("mode", ["eval", "train"])
+def test_time_shares_of_what_is_not_counted_are_measured(mode):
     shares = time_shares(
-        build("dw-disc"), spec, size=(64, 64), operators=["leaky_relu_", "convolution", "nothing"]
+        build("dw-disc"),
+        MODELS["dw-disc"],
+        size=(64, 64),
+        mode=mode,
+        operators=["leaky_relu_", "convolution", "nothing"],
     )
     assert set(shares) == {"leaky_relu_", "convolution"}
     assert 0 < shares["leaky_relu_"] < shares["convolution"] <= 1

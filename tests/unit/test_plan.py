@@ -43,8 +43,13 @@ def test_phases_follow_mode_and_protocol():
     }
     (paper,) = cases(models=("disc",), modes=("train",), protocols=("paper",))
     assert paper.case.phases == ("forward",)
-    (one,) = cases(models=("disc",), modes=("train", "eval"), phases=("backward",))
-    assert (one.case.mode, one.case.phases) == ("train", ("backward",))
+
+
+def test_a_mode_without_the_phase_asked_for_keeps_a_row():
+    train, evaluation = cases(models=("disc",), modes=("train", "eval"), phases=("backward",))
+    assert (train.case.phases, train.impossible) == (("backward",), None)
+    assert (evaluation.case.mode, evaluation.case.phases) == ("eval", ("backward",))
+    assert "only forward" in evaluation.impossible
 
 
 def test_impossible_cases_are_kept_with_their_reason():
@@ -205,6 +210,14 @@ def test_grids_that_share_a_case_share_its_phases_or_are_refused():
     settings = Settings.of(repeat=3)
     (planned,) = plan(*((grid, settings) for grid in halves))
     assert planned.case.phases == ("forward", "total")
+    backward, forward = (
+        Grid(models=("disc",), modes=("train", "eval"), phases=(p,)) for p in ("backward", "total")
+    )
+    both = plan((backward, settings), (forward, settings), (Grid(models=("disc",)), settings))
+    assert [(p.case.phases, p.impossible) for p in both] == [
+        (("backward", "total"), None),
+        (("forward",), None),
+    ]
     with pytest.raises(UsageError, match=r"two grids measure disc/.* with different settings"):
         plan((halves[0], settings), (halves[1], Settings.of(repeat=4)))
 

@@ -149,6 +149,14 @@ def test_a_run_is_never_overwritten(folder, written):
     assert read_launches(folder) == written[0]
 
 
+def test_one_writer_at_a_time(folder, written):
+    writer = RunWriter.resume(folder)
+    with pytest.raises(UsageError, match="is being written by another dabench"):
+        RunWriter.resume(folder)
+    del writer
+    assert RunWriter.resume(folder).folder == folder
+
+
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match=r"--out: cannot write .*is not a folder"):

@@ -5,7 +5,7 @@ from fakes import make_launch
 
 from dabench.config import Grid, Settings
 from dabench.plan import expand
-from dabench.runner import MAX_LAUNCHES, Runner, stop_rule
+from dabench.runner import MAX_LAUNCHES, SHORT_LAUNCHES, Runner, stop_rule
 from dabench.session import NoProgress, NoRecords
 
 
@@ -74,7 +74,7 @@ def run(pool, settings, *, done=(), records=None, **axes):
 
 def test_every_case_gets_its_launches_and_its_numbers():
     pool = Pool({"disc": [2.0], "dw-disc": [1.0]})
-    outcome = run(pool, Settings.of(repeat=5), models=("disc", "dw-disc"), batches=(4,))
+    outcome = run(pool, Settings.of(repeat=5, launches=3), models=("disc", "dw-disc"), batches=(4,))
     assert sorted(pool.launched) == ["disc"] * 3 + ["dw-disc"] * 3
     assert [(r.model, r.median_s, r.launches) for r in outcome.measurements] == [
         ("disc", 2.0, 3),
@@ -86,7 +86,9 @@ def test_every_case_gets_its_launches_and_its_numbers():
 
 
 def test_train_counts_follow_the_phase():
-    outcome = run(Pool(), Settings.of(repeat=5), models=("disc",), modes=("train",), batches=(2,))
+    outcome = run(
+        Pool(), Settings.of(repeat=5, launches=3), models=("disc",), modes=("train",), batches=(2,)
+    )
     assert {r.phase: r.macs for r in outcome.measurements} == {
         "forward": 10,
         "backward": 20,
@@ -102,14 +104,20 @@ def test_a_count_that_failed_is_said():
                 return {"kind": "failed", "status": "error", "reason": "too odd"}
             return super().run(request, receive, timeout_s=timeout_s)
 
-    (row,) = run(Uncountable(), Settings.of(repeat=1), models=("disc",)).measurements
+    (row,) = run(Uncountable(), Settings.of(repeat=1, launches=3), models=("disc",)).measurements
     assert (row.status, row.macs) == ("ok", None)
     assert "operations not counted: too odd" in row.flags
 
 
 def test_each_graph_is_counted_once():
     pool = Pool()
-    run(pool, Settings.of(repeat=1), models=("disc",), batches=(1, 2, 4), dtypes=("fp32", "bf16"))
+    run(
+        pool,
+        Settings.of(repeat=1, launches=3),
+        models=("disc",),
+        batches=(1, 2, 4),
+        dtypes=("fp32", "bf16"),
+    )
     assert [r["kind"] for r in pool.requests].count("count") == 1
 
 
@@ -123,6 +131,23 @@ def test_more_launches_while_the_interval_is_too_wide():
     assert outcome.measurements[0].stop == "gave up"
 
 
+def test_short_cases_with_fixed_samples_get_more_launches(monkeypatch):
+    now = [0.0]
+
+    class Slow(Pool):
+        def run(self, request, receive, *, timeout_s):
+            now[0] += {"disc": 2.0, "dw-disc": 0.1}.get(request.get("case", {}).get("model"), 0.0)
+            return super().run(request, receive, timeout_s=timeout_s)
+
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    pool = Slow()
+    run(pool, Settings.of(repeat=2), models=("disc", "dw-disc"))
+    assert (pool.launched.count("disc"), pool.launched.count("dw-disc")) == (3, SHORT_LAUNCHES)
+    pool = Slow()
+    run(pool, Settings.of(repeat=2, max_time_s=0.35), models=("dw-disc",))
+    assert len(pool.launched) == 3
+
+
 def test_a_given_number_of_launches_is_kept():
     pool = Pool({"disc": [1.0, 2.0]})
     run(pool, Settings.of(target_ci=0.01, launches=5), models=("disc",))
@@ -132,7 +157,7 @@ def test_a_given_number_of_launches_is_kept():
 @pytest.mark.parametrize("status", ["oom", "unsupported", "crashed", "timeout", "error"])
 def test_a_failed_case_is_a_row_and_the_sweep_goes_on(status):
     pool = Pool(failures={"disc": status})
-    outcome = run(pool, Settings.of(repeat=1), models=("disc", "dw-disc"))
+    outcome = run(pool, Settings.of(repeat=1, launches=3), models=("disc", "dw-disc"))
     rows = {r.model: r for r in outcome.measurements}
     assert (rows["disc"].status, rows["disc"].reason) == (status, "because")
     assert rows["dw-disc"].status == "ok"
@@ -143,7 +168,11 @@ def test_a_failed_case_is_a_row_and_the_sweep_goes_on(status):
 def test_impossible_cases_are_rows_and_never_run():
     pool = Pool()
     outcome = run(
-        pool, Settings.of(repeat=1), models=("stdc1-bisenet",), modes=("train",), phases=("total",)
+        pool,
+        Settings.of(repeat=1, launches=3),
+        models=("stdc1-bisenet",),
+        modes=("train",),
+        phases=("total",),
     )
     assert [r.status for r in outcome.measurements] == ["unsupported"]
     assert pool.requests == []
@@ -152,22 +181,27 @@ def test_impossible_cases_are_rows_and_never_run():
 def test_ctrl_c_keeps_what_was_measured():
     records = Records()
     pool = Pool(interrupt_at=4)
-    outcome = run(pool, Settings.of(repeat=1), models=("disc", "dw-disc"), records=records)
+    outcome = run(
+        pool, Settings.of(repeat=1, launches=3), models=("disc", "dw-disc"), records=records
+    )
     assert outcome.interrupted
     assert len(records.launches) == 4
     assert all(r.status == "ok" and r.launches == 2 for r in outcome.measurements)
+    assert all(r.flags == "2 of 3 launches ran" for r in outcome.measurements)
     assert records.summaries[-1] == outcome.measurements
 
 
 def test_ctrl_c_at_once_leaves_rows_that_say_so():
-    outcome = run(Pool(interrupt_at=0), Settings.of(repeat=1), models=("disc",))
+    outcome = run(Pool(interrupt_at=0), Settings.of(repeat=1, launches=3), models=("disc",))
     assert [(r.status, r.reason) for r in outcome.measurements] == [
         ("pending", "not measured: the run ended before")
     ]
 
 
 def test_resuming_measures_only_what_is_missing():
-    plan = expand(Grid(models=("disc", "dw-disc"), devices=("cpu",)), Settings.of(repeat=5))
+    plan = expand(
+        Grid(models=("disc", "dw-disc"), devices=("cpu",)), Settings.of(repeat=5, launches=3)
+    )
     done = [make_launch(plan[0].case, [3.0] * 5, launch=i) for i in range(2)]
     pool, records = Pool(), Records()
     outcome = Runner(plan, pool, records, NoProgress(), done, first_launch=7).run()

@@ -12,8 +12,6 @@ from dabench.cli import counting, info, reporting, timing
 from dabench.cli.output import error_line
 from dabench.errors import DabenchError, UsageError
 
-INTERRUPTED = 130
-
 app = typer.Typer(
     name="dabench",
     no_args_is_help=True,
@@ -67,8 +65,6 @@ def main() -> None:
             raise
         error_line(str(error))
         sys.exit(2 if isinstance(error, UsageError) else 1)
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
     except BrokenPipeError:
         # The reader of our output, such as head, has gone: not an error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -47,52 +47,58 @@ def flops(
 
     Example: dabench flops --model disc,dw-disc,diag-disc
     """
-    from dabench.plan import check_size, spec_of
-
-    names = [name.strip() for text in model or [] for name in text.split(",")]
-    if not names:
-        raise UsageError("--model: name at least one; 'dabench models' lists them")
-    modes = [name.strip() for name in mode.split(",")]
-    images = parse("batch", batch)
-    sizes: tuple[tuple[int, int], ...] = () if size is None else (parse("size", size),)
-    height, width = sizes[0] if sizes else (None, None)
-    # Checks every value before torch is imported.
-    Grid(models=tuple(names), batches=(images,), sizes=sizes, modes=tuple(modes))
-    for name in names:
-        spec = spec_of(name)
-        check_size(spec, *(sizes[0] if sizes else (spec.height, spec.width)))
+    grid = _checked(model or [], batch, size, mode)
     from dabench.flops import count_model
 
+    height, width = grid.sizes[0] if grid.sizes else (None, None)
     counts = [
-        count_model(name, batch=images, height=height, width=width, mode=each)
-        for name in names
-        for each in modes
+        count_model(name, batch=grid.batches[0], height=height, width=width, mode=each)
+        for name in grid.models
+        for each in grid.modes
     ]
-    shares = _shares(counts) if time_share else {}
+    shares = [_shares(count) if time_share else {} for count in counts]
     if json:
-        documents = [{**c.to_dict(), "time_shares": shares.get(c.model)} for c in counts]
-        print_json({"counts": documents})
+        pairs = zip(counts, shares, strict=True)
+        print_json({"counts": [{**c.to_dict(), "time_shares": s or None} for c, s in pairs]})
         return
     _print_models(counts)
     if layers:
         for count in counts:
             _print_layers(count)
-    _print_uncounted(counts, shares)
+    for count, known in zip(counts, shares, strict=True):
+        _print_uncounted(count, known)
 
 
-def _shares(counts: list[ModelCount]) -> dict[str, dict[str, float]]:
-    """Time shares, per model, of the operators that its counts leave out."""
+def _checked(model: list[str], batch: str, size: str | None, mode: str) -> Grid:
+    """Checks every value, before torch is imported."""
+    from dabench.plan import check_size, spec_of
+
+    names = tuple(name.strip() for text in model for name in text.split(","))
+    if not names:
+        raise UsageError("--model: name at least one; 'dabench models' lists them")
+    grid = Grid(
+        models=names,
+        batches=(parse("batch", batch),),
+        sizes=() if size is None else (parse("size", size),),
+        modes=tuple(name.strip() for name in mode.split(",")),
+    )
+    for spec in map(spec_of, names):
+        check_size(spec, *(grid.sizes[0] if grid.sizes else (spec.height, spec.width)))
+    return grid
+
+
+def _shares(count: ModelCount) -> dict[str, float]:
+    """Time shares of the operators that a count leaves out."""
     from dabench.shares import time_shares
     from dabench_models import MODELS, build
 
-    operators: dict[str, set[str]] = {}
-    for count in counts:
-        operators.setdefault(count.model, set()).update(count.uncounted)
-    sizes = {count.model: (count.height, count.width) for count in counts}
-    return {
-        name: time_shares(build(name), MODELS[name], size=sizes[name], operators=left_out)
-        for name, left_out in operators.items()
-    }
+    return time_shares(
+        build(count.model),
+        MODELS[count.model],
+        size=(count.height, count.width),
+        mode=count.mode,
+        operators=count.uncounted,
+    )
 
 
 _QUANTITIES: dict[str, Callable[[ModelCount], str]] = {
@@ -149,12 +155,10 @@ def _print_layers(count: ModelCount) -> None:
     )  # fmt: skip
 
 
-def _print_uncounted(counts: list[ModelCount], shares: dict[str, dict[str, float]]) -> None:
-    for count in counts:
-        known = shares.get(count.model, {})
-        calls = ", ".join(
-            f"{name} x{n}" + (f" ({known[name]:.1%} of the eval time)" if name in known else "")
-            for name, n in sorted(count.uncounted.items())
-        )
-        if calls:
-            print_line(f"{count.model} ({count.mode}): not multiply-adds, not counted: {calls}")
+def _print_uncounted(count: ModelCount, known: dict[str, float]) -> None:
+    calls = ", ".join(
+        f"{name} x{n}" + (f" ({known[name]:.1%} of the time)" if name in known else "")
+        for name, n in sorted(count.uncounted.items())
+    )
+    if calls:
+        print_line(f"{count.model} ({count.mode}): not multiply-adds, not counted: {calls}")

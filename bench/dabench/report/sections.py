@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -177,16 +177,27 @@ def operations_table(out: Writer, loaded: Results) -> None:
         "biases; `diag-disc-bias` has them and is the same function as `dw-disc`.",
     )
     uncounted = [
-        f"`{model}` ({_GRAPHS[mode]}): " + ", ".join(f"{name} x{n}" for name, n in calls.items())
-        for model, mode, calls in counts[["model", "mode", "uncounted"]].itertuples(index=False)
+        f"`{model}` {height}x{width} ({_GRAPHS[mode]}): {_calls(calls, shares)}"
+        for model, height, width, mode, calls, shares in counts.reindex(
+            columns=[*keys, "uncounted", "time_shares"]
+        ).itertuples(index=False)
         if calls
     ]
     if uncounted:
         out.paragraph(
-            "Operators outside these counts, by calls (`dabench flops --time-share` measures their "
-            "share of the time):"
+            "Operators outside these counts, by calls; where it was measured, with their share of "
+            "a forward pass's time (fp32, NCHW, on the CPU of the run):"
         )
         out.bullets(uncounted)
+
+
+def _calls(calls: Mapping[str, int], shares: Mapping[str, float] | float | None) -> str:
+    """Calls per operator, with the share of the time where it was measured."""
+    known = shares if isinstance(shares, Mapping) else {}
+    return ", ".join(
+        f"{name} x{n} ({known[name]:.1%})" if name in known else f"{name} x{n}"
+        for name, n in calls.items()
+    )
 
 
 _GRAPHS = {"eval": "main output", "train": "all heads"}
@@ -302,6 +313,12 @@ _LAUNCHES = (
     "processes differ by more than the passes within one. The median is that of the launches' "
     "medians."
 )
+_RULES = {
+    "interval": "Interval",
+    "launches": "Launches",
+    "warmup": "Warm-up",
+    "flags": "Flags",
+}
 _STEADY = (
     "Protocol `steady`: random inputs and weights made outside the timed region, garbage "
     "collection off, device synchronised before and after each pass; warm-up passes kept apart."
@@ -317,9 +334,9 @@ def method(out: Writer, loaded: Results) -> None:
         _STEADY,
         "Protocol `paper`: what the paper did; cold, no warm-up, one clock around all passes.",
     ]
-    for topic, title in (("interval", "Interval"), ("warmup", "Warm-up"), ("flags", "Flags")):
-        rules = dict.fromkeys(run["rules"][topic] for run in loaded.runs if "rules" in run)
-        lines += [f"{title}: {rule}." for rule in rules]
+    for topic, title in _RULES.items():
+        stated = [run["rules"] for run in loaded.runs if topic in run.get("rules", {})]
+        lines += [f"{title}: {rule}." for rule in dict.fromkeys(rules[topic] for rules in stated)]
     lines += _asked(loaded)
     from_loss = good[good["phase"].isin(["backward", "total"])]
     losses = sorted({loss for loss in from_loss["loss"] if loss})
