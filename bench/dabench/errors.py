@@ -24,3 +24,7 @@ def bad_value(option: str, value: object, allowed: str) -> UsageError:
         allowed: What would have been accepted.
     """
     return UsageError(f"{option}: {str(value)!r} is not allowed; {allowed}")
+
+
+class DataError(DabenchError):
+    """A dataset that is not what it should be; names the file and what is wrong with it."""

@@ -41,7 +41,7 @@ SAMPLES = "samples.csv"
 COUNTS = "counts.json"
 MEASUREMENTS = "measurements.csv"
 
-RUN_KEYS = ("run_id", "created", "command", "environment", "plan")
+RUN_KEYS = ("run_id", "created", "command", "environment")
 SAMPLE_COLUMNS = ("launch", "case_id", "phase", "kind", "index", "wall_s", "device_s")
 LAUNCH_COLUMNS = (
     "launch", "case_id", "status", "reason", "started_at", "seconds", "device", "phases",
@@ -104,7 +104,7 @@ class RunWriter:
         Raises:
             UsageError: Another process is at it.
         """
-        with _disk_errors(folder):
+        with disk_errors(folder):
             writer = cls(folder)
             for name in (LAUNCHES, SAMPLES):
                 _cut_torn_line(folder / name)
@@ -116,13 +116,13 @@ class RunWriter:
         Raises:
             ResultsError: The disk is full or gone. What was there stays readable.
         """
-        with _disk_errors(self.folder):
+        with disk_errors(self.folder):
             _append(self.folder / SAMPLES, _sample_rows(record))
             _append(self.folder / LAUNCHES, [_launch_row(record)])
 
     def counts(self, counts: Sequence[Mapping[str, Any]]) -> None:
         """Writes the operation counts."""
-        with _disk_errors(self.folder):
+        with disk_errors(self.folder):
             write_atomically(self.folder / COUNTS, json.dumps(list(counts), indent=1) + "\n")
 
     def measurements(self, rows: Iterable[Measurement]) -> None:
@@ -131,7 +131,7 @@ class RunWriter:
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(row.to_dict() for row in rows)
-        with _disk_errors(self.folder):
+        with disk_errors(self.folder):
             write_atomically(self.folder / MEASUREMENTS, text.getvalue())
 
 
@@ -185,7 +185,9 @@ def read_run(folder: Path) -> dict[str, Any]:
         raise UsageError(
             f"{path} has schema {schema}, this dabench reads up to {SCHEMA}; upgrade dabench"
         )
-    missing = [key for key in RUN_KEYS if key not in run]
+    # Training runs have a kind and no plan.
+    needed = RUN_KEYS if "kind" in run else (*RUN_KEYS, "plan")
+    missing = [key for key in needed if key not in run]
     if missing:
         raise ResultsError(f"{path} line 1: not a record of dabench: no {missing[0]}")
     return dict(run)
@@ -327,7 +329,7 @@ def _bad_row(path: Path, line: int) -> Iterator[None]:
 
 
 @contextmanager
-def _disk_errors(folder: Path) -> Iterator[None]:
+def disk_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:

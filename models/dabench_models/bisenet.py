@@ -204,11 +204,13 @@ class BiSeNet(nn.Module):
             detail=None if self.conv_out_sp8 is None else self.conv_out_sp8(context.s8),
         )
 
-    def forward(self, x: Tensor) -> SegmenterOutput | Tensor:
-        if self.training:
-            return self.forward_heads(x)
+    def forward_main(self, x: Tensor) -> Tensor:
+        """Computes the main logits alone, in either mode."""
         fused, _ = self._fuse(x)
         return self._main(fused, x)
+
+    def forward(self, x: Tensor) -> SegmenterOutput | Tensor:
+        return self.forward_heads(x) if self.training else self.forward_main(x)
 
 
 def bisenet(

@@ -1,0 +1,124 @@
+"""Losses of segmentation and of adversarial adaptation."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dabench.data.labels import IGNORE
+from dabench_models.bisenet import SegmenterOutput
+
+SOURCE, TARGET = 1.0, 0.0
+"""What the discriminator learns to answer."""
+
+CHANCE_LOSS = math.log(2)
+"""Of a discriminator that cannot tell: 0.693."""
+
+OHEM_THRESHOLD = 0.7
+OHEM_SHARE = 1 / 16
+DISC_INPUTS = ("softmax", "logits", "entropy")
+
+_LAPLACIAN = ((-1.0, -1.0, -1.0), (-1.0, 8.0, -1.0), (-1.0, -1.0, -1.0))
+_DETAIL_THRESHOLD = 0.1
+_DETAIL_WEIGHTS = (0.6, 0.3, 0.1)
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy over the pixels that are not ignored; 0 if all are.
+
+    Args:
+        logits: (N, C, H, W).
+        labels: (N, H, W) classes.
+    """
+    # The mean over no pixels would be a NaN.
+    valid = (labels != IGNORE).sum().clamp(min=1)
+    return F.cross_entropy(logits.float(), labels, ignore_index=IGNORE, reduction="sum") / valid
+
+
+def ohem_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of the hard pixels only (online hard example mining).
+
+    As in STDC-Seg: pixels whose true class got less than 0.7, or the hardest
+    sixteenth of all, whichever is more.
+    """
+    losses = F.cross_entropy(logits.float(), labels, ignore_index=IGNORE, reduction="none")
+    ordered = losses[labels != IGNORE].sort(descending=True).values
+    if not len(ordered):
+        return losses.sum()
+    least = max(int(labels.numel() * OHEM_SHARE), 1)
+    hard = int((ordered > -math.log(OHEM_THRESHOLD)).sum())
+    return ordered[: max(hard, least)].mean()
+
+
+def detail_target(labels: Tensor) -> Tensor:
+    """Boundaries of the label map, as the STDC paper's detail guidance draws them.
+
+    The Laplacian at strides 1, 2 and 4, each clamped at 0 and thresholded,
+    brought to full size (nearest), fused and thresholded again.
+
+    Args:
+        labels: (N, H, W).
+
+    Returns:
+        (N, 1, H, W) of 0 and 1.
+    """
+    kernel = torch.tensor(_LAPLACIAN, device=labels.device).view(1, 1, 3, 3)
+    maps = labels.unsqueeze(1).float()
+    fused = torch.zeros_like(maps)
+    for stride, weight in zip((1, 2, 4), _DETAIL_WEIGHTS, strict=True):
+        edges = F.conv2d(maps, kernel, stride=stride, padding=1).clamp(min=0)
+        binary = (edges > _DETAIL_THRESHOLD).float()
+        fused += weight * F.interpolate(binary, size=maps.shape[2:], mode="nearest")
+    return (fused > _DETAIL_THRESHOLD).float()
+
+
+def detail_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Binary cross-entropy and dice loss (smoothing 1) of the detail head.
+
+    Args:
+        logits: (N, 1, h, w), brought bilinearly to the size of the labels.
+        labels: (N, H, W).
+    """
+    target = detail_target(labels)
+    full = F.interpolate(logits.float(), target.shape[2:], mode="bilinear", align_corners=True)
+    binary = F.binary_cross_entropy_with_logits(full, target)
+    belief, truth = torch.sigmoid(full).flatten(1), target.flatten(1)
+    overlap = (belief * truth).sum(1)
+    dice = 1 - (2 * overlap + 1) / (belief.sum(1) + truth.sum(1) + 1)
+    return binary + dice.mean()
+
+
+def segmentation_loss(
+    output: SegmenterOutput, labels: Tensor, *, ohem: bool = False, detail: bool = False
+) -> Tensor:
+    """The sum over the main and both auxiliary heads, and the detail head if asked for."""
+    of_head = ohem_cross_entropy if ohem else cross_entropy
+    heads = (output.main, output.aux16, output.aux32)
+    loss = torch.stack([of_head(head, labels) for head in heads]).sum()
+    if detail and output.detail is not None:
+        loss = loss + detail_loss(output.detail, labels)
+    return loss
+
+
+def discriminator_input(logits: Tensor, kind: str) -> Tensor:
+    """What the discriminator is shown of a prediction.
+
+    Args:
+        logits: (N, C, H, W) of the main head.
+        kind: ``softmax`` as in AdaptSegNet, ``logits``, or ``entropy``: the
+            weighted self-information of ADVENT, -p log2 p / log2 C.
+    """
+    if kind == "logits":
+        return logits
+    if kind == "softmax":
+        return torch.softmax(logits, dim=1)
+    log = torch.log_softmax(logits, dim=1)
+    return -log.exp() * log / math.log(logits.shape[1])
+
+
+def belief_loss(answer: Tensor, truth: float) -> Tensor:
+    """Binary cross-entropy with logits against one answer for all pixels."""
+    return F.binary_cross_entropy_with_logits(answer.float(), torch.full_like(answer, truth).float())

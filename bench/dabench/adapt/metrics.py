@@ -1,0 +1,97 @@
+"""Scores of label maps: Cityscapes' official mIoU and the paper's variant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from dabench.data.labels import IGNORE
+
+Counts = npt.NDArray[np.int64]
+
+
+class ConfusionMatrix:
+    """Pixels by true class (rows) and predicted class (columns), over all images."""
+
+    def __init__(self, classes: int) -> None:
+        self.classes = classes
+        self._counts = torch.zeros(classes * classes, dtype=torch.int64)
+
+    def add(self, truth: Tensor, prediction: Tensor) -> None:
+        """Adds label maps.
+
+        Args:
+            truth: Integer classes, `IGNORE` where there is none.
+            prediction: As many, in [0, classes).
+        """
+        truth, prediction = truth.flatten(), prediction.flatten()
+        self._counts += _histogram(truth, prediction, self.classes).cpu()
+
+    @property
+    def counts(self) -> Counts:
+        """(classes, classes) pixels."""
+        counts: Counts = self._counts.view(self.classes, self.classes).numpy()
+        return counts
+
+
+def _histogram(truth: Tensor, prediction: Tensor, classes: int) -> Tensor:
+    """Counts of (truth, prediction) pairs; ignored pixels fall into a row that is cut off."""
+    # 16 bits hold every cell of up to 180 classes and move a quarter of the bytes of 64.
+    row = truth.clamp(max=classes).to(torch.int16)
+    cells = row.mul_(classes).add_(prediction)
+    return torch.bincount(cells, minlength=(classes + 1) * classes)[: classes * classes]
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What a confusion matrix comes to.
+
+    Attributes:
+        miou: Mean over the classes that have a score.
+        accuracy: Share of the valid pixels that are right.
+        iou: Class -> intersection over union, None where the class neither
+            occurs nor is predicted.
+        pixels: Class -> pixels of ground truth.
+    """
+
+    miou: float
+    accuracy: float
+    iou: tuple[float | None, ...]
+    pixels: tuple[int, ...]
+
+
+def official_scores(counts: Counts) -> Scores:
+    """Cityscapes' class mIoU (cityscapesScripts, evalPixelLevelSemanticLabeling.py).
+
+    A class with an empty denominator is skipped; one absent from the ground
+    truth but predicted counts 0.
+    """
+    right = np.diag(counts)
+    union = counts.sum(0) + counts.sum(1) - right
+    iou = [float(r / u) if u else None for r, u in zip(right, union, strict=True)]
+    return _scores(counts, iou)
+
+
+def paper_scores(counts: Counts) -> Scores:
+    """The paper's repository: a class without pixels counts 0 and the mean is over all."""
+    right = np.diag(counts)
+    union = counts.sum(0) + counts.sum(1) - right
+    return _scores(counts, [float(r / u) if u else 0.0 for r, u in zip(right, union, strict=True)])
+
+
+def _scores(counts: Counts, iou: list[float | None]) -> Scores:
+    known = [value for value in iou if value is not None]
+    valid = int(counts.sum())
+    return Scores(
+        miou=float(np.mean(known)) if known else float("nan"),
+        accuracy=float(np.trace(counts) / valid) if valid else float("nan"),
+        iou=tuple(iou),
+        pixels=tuple(int(n) for n in counts.sum(1)),
+    )
+
+
+SCORES = {"official": official_scores, "paper": paper_scores}

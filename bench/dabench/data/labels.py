@@ -1,0 +1,198 @@
+"""Label maps to class indices: the ids, palettes and colours of each dataset."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from dabench.errors import DataError
+
+IGNORE = 255
+"""Pixels of this class are left out of losses and scores."""
+
+_WRONG = 254
+
+LabelMap = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Classes:
+    """What the indices of a label map mean.
+
+    Attributes:
+        name: Of the class set.
+        names: Class index -> name.
+        palette: Class index -> (red, green, blue).
+    """
+
+    name: str
+    names: tuple[str, ...]
+    palette: tuple[tuple[int, int, int], ...]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+# Official ids, train ids and colours of Cityscapes (cityscapesScripts, labels.py);
+# GTA5's labels use the same ids and colours.
+_CITYSCAPES_LABELS: tuple[tuple[int, str, int, tuple[int, int, int]], ...] = (
+    (0, "unlabeled", IGNORE, (0, 0, 0)),
+    (1, "ego vehicle", IGNORE, (0, 0, 0)),
+    (2, "rectification border", IGNORE, (0, 0, 0)),
+    (3, "out of roi", IGNORE, (0, 0, 0)),
+    (4, "static", IGNORE, (0, 0, 0)),
+    (5, "dynamic", IGNORE, (111, 74, 0)),
+    (6, "ground", IGNORE, (81, 0, 81)),
+    (7, "road", 0, (128, 64, 128)),
+    (8, "sidewalk", 1, (244, 35, 232)),
+    (9, "parking", IGNORE, (250, 170, 160)),
+    (10, "rail track", IGNORE, (230, 150, 140)),
+    (11, "building", 2, (70, 70, 70)),
+    (12, "wall", 3, (102, 102, 156)),
+    (13, "fence", 4, (190, 153, 153)),
+    (14, "guard rail", IGNORE, (180, 165, 180)),
+    (15, "bridge", IGNORE, (150, 100, 100)),
+    (16, "tunnel", IGNORE, (150, 120, 90)),
+    (17, "pole", 5, (153, 153, 153)),
+    (18, "polegroup", IGNORE, (153, 153, 153)),
+    (19, "traffic light", 6, (250, 170, 30)),
+    (20, "traffic sign", 7, (220, 220, 0)),
+    (21, "vegetation", 8, (107, 142, 35)),
+    (22, "terrain", 9, (152, 251, 152)),
+    (23, "sky", 10, (70, 130, 180)),
+    (24, "person", 11, (220, 20, 60)),
+    (25, "rider", 12, (255, 0, 0)),
+    (26, "car", 13, (0, 0, 142)),
+    (27, "truck", 14, (0, 0, 70)),
+    (28, "bus", 15, (0, 60, 100)),
+    (29, "caravan", IGNORE, (0, 0, 90)),
+    (30, "trailer", IGNORE, (0, 0, 110)),
+    (31, "train", 16, (0, 80, 100)),
+    (32, "motorcycle", 17, (0, 0, 230)),
+    (33, "bicycle", 18, (119, 11, 32)),
+)
+_EVALUATED = sorted((row for row in _CITYSCAPES_LABELS if row[2] != IGNORE), key=lambda row: row[2])
+
+CITYSCAPES = Classes(
+    "cityscapes",
+    tuple(name for _, name, _, _ in _EVALUATED),
+    tuple(colour for _, _, _, colour in _EVALUATED),
+)
+TRAIN_TO_ID = tuple(label_id for label_id, _, _, _ in _EVALUATED)
+ID_PALETTE = tuple(colour for _, _, _, colour in _CITYSCAPES_LABELS)
+
+# The colours of the 32-class CamVid database for the classes the 11 are made of.
+CAMVID = Classes(
+    "camvid",
+    (
+        "sky", "building", "pole", "road", "pavement", "tree", "sign symbol", "fence", "car",
+        "pedestrian", "bicyclist",
+    ),
+    (
+        (128, 128, 128), (128, 0, 0), (192, 192, 128), (128, 64, 128), (0, 0, 192), (128, 128, 0),
+        (192, 128, 128), (64, 64, 128), (64, 0, 128), (64, 64, 0), (0, 128, 192),
+    ),
+)  # fmt: skip
+_CAMVID_UNLABELLED = 11
+_CAMVID_AS_CITYSCAPES = (
+    "sky", "building", "pole", "road", "sidewalk", "vegetation", "traffic sign", "fence", "car",
+    "person", "rider",
+)  # fmt: skip
+
+CLASSES = {classes.name: classes for classes in (CITYSCAPES, CAMVID)}
+
+
+def _table(known: dict[int, int]) -> LabelMap:
+    """A lookup table from stored value to class; values not known are marked."""
+    table = np.full(256, _WRONG, np.uint8)
+    for value, index in known.items():
+        table[value] = index
+    table.setflags(write=False)
+    return table
+
+
+# 255 also stands for id -1, licence plates, which 8 bits cannot hold.
+_LABEL_IDS = _table({label_id: index for label_id, _, index, _ in _CITYSCAPES_LABELS} | {255: 255})
+_TRAIN_IDS = _table({index: index for index in range(len(CITYSCAPES))} | {255: 255})
+_CAMVID_IDS = _table({index: index for index in range(len(CAMVID))} | {_CAMVID_UNLABELLED: IGNORE})
+_CAMVID_TO_CITYSCAPES = _table(
+    {index: CITYSCAPES.names.index(name) for index, name in enumerate(_CAMVID_AS_CITYSCAPES)}
+    | {_CAMVID_UNLABELLED: IGNORE}
+)
+
+ENCODINGS: dict[str, LabelMap] = {
+    "label ids": _LABEL_IDS,
+    "train ids": _TRAIN_IDS,
+    "camvid": _CAMVID_IDS,
+    "camvid as cityscapes": _CAMVID_TO_CITYSCAPES,
+}
+"""How a stored label map is read: name -> table from stored value to class."""
+
+
+@cache
+def _colour_table() -> LabelMap:
+    """Packed 24-bit colour -> class, for labels stored as RGB."""
+    table = np.full(1 << 24, _WRONG, np.uint8)
+    for _, _, index, (red, green, blue) in _CITYSCAPES_LABELS:
+        # A licence plate has the car's colour, a pole group the pole's.
+        packed = red << 16 | green << 8 | blue
+        if index != IGNORE or table[packed] == _WRONG:
+            table[packed] = index
+    return table
+
+
+def read_label(path: Path, encoding: str) -> LabelMap:
+    """Reads a label map: palette or grey files by their index, RGB files by their colour.
+
+    Args:
+        path: A PNG file.
+        encoding: A key of `ENCODINGS`.
+
+    Returns:
+        (H, W) class indices, `IGNORE` where there is none.
+
+    Raises:
+        DataError: Unreadable, or values the encoding does not know; names both.
+    """
+    try:
+        with Image.open(path) as image:
+            stored = np.asarray(image.convert("RGB") if image.mode == "RGBA" else image)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+    if stored.ndim == 2 and stored.dtype == np.uint8:
+        label = ENCODINGS[encoding][stored]
+    elif stored.ndim == 3 and stored.dtype == np.uint8 and not encoding.startswith("camvid"):
+        wide = stored.astype(np.uint32)
+        label = _colour_table()[wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2]]
+    else:
+        raise DataError(f"{path} is no label map: {stored.dtype} of shape {stored.shape}")
+    wrong = label == _WRONG
+    if wrong.any():
+        values = np.unique(stored[wrong], axis=0)[:5].tolist()
+        raise DataError(f"{path} holds values that are no {encoding}: {values}")
+    return label
+
+
+def read_image(path: Path) -> npt.NDArray[np.uint8]:
+    """Reads an image as (H, W, 3) RGB.
+
+    Raises:
+        DataError: Unreadable.
+    """
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+
+
+def colourise(label: LabelMap, classes: Classes) -> npt.NDArray[np.uint8]:
+    """(H, W) classes -> (H, W, 3) colours; ignored pixels are black."""
+    table = np.zeros((256, 3), np.uint8)
+    table[: len(classes)] = classes.palette
+    return table[label]

@@ -1,0 +1,155 @@
+"""Batches for training: the same for the same seed, from any step on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from dabench.data.prepare import Prepared
+
+# Of ImageNet, as usual for these backbones.
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
+JITTER = (0.5, 0.5, 0.5, 0.1)
+"""Brightness, contrast, saturation, hue: the paper's."""
+
+Key = tuple[int, int]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Augment:
+    """What is done to a training frame, image and mask together.
+
+    Attributes:
+        jitter: Change colours by up to `JITTER`.
+        flip: Mirror half of the frames.
+        crop: (height, width) of a window at a random place, or None.
+    """
+
+    jitter: bool = False
+    flip: bool = False
+    crop: tuple[int, int] | None = None
+
+    def transform(self) -> v2.Transform:
+        """The torchvision transform."""
+        steps: list[v2.Transform] = []
+        if self.crop is not None:
+            steps.append(v2.RandomCrop(self.crop))
+        if self.flip:
+            steps.append(v2.RandomHorizontalFlip())
+        if self.jitter:
+            steps.append(v2.ColorJitter(*JITTER))
+        return v2.Compose(steps) if steps else v2.Identity()
+
+
+class Batch(NamedTuple):
+    """Frames of one step.
+
+    Attributes:
+        images: (N, 3, H, W) uint8.
+        labels: (N, H, W) int64 classes.
+        names: Of the frames, so that trouble can be traced to a file.
+    """
+
+    images: Tensor
+    labels: Tensor
+    names: list[str]
+
+
+class TrainingFrames(Dataset[tuple[Tensor, Tensor, str]]):
+    """Augmented frames; a frame's randomness depends on seed, epoch and index alone."""
+
+    def __init__(self, prepared: Prepared, augment: Augment, seed: int) -> None:
+        self._prepared = prepared
+        self._transform = augment.transform()
+        self._seed = seed
+
+    def __getitem__(self, key: Key) -> tuple[Tensor, Tensor, str]:
+        epoch, index = key
+        image = torch.from_numpy(np.array(self._prepared.images[index])).permute(2, 0, 1)
+        mask = torch.from_numpy(np.array(self._prepared.labels[index]))
+        with torch.random.fork_rng(devices=[]):
+            state = np.random.SeedSequence((self._seed, epoch, index)).generate_state(1)
+            torch.manual_seed(int(state[0]))
+            image, mask = self._transform(tv_tensors.Image(image), tv_tensors.Mask(mask))
+        return image.as_subclass(Tensor), mask.as_subclass(Tensor), self._prepared.names[index]
+
+
+class SeededBatches(Sampler[list[Key]]):
+    """Batches of (epoch, index): every frame once per epoch, the last odd ones left out.
+
+    Args:
+        frames: How many there are; fewer than a batch are repeated.
+        batch: Images per step.
+        seed: Of the order.
+        first: Step to begin with.
+        last: Step to end before.
+    """
+
+    def __init__(self, frames: int, batch: int, seed: int, first: int, last: int) -> None:
+        self._frames, self._batch, self._seed = frames, batch, seed
+        self._first, self._last = first, last
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        per_epoch = steps_per_epoch(self._frames, self._batch)
+        order: list[int] = []
+        for step in range(self._first, self._last):
+            epoch, place = divmod(step, per_epoch)
+            if not order or place == 0:
+                random = np.random.default_rng((self._seed, epoch))
+                order = random.permutation(self._frames).tolist()
+                order *= -(-self._batch // self._frames)
+            start = place * self._batch
+            yield [(epoch, index) for index in order[start : start + self._batch]]
+
+    def __len__(self) -> int:
+        return self._last - self._first
+
+
+def steps_per_epoch(frames: int, batch: int) -> int:
+    """Whole batches in one pass over the frames; at least one."""
+    return max(frames // batch, 1)
+
+
+def training_batches(
+    prepared: Prepared,
+    augment: Augment,
+    *,
+    batch: int,
+    seed: int,
+    first: int,
+    last: int,
+    workers: int,
+    pin_memory: bool,
+) -> Iterator[Batch]:
+    """Batches of the steps from ``first`` to before ``last``."""
+    loader = DataLoader(
+        TrainingFrames(prepared, augment, seed),
+        batch_sampler=SeededBatches(len(prepared), batch, seed, first, last),
+        num_workers=workers,
+        pin_memory=pin_memory,
+        collate_fn=_collate,
+    )
+    return iter(loader)
+
+
+def _collate(items: list[tuple[Tensor, Tensor, str]]) -> Batch:
+    images, labels, names = zip(*items, strict=True)
+    return Batch(torch.stack(images), torch.stack(labels).long(), list(names))
+
+
+def normalise(images: Tensor) -> Tensor:
+    """(N, 3, H, W) uint8 to floats of zero mean and unit variance per channel."""
+    mean = torch.tensor(MEAN, device=images.device).view(1, 3, 1, 1) * 255
+    std = torch.tensor(STD, device=images.device).view(1, 3, 1, 1) * 255
+    return (images.float() - mean) / std
+

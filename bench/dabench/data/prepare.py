@@ -1,0 +1,163 @@
+"""Frames decoded and resized once, kept as memory-mapped arrays.
+
+A training run reads each frame many times; decoding a PNG of two megapixels
+takes longer than a step on it. The arrays are keyed by what they are made of,
+so that a changed file or another size makes new ones.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from dabench.data.domain import Frame
+from dabench.data.labels import LabelMap, read_image, read_label
+from dabench.data.roots import cache_folder
+from dabench.errors import DataError
+
+VERSION = 1
+MAX_ODD_PAIRS = 0.05
+"""Share of the pairs whose image and label may differ in size before we refuse."""
+
+Size = tuple[int, int]
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Frames at one size.
+
+    Attributes:
+        names: Of the frames, in the order of the arrays.
+        images: (N, H, W, 3) RGB.
+        labels: (N, H, W) classes.
+        frames: The frames themselves, for labels at full resolution.
+        left_out: Frames whose image and label differ in size.
+    """
+
+    names: tuple[str, ...]
+    images: npt.NDArray[np.uint8]
+    labels: LabelMap
+    frames: tuple[Frame, ...]
+    left_out: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def prepare(
+    frames: Sequence[Frame], size: Size, progress: Progress = lambda done, of: None
+) -> Prepared:
+    """Decodes and resizes frames, or finds them decoded.
+
+    Images are resized with antialiasing, labels to the nearest pixel. Safe to
+    interrupt and to share: an unfinished attempt is thrown away, and of several
+    processes one works and the others wait.
+
+    Args:
+        frames: At least one.
+        size: (height, width).
+        progress: Told how many frames are done, of how many.
+
+    Raises:
+        DataError: A file is unreadable, or too many pairs differ in size.
+    """
+    folder = cache_folder() / "prepared" / _key(frames, size)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(folder.with_suffix(".lock")):
+            if not folder.exists():
+                _build(frames, size, folder, progress)
+    except OSError as error:
+        raise DataError(f"cannot write {folder}: {error.strerror}") from error
+    index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+    by_name = {frame.name: frame for frame in frames}
+    return Prepared(
+        tuple(index["names"]),
+        np.load(folder / "images.npy", mmap_mode="r"),
+        np.load(folder / "labels.npy", mmap_mode="r"),
+        tuple(by_name[name] for name in index["names"]),
+        tuple(index["left_out"]),
+    )
+
+
+def _key(frames: Sequence[Frame], size: Size) -> str:
+    digest = hashlib.sha256(f"{VERSION} {size}".encode())
+    for frame in frames:
+        for path in (frame.image, frame.label):
+            state = path.stat()
+            entry = f"{path} {state.st_size} {state.st_mtime_ns} {frame.encoding}\n"
+            digest.update(entry.encode())
+    return digest.hexdigest()[:24]
+
+
+@contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    """Lets one process at a time in; the lock goes with its holder, however that ends."""
+    descriptor = os.open(lock, os.O_CREAT | os.O_RDWR, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _build(frames: Sequence[Frame], size: Size, folder: Path, progress: Progress) -> None:
+    unfinished = folder.with_suffix(".part")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir()
+    height, width = size
+    kept, left_out = [], []
+    images = _new_array(unfinished / "images.npy", (len(frames), height, width, 3))
+    labels = _new_array(unfinished / "labels.npy", (len(frames), height, width))
+    for number, frame in enumerate(frames):
+        image, label = read_image(frame.image), read_label(frame.label, frame.encoding)
+        if image.shape[:2] != label.shape:
+            left_out.append(frame.name)
+        else:
+            images[len(kept)] = resize_image(image, size)
+            labels[len(kept)] = resize_label(label, size)
+            kept.append(frame.name)
+        progress(number + 1, len(frames))
+    if len(left_out) > MAX_ODD_PAIRS * len(frames):
+        raise DataError(
+            f"{len(left_out)} of {len(frames)} pairs differ in size between image and label, such "
+            f"as {left_out[0]}; 'dabench data check' lists them"
+        )
+    for name, array in (("images.npy", images), ("labels.npy", labels)):
+        array.flush()
+        if left_out:
+            np.save(unfinished / name, array[: len(kept)])
+    index = {"names": kept, "left_out": left_out}
+    (unfinished / "index.json").write_text(json.dumps(index), encoding="utf-8")
+    unfinished.rename(folder)
+
+
+def _new_array(path: Path, shape: tuple[int, ...]) -> np.memmap[tuple[int, ...], np.dtype[np.uint8]]:
+    return np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+
+
+def resize_image(image: npt.NDArray[np.uint8], size: Size) -> npt.NDArray[np.uint8]:
+    """(H, W, 3) to another size, antialiased."""
+    if image.shape[:2] == size:
+        return image
+    resized = Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR)
+    return np.asarray(resized)
+
+
+def resize_label(label: LabelMap, size: Size) -> LabelMap:
+    """(H, W) to another size, nearest pixel."""
+    if label.shape == size:
+        return label
+    return np.asarray(Image.fromarray(label).resize(size[::-1], Image.Resampling.NEAREST))
