@@ -24,7 +24,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from dabench.engine import PhaseSamples, Sample
 from dabench.errors import ResultsError, UsageError
@@ -72,7 +72,8 @@ class RunWriter:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        weakref.finalize(self, os.close, _lock(folder / RUN))
+        self._lock = RunLock(folder)
+        weakref.finalize(self, self._lock.release)
 
     @classmethod
     def create(cls, folder: Path, run: Mapping[str, Any]) -> RunWriter:
@@ -135,21 +136,35 @@ class RunWriter:
             write_atomically(self.folder / MEASUREMENTS, text.getvalue())
 
 
-def _lock(path: Path) -> int:
-    """Locks a file, so that one writer at a time has the run; returns its descriptor.
+class RunLock:
+    """Keeps other writers off a run until released; a context manager.
 
-    The lock ends with the descriptor, and so with the process, however that ends.
+    The lock goes with the process, however that ends.
+
+    Args:
+        folder: Holds a run.
 
     Raises:
-        UsageError: Another writer has it.
+        UsageError: Another writer is at it.
     """
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        raise UsageError(f"{path.parent} is being written by another dabench") from None
-    return descriptor
+
+    def __init__(self, folder: Path) -> None:
+        self._descriptor = os.open(folder / RUN, os.O_RDONLY)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._descriptor)
+            raise UsageError(f"{folder} is being written by another dabench") from None
+
+    def release(self) -> None:
+        """Lets others in."""
+        os.close(self._descriptor)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *ending: object) -> None:
+        self.release()
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -330,6 +345,7 @@ def _bad_row(path: Path, line: int) -> Iterator[None]:
 
 @contextmanager
 def disk_errors(folder: Path) -> Iterator[None]:
+    """Turns what the disk refuses into one line for the user."""
     try:
         yield
     except OSError as error:

@@ -52,7 +52,7 @@ def save(folder: Path, step: int, state: State) -> Path:
 
 def load_last(folder: Path) -> tuple[State | None, list[Path]]:
     """The newest checkpoint that is whole, and the damaged ones passed over."""
-    damaged = []
+    damaged: list[Path] = []
     for path in _all(folder):
         content = path.read_bytes()
         match = _NAME.fullmatch(path.name)

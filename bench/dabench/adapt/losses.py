@@ -121,4 +121,6 @@ def discriminator_input(logits: Tensor, kind: str) -> Tensor:
 
 def belief_loss(answer: Tensor, truth: float) -> Tensor:
     """Binary cross-entropy with logits against one answer for all pixels."""
-    return F.binary_cross_entropy_with_logits(answer.float(), torch.full_like(answer, truth).float())
+    return F.binary_cross_entropy_with_logits(
+        answer.float(), torch.full_like(answer, truth).float()
+    )

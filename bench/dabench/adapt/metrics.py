@@ -9,8 +9,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from dabench.data.labels import IGNORE
-
 Counts = npt.NDArray[np.int64]
 
 

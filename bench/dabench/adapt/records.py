@@ -70,13 +70,21 @@ class TrainRecord:
         self.rows = list(rows)
 
     @classmethod
-    def create(cls, folder: Path, document: Mapping[str, Any]) -> TrainRecord:
+    def create(
+        cls, folder: Path, document: Mapping[str, Any], *, replace: bool = False
+    ) -> TrainRecord:
         """Starts a run.
 
+        Args:
+            folder: Made if missing.
+            document: Of ``run.json``, without schema and kind.
+            replace: Begin anew where an attempt was cut off.
+
         Raises:
-            UsageError: The folder holds one already or cannot be written.
+            UsageError: The folder holds a run already or cannot be written.
         """
-        check_new_run(folder)
+        if not replace:
+            check_new_run(folder)
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             text = json.dumps({"schema": SCHEMA, "kind": KIND, **document}, indent=1)

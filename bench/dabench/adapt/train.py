@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Protocol
@@ -26,7 +27,6 @@ from dabench.clock import host_clock
 from dabench.data.loader import Augment, Batch, steps_per_epoch, training_batches
 from dabench.data.prepare import Prepared, prepare
 from dabench.device import open_device
-from dabench.device.base import Device
 from dabench.errors import DabenchError, UsageError
 from dabench_models import build, load_weights
 from dabench_models.bisenet import BiSeNet
@@ -71,9 +71,7 @@ class NotFiniteError(DabenchError):
     """The loss is no longer a number."""
 
 
-def gather(
-    config: TrainConfig, scene: Scene, split: str | None, observer: TrainObserver
-) -> Frames:
+def gather(config: TrainConfig, scene: Scene, split: str | None, observer: TrainObserver) -> Frames:
     """Decodes what a run needs, or finds it decoded."""
     method = METHODS[config.method]
     size = (config.height, config.width)
@@ -211,6 +209,11 @@ class Training:
         torch.set_rng_state(state["rng"])
         self._epochs_done = state["epochs_done"]
 
+    def adopt(self, weights: Mapping[str, Tensor]) -> None:
+        """Takes over the weights of a finished training; none of its own follows."""
+        self.network.load_state_dict(weights)
+        self._epochs_done = self.epochs
+
     def _state(self) -> dict[str, Any]:
         learners = {
             name: {
@@ -247,21 +250,20 @@ class Training:
         wanted = config.augment if self._method.augments else ()
         crop = config.crop if "crop" in wanted else None
         augment = Augment(jitter="jitter" in wanted, flip="flip" in wanted, crop=crop)
-        common = {
-            "batch": config.batch,
-            "first": first,
-            "last": self.steps,
-            "workers": config.workers,
-            "pin_memory": self._where.type == "cuda",
-        }
-        source = training_batches(self.frames.training, augment, seed=config.seed, **common)
+        stream = partial(
+            training_batches,
+            batch=config.batch,
+            first=first,
+            last=self.steps,
+            workers=config.workers,
+            pin_memory=self._where.type == "cuda",
+        )
+        source = stream(self.frames.training, augment, seed=config.seed)
         if self.frames.target is None or not self._method.sees_target:
             return ((batch, None) for batch in source)
         # The target keeps its own colours: they are what is to be learnt.
         plain = replace(augment, jitter=False)
-        target = training_batches(
-            self.frames.target, plain, seed=config.seed + TARGET_SEED, **common
-        )
+        target = stream(self.frames.target, plain, seed=config.seed + TARGET_SEED)
         return ((batch, other.images) for batch, other in zip(source, target, strict=True))
 
     def _epoch(self, epoch: int, batches: Iterator[tuple[Batch, Tensor | None]]) -> EpochRow:
@@ -341,20 +343,18 @@ def settle(config: TrainConfig, classes: int, observer: TrainObserver) -> TrainC
     where = device.torch_device()
     height, width = config.crop or (config.height, config.width)
     shape = (config.batch, 3, height, width)
-    dtypes = {"segmenter_dtype": config.segmenter_dtype, "disc_dtype": config.disc_dtype}
-    if config.segmenter_dtype == "auto":
+    segmenter, disc = config.segmenter_dtype, config.disc_dtype
+    if "auto" not in (segmenter, disc):
+        return config
+    if segmenter == "auto":
         learner = _segmenter(replace(config, segmenter_dtype="fp32"), classes, where)
-        dtypes["segmenter_dtype"] = faster_dtype(learner.network, shape, device)
-    if config.disc_dtype == "auto":
+        segmenter = faster_dtype(learner.network, shape, device)
+    if disc == "auto":
         adversary = _discriminator(replace(config, disc_dtype="fp32"), classes, where)
         shape = (config.batch, classes, height, width)
-        dtypes["disc_dtype"] = (
-            "fp32" if adversary is None else faster_dtype(adversary.network, shape, device)
-        )
-    if "auto" in (config.segmenter_dtype, config.disc_dtype):
-        chosen = ", ".join(f"{name.removesuffix('_dtype')} {d}" for name, d in dtypes.items())
-        observer.note(f"precision by measurement: {chosen}")
-    return replace(config, **dtypes)
+        disc = "fp32" if adversary is None else faster_dtype(adversary.network, shape, device)
+    observer.note(f"precision by measurement: segmenter {segmenter}, discriminator {disc}")
+    return replace(config, segmenter_dtype=segmenter, disc_dtype=disc)
 
 
 def start(
@@ -373,18 +373,23 @@ def start(
     """
     frames = gather(config, scene, split, observer)
     config = settle(config, len(scene.target.classes), observer)
-    record = TrainRecord.create(
-        folder,
-        {
-            **document,
-            "config": config.to_dict(),
-            "data": {**scene.describe(split), **_sizes(frames)},
-        },
-    )
+    record = TrainRecord.create(folder, run_document(document, config, scene, split, frames))
     training = Training(config, frames, scene.target.classes.names, record, observer)
     if config.backbone_weights is not None:
         load_weights(training.network.cp.backbone, Path(config.backbone_weights))
     return finish(training, record)
+
+
+def run_document(
+    document: Mapping[str, Any],
+    config: TrainConfig,
+    scene: Scene,
+    split: str | None,
+    frames: Frames,
+) -> dict[str, Any]:
+    """What ``run.json`` says of one run."""
+    data = {**scene.describe(split), **_sizes(frames)}
+    return {**document, "config": config.to_dict(), "data": data}
 
 
 def resume(
@@ -422,7 +427,6 @@ def finish(training: Training, record: TrainRecord) -> dict[str, Any]:
     weights.replace(record.folder / "weights.pt")
     for path in (record.folder / "checkpoints").glob("*.pt"):
         path.unlink()
-    best = max((row for row in record.rows if row.miou is not None), key=lambda row: row.miou or 0)
     result = {
         "status": "ok",
         "miou": scores.miou,
@@ -430,13 +434,24 @@ def finish(training: Training, record: TrainRecord) -> dict[str, Any]:
         "epochs": training.epochs,
         "steps": training.steps,
         "seconds": time.monotonic() - begin,
-        "best_miou": best.miou,
-        "best_epoch": best.epoch,
-        "best_selected_on": "labels of the evaluated frames",
+        **_best(record.rows),
         **health(record.rows),
     }
     record.finish(result, training.classes, scores.iou, scores.pixels)
     return result
+
+
+def _best(rows: Sequence[EpochRow]) -> dict[str, Any]:
+    """The best epoch, which only the labels of the evaluated frames can tell."""
+    scored = [row for row in rows if row.miou is not None]
+    best = max(scored, key=lambda row: row.miou or 0.0, default=None)
+    if best is None:
+        return {}
+    return {
+        "best_miou": best.miou,
+        "best_epoch": best.epoch,
+        "best_selected_on": "labels of the evaluated frames",
+    }
 
 
 def health(rows: Sequence[EpochRow]) -> dict[str, Any]:
@@ -500,6 +515,3 @@ def _placed(network: torch.nn.Module, config: TrainConfig, where: torch.device) 
     nhwc = config.memory_format == "nhwc"
     layout = torch.channels_last if nhwc else torch.contiguous_format
     return network.to(where, memory_format=layout)  # type: ignore[call-overload, no-any-return]
-
-
-__all__ = ["Device", "Frames", "TrainObserver", "Training", "gather", "health", "resume", "start"]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from dabench.adapt.records import EpochRow
 from dabench.measurement import LaunchRecord
 from dabench.plan import Case
 
@@ -62,3 +64,79 @@ class LiveProgress:
         self._progress.advance(self._task)
         if record.status != "ok":
             self._console.print(f"{record.case_id}: {record.status}: {record.reason}", markup=False)
+
+
+class TrainProgress:
+    """Draws a training suite (`dabench.adapt.suite.SuiteObserver`); a context manager.
+
+    Without a terminal it prints a line per epoch.
+
+    Args:
+        quiet: Print notes and failures only.
+    """
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._console = Console(stderr=True, highlight=False)
+        self._quiet = quiet
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("steps,"),
+            TimeRemainingColumn(),
+            TextColumn("left"),
+            TextColumn("{task.fields[state]}"),
+            console=self._console,
+            refresh_per_second=2,
+            transient=True,
+            disable=quiet or not self._console.is_terminal,
+        )
+        self._task = self._progress.add_task("preparing", total=None, state="")
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def run(self, name: str, number: int, of: int) -> None:
+        """A run begins: a bar of its own."""
+        self._progress.reset(self._task, total=None, state="")
+        self._progress.update(self._task, description=f"{name} ({number}/{of})")
+        if not self._quiet:
+            self._console.print(f"{name} ({number} of {of})", markup=False)
+
+    def done(self, name: str, result: Mapping[str, Any]) -> None:
+        """A run ended; a failure is said at once."""
+        if result["status"] != "ok":
+            self._console.print(f"{name}: {result['reason']}", markup=False)
+
+    def preparing(self, what: str, done: int, of: int) -> None:
+        """Frames are being decoded."""
+        self._progress.update(self._task, completed=done, total=of, state=f"decoding {what}")
+
+    def step(self, step: int, of: int, epoch: int, result: Mapping[str, float], lr: float) -> None:
+        """Losses at the bar."""
+        losses = " ".join(f"{name} {value:.3f}" for name, value in result.items())
+        state = f"epoch {epoch} lr {lr:.2g} {losses}"
+        self._progress.update(self._task, completed=step, total=of, state=state)
+
+    def epoch(self, row: EpochRow) -> None:
+        """A line per epoch."""
+        if self._quiet:
+            return
+        miou = "" if row.miou is None else f", mIoU {row.miou:.1%}"
+        rate = row.images / row.seconds
+        self._console.print(
+            f"  epoch {row.epoch}: loss {row.loss:.3f}{miou}, {rate:.1f} images/s", markup=False
+        )
+
+    def note(self, text: str) -> None:
+        """Something the user should know."""
+        self._console.print(text, markup=False)

@@ -154,7 +154,7 @@ def _gta5(root: Path) -> tuple[dict[str, tuple[Frame, ...]], list[Path]]:
 
 
 def _official_split(path: Path, frames: Mapping[str, Frame]) -> dict[str, tuple[Frame, ...]]:
-    """Reads GTA5's ``split.mat``: numbers of the frames in ``trainIds``, ``valIds``, ``testIds``."""
+    """Reads GTA5's ``split.mat``: ``trainIds``, ``valIds`` and ``testIds`` number the frames."""
     try:
         from scipy.io import loadmat
     except ImportError:

@@ -165,7 +165,7 @@ def read_label(path: Path, encoding: str) -> LabelMap:
     except (OSError, SyntaxError, ValueError) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
     if stored.ndim == 2 and stored.dtype == np.uint8:
-        label = ENCODINGS[encoding][stored]
+        label: LabelMap = ENCODINGS[encoding][stored]
     elif stored.ndim == 3 and stored.dtype == np.uint8 and not encoding.startswith("camvid"):
         wide = stored.astype(np.uint32)
         label = _colour_table()[wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2]]
@@ -195,4 +195,5 @@ def colourise(label: LabelMap, classes: Classes) -> npt.NDArray[np.uint8]:
     """(H, W) classes -> (H, W, 3) colours; ignored pixels are black."""
     table = np.zeros((256, 3), np.uint8)
     table[: len(classes)] = classes.palette
-    return table[label]
+    coloured: npt.NDArray[np.uint8] = table[label]
+    return coloured

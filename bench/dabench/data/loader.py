@@ -152,4 +152,3 @@ def normalise(images: Tensor) -> Tensor:
     mean = torch.tensor(MEAN, device=images.device).view(1, 3, 1, 1) * 255
     std = torch.tensor(STD, device=images.device).view(1, 3, 1, 1) * 255
     return (images.float() - mean) / std
-

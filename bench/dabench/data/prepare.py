@@ -118,7 +118,8 @@ def _build(frames: Sequence[Frame], size: Size, folder: Path, progress: Progress
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir()
     height, width = size
-    kept, left_out = [], []
+    kept: list[str] = []
+    left_out: list[str] = []
     images = _new_array(unfinished / "images.npy", (len(frames), height, width, 3))
     labels = _new_array(unfinished / "labels.npy", (len(frames), height, width))
     for number, frame in enumerate(frames):
@@ -144,7 +145,9 @@ def _build(frames: Sequence[Frame], size: Size, folder: Path, progress: Progress
     unfinished.rename(folder)
 
 
-def _new_array(path: Path, shape: tuple[int, ...]) -> np.memmap[tuple[int, ...], np.dtype[np.uint8]]:
+def _new_array(
+    path: Path, shape: tuple[int, ...]
+) -> np.memmap[tuple[int, ...], np.dtype[np.uint8]]:
     return np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
 
 

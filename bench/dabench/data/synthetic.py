@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -157,9 +158,7 @@ def draw_scene(
     return _develop(canvas, style, horizon), np.asarray(canvas.label)
 
 
-def _roadside(
-    canvas: _Canvas, style: Style, side: int, horizon: float, vanishing: float
-) -> None:
+def _roadside(canvas: _Canvas, style: Style, side: int, horizon: float, vanishing: float) -> None:
     """Buildings, trees, walls and fences, from the distance to the front."""
     random, height, width = canvas.random, canvas.height, canvas.width
     edge = 0.0 if side < 0 else float(width)
@@ -187,9 +186,7 @@ def _roadside(
             _windows(canvas, x0, x1, max(top0, top1), min(foot0, foot1), fill)
 
 
-def _windows(
-    canvas: _Canvas, x0: float, x1: float, top: float, foot: float, fill: Colour
-) -> None:
+def _windows(canvas: _Canvas, x0: float, x1: float, top: float, foot: float, fill: Colour) -> None:
     left, right = sorted((x0, x1))
     step = max(5.0, (right - left) / 5)
     dark = tuple(value * 0.55 for value in fill)
@@ -260,9 +257,9 @@ def _traffic(canvas: _Canvas, style: Style, horizon: float, vanishing: float) ->
     vehicles = ("car", "car", "car", "truck", "bus", "train", "motorcycle", "bicycle")
     for _ in range(int(random.integers(2, style.traffic + 1))):
         name = vehicles[int(random.integers(len(vehicles)))]
-        makers.append(lambda x, y, s, name=name: _vehicle(canvas, name, x, y, s))  # type: ignore[misc]
-    for _ in range(int(random.integers(1, style.people + 1))):
-        makers.append(lambda x, y, s: _person(canvas, "person", x, y, s))
+        makers.append(partial(_vehicle, canvas, name))
+    people = int(random.integers(1, style.people + 1))
+    makers += [partial(_person, canvas, "person")] * people
     depths = np.sort(random.uniform(0.25, 1.0, size=len(makers)))
     for make, depth in zip(random.permutation(np.array(makers, dtype=object)), depths, strict=True):
         x = vanishing + width * random.uniform(-0.45, 0.45) * (0.4 + 0.6 * depth)
@@ -303,7 +300,9 @@ def _develop(canvas: _Canvas, style: Style, horizon: float) -> npt.NDArray[np.ui
     random, height, width = canvas.random, canvas.height, canvas.width
     texture = random.normal(0, style.texture, (height // 4 + 1, width // 4 + 1))
     coarse = np.asarray(
-        Image.fromarray(texture.astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR)
+        Image.fromarray(texture.astype(np.float32)).resize(
+            (width, height), Image.Resampling.BILINEAR
+        )
     )
     pixels = np.asarray(canvas.image, np.float32) + coarse[..., None]
     pixels *= _shade(random, style, height, width)
@@ -313,7 +312,7 @@ def _develop(canvas: _Canvas, style: Style, horizon: float) -> npt.NDArray[np.ui
     grey = pixels.mean(axis=2, keepdims=True)
     pixels = grey + style.saturation * (pixels - grey)
     pixels = 128 + style.contrast * (pixels - 128)
-    pixels *= random.uniform(*style.brightness) * np.array(style.tint, np.float32)
+    pixels *= np.float32(random.uniform(*style.brightness)) * np.array(style.tint, np.float32)
     image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
     if style.blur:
         image = image.filter(ImageFilter.GaussianBlur(style.blur * height / 192))
@@ -330,4 +329,5 @@ def _shade(random: Random, style: Style, height: int, width: int) -> npt.NDArray
     corners = [(x, top), (x + span, top), (x + span + slant, height), (x + slant, height)]
     ImageDraw.Draw(shade).polygon(corners, fill=int(255 * (1 - style.shadow)))
     soft = shade.filter(ImageFilter.GaussianBlur(height / 40))
-    return (np.asarray(soft, np.float32) / 255)[..., None]
+    factors: npt.NDArray[np.float32] = np.asarray(soft, np.float32)[..., None] / np.float32(255)
+    return factors

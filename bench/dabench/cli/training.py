@@ -1,0 +1,287 @@
+"""``dabench train``."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dabench.cli.output import console, print_json, print_table
+from dabench.errors import UsageError, bad_value
+from dabench.grid import parse
+
+if TYPE_CHECKING:
+    from dabench.adapt.scene import Scene
+
+INTERRUPTED = 130
+
+Root = Path | None
+
+
+def _root(dataset: str) -> Any:
+    return typer.Option(f"--{dataset}-root", help=f"Where {dataset} is.", show_default=False)
+
+
+Gta5Root = Annotated[Root, _root("gta5")]
+CityscapesRoot = Annotated[Root, _root("cityscapes")]
+CamvidRoot = Annotated[Root, _root("camvid")]
+
+
+def _option(flag: str, text: str) -> Any:
+    metavar = flag.removeprefix("--").upper().replace("-", "_")
+    return typer.Option(flag, metavar=metavar, help=text, show_default=False)
+
+
+def train(
+    pair: Annotated[
+        str | None,
+        typer.Argument(metavar="PAIR", help="gta2city, city2city, gta2gta, day2dusk, ..."),
+    ] = None,
+    method: Annotated[
+        str | None,
+        _option(
+            "--method",
+            "source-only, augment, adversarial, control, adabn, target; several with commas. "
+            "Default: adversarial across domains, augment within one.",
+        ),
+    ] = None,
+    disc: Annotated[
+        str | None, _option("--disc", "disc, dw-disc, diag-disc; several with commas.")
+    ] = None,
+    model: Annotated[str | None, _option("--model", "A segmenter. Default stdc1-bisenet.")] = None,
+    epochs: Annotated[int | None, _option("--epochs", "Passes over the source.")] = None,
+    steps: Annotated[int | None, _option("--steps", "Optimiser steps, in place of epochs.")] = None,
+    size: Annotated[str | None, _option("--size", "HxW images are resized to.")] = None,
+    crop: Annotated[str | None, _option("--crop", "HxW of a random training window.")] = None,
+    batch: Annotated[int | None, _option("--batch", "Images per step and domain.")] = None,
+    seeds: Annotated[str, _option("--seeds", "Such as 0,1,2: a run each. Default 0.")] = "0",
+    limit: Annotated[int | None, _option("--limit", "At most so many frames per split.")] = None,
+    lr: Annotated[float | None, _option("--lr", "Of the segmenter. Default 0.01.")] = None,
+    disc_lr: Annotated[
+        float | None, _option("--disc-lr", "Of the discriminator. Default 1e-4.")
+    ] = None,
+    adversarial_weight: Annotated[
+        float | None, _option("--lambda", "Weight of the adversarial term. Default 0.001.")
+    ] = None,
+    disc_input: Annotated[
+        str | None, _option("--disc-input", "softmax, logits or entropy. Default softmax.")
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        _option("--recipe", "paper (rates follow the epoch) or adaptsegnet (the step)."),
+    ] = None,
+    augment: Annotated[
+        str | None, _option("--augment", "Of jitter,flip,crop, or none. Default all.")
+    ] = None,
+    ohem: Annotated[bool, typer.Option("--ohem", help="Loss on hard pixels only.")] = False,
+    detail: Annotated[bool, typer.Option("--detail", help="With STDC's detail loss.")] = False,
+    clip: Annotated[float | None, _option("--clip", "Largest gradient norm.")] = None,
+    evaluation: Annotated[
+        str | None, _option("--eval", "official (Cityscapes' mIoU) or paper.")
+    ] = None,
+    split: Annotated[
+        str | None, _option("--eval-split", "train, val or test. Default: the reported one.")
+    ] = None,
+    eval_every: Annotated[
+        int | None, _option("--eval-every", "Epochs between evaluations. Default 1.")
+    ] = None,
+    device: Annotated[str | None, _option("--device", "auto, cpu, cuda[:N], mps.")] = None,
+    dtype: Annotated[
+        str | None,
+        _option("--dtype", "auto (measured), fp32, bf16, fp16; or segmenter's,discriminator's."),
+    ] = None,
+    memory_format: Annotated[
+        str | None, _option("--memory-format", "nhwc or nchw. Default nhwc.")
+    ] = None,
+    threads: Annotated[int | None, _option("--threads", "Threads of CPU kernels.")] = None,
+    workers: Annotated[int | None, _option("--workers", "Processes that load data.")] = None,
+    backbone_weights: Annotated[
+        str | None, _option("--backbone-weights", "ImageNet checkpoint of the backbone.")
+    ] = None,
+    gta5_root: Gta5Root = None,
+    cityscapes_root: CityscapesRoot = None,
+    camvid_root: CamvidRoot = None,
+    resume_from: Annotated[
+        Path | None,
+        typer.Option("--resume", metavar="RUN", help="Continue the interrupted run here."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the records.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Train a segmenter on one domain and score it on another.
+
+    Where the pair's datasets are not on disk, a synthetic stand-in is drawn
+    and everything it gives is labelled so.
+
+    Example: dabench train gta2city --method adversarial --disc disc,dw-disc
+    """
+    given = {key: value for key, value in locals().items() if value not in (None, False)}
+    from dabench.adapt.scene import set_scene
+    from dabench.data.roots import find_places
+
+    roots = {"gta5": gta5_root, "cityscapes": cityscapes_root, "camvid": camvid_root}
+    places = find_places(roots)
+    if resume_from is not None:
+        allowed = {"resume_from", "quiet", "json", "seeds", *(f"{name}_root" for name in roots)}
+        if others := sorted(given.keys() - allowed):
+            raise UsageError(f"--resume goes on as planned; leave out {others[0]!r}")
+        from dabench.adapt.suite import read_suite
+
+        scene = set_scene(read_suite(resume_from)["data"]["asked"], places)
+        _run(scene, resume_from, None, split=None, quiet=quiet, json=json)
+        return
+    if pair is None:
+        raise UsageError(f"train needs a pair; choices: {', '.join(places.pairs)}")
+    if split not in (None, "train", "val", "test"):
+        raise bad_value("--eval-split", split, "choices: train, val, test")
+    settings, methods, discs, numbers = _settings(given)
+    places.pair(pair)
+    scene = set_scene(pair, places)
+    from dabench.adapt.suite import plan_suite
+
+    base = _base_config(scene, settings)
+    chosen = methods or (("adversarial",) if scene.pair.crosses else ("augment",))
+    plan = plan_suite(base, chosen, discs or ("disc",), numbers)
+    from dabench.session import new_run_folder
+
+    folder = out or new_run_folder(Path("results"), f"{scene.slug}-{'-'.join(chosen)}"[:80])
+    _run(scene, folder, plan, split=split, quiet=quiet, json=json)
+
+
+_FIELDS = (
+    "model", "epochs", "steps", "batch", "limit", "lr", "disc_lr", "adversarial_weight",
+    "disc_input", "recipe", "ohem", "detail", "clip", "evaluation", "eval_every", "device",
+    "memory_format", "threads", "workers", "backbone_weights",
+)  # fmt: skip
+
+
+def _settings(
+    given: Mapping[str, Any],
+) -> tuple[dict[str, Any], tuple[str, ...], tuple[str, ...], tuple[int, ...]]:
+    """Fields of the configuration, methods, discriminators and seeds, checked."""
+    from dabench.adapt.config import METHODS, TrainConfig
+
+    settings = {name: given[name] for name in _FIELDS if name in given}
+    if "size" in given:
+        settings["height"], settings["width"] = parse("size", given["size"])
+    if "crop" in given:
+        settings["crop"] = parse("size", given["crop"])
+    if "augment" in given:
+        settings["augment"] = () if given["augment"] == "none" else _parts(given["augment"])
+    if "dtype" in given:
+        kinds = _parts(given["dtype"])
+        if len(kinds) > 2:
+            raise bad_value("--dtype", given["dtype"], "it takes one value, or two with a comma")
+        settings["segmenter_dtype"], settings["disc_dtype"] = kinds[0], kinds[-1]
+    methods, discs = _parts(given.get("method", "")), _parts(given.get("disc", ""))
+    try:
+        seeds = tuple(int(part) for part in _parts(given["seeds"]))
+    except ValueError:
+        raise bad_value("--seeds", given["seeds"], "it takes whole numbers with commas") from None
+    limits = {} if {"epochs", "steps"} & settings.keys() else {"steps": 1}
+    for method in methods or tuple(METHODS)[:1]:
+        for disc in discs or ("disc",):
+            for seed in seeds:
+                # Checked before any data are looked for.
+                TrainConfig(
+                    pair="", method=method, disc=disc, seed=seed, **(_SIZE | settings | limits)
+                )
+    return settings, methods, discs, seeds
+
+
+_SIZE = {"height": 4096, "width": 4096}
+
+
+def _parts(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _base_config(scene: Scene, settings: dict[str, Any]) -> Any:
+    from dabench.adapt.config import TrainConfig
+    from dabench.adapt.defaults import defaults_for
+
+    fields = defaults_for(scene)
+    if {"epochs", "steps"} & settings.keys():
+        fields = {name: v for name, v in fields.items() if name not in ("epochs", "steps")}
+    return TrainConfig(pair=scene.pair.name, method="augment", **(fields | settings))
+
+
+def _run(
+    scene: Scene, folder: Path, plan: Any, *, split: str | None, quiet: bool, json: bool
+) -> None:
+    """Starts or, without a plan, resumes a suite; prints what came of it."""
+    from dabench.adapt.suite import read_suite, resume_suite, start_suite
+    from dabench.cli.progress import TrainProgress
+
+    if not json:
+        _banner(scene)
+    command = shlex.join(["dabench", *sys.argv[1:]])
+    interrupted = False
+    results: dict[str, dict[str, Any]] = {}
+    with contextlib.ExitStack() as stack:
+        observer = stack.enter_context(TrainProgress(quiet=quiet or json))
+        try:
+            if plan is None:
+                results = resume_suite(folder, scene, observer=observer)
+            else:
+                results = start_suite(
+                    plan, scene, folder=folder, command=command, split=split, observer=observer
+                )
+        except KeyboardInterrupt:
+            interrupted = True
+    if interrupted:
+        again = f"dabench train --resume {folder}"
+        console(stderr=True).print(f"Interrupted; '{again}' continues.", markup=False)
+        raise typer.Exit(INTERRUPTED)
+    if json:
+        document = read_suite(folder)
+        print_json({key: document[key] for key in ("environment", "data")} | {"runs": results})
+    else:
+        _print_results(scene, results)
+        console(stderr=True).print(f"Records: {folder}", markup=False)
+    if any(result["status"] != "ok" for result in results.values()):
+        raise typer.Exit(1)
+
+
+def _banner(scene: Scene) -> None:
+    text = f"{scene.title}"
+    if scene.synthetic:
+        text = (
+            f"SYNTHETIC stand-in for {scene.pair.name}: no dataset root is given, so frames are "
+            "drawn; scores say nothing about GTA5 or Cityscapes"
+        )
+    elif scene.asked != scene.pair.name:
+        text = f"{scene.asked} needs GTA5 and Cityscapes; CamVid is here: {scene.title}"
+    console(stderr=True).print(text, markup=False)
+
+
+def _print_results(scene: Scene, results: Mapping[str, Mapping[str, Any]]) -> None:
+    rows = []
+    for name, result in results.items():
+        if result["status"] != "ok":
+            rows.append((scene.title, name, "-", "-", "-", result["reason"]))
+            continue
+        chance = "discriminator at chance" if result["disc_at_chance"] else ""
+        loss = result["disc_loss"]
+        rows.append(
+            (
+                scene.title,
+                name,
+                f"{result['miou']:.1%}",
+                f"{result['accuracy']:.1%}",
+                "-" if loss is None else f"{loss:.3f}",
+                chance,
+            )
+        )
+    print_table(
+        "",
+        ("data", "run", "mIoU", "pixel accuracy", "disc. loss", "flags"),
+        rows,
+        words=("data", "run", "flags"),
+    )
