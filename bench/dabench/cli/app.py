@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from dabench.cli import counting, info, reporting, timing, training
+from dabench.cli import checkpoints, counting, datasets, info, reporting, timing, training
 from dabench.cli.output import error_line
 from dabench.errors import DabenchError, UsageError
 
@@ -24,6 +24,9 @@ app = typer.Typer(
 app.command("time")(timing.time)
 app.command("sweep")(timing.sweep)
 app.command("train")(training.train)
+app.command("eval")(checkpoints.evaluate)
+app.command("predict")(checkpoints.predict)
+app.add_typer(datasets.app)
 app.command("flops")(counting.flops)
 app.command("report")(reporting.report)
 app.command("models")(info.models)
