@@ -11,7 +11,7 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import fmean, median, stdev
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -64,6 +64,20 @@ def small_sample_factor(replicates: int) -> float:
     df = replicates - 1
     t = _T95[df - 1] if df <= len(_T95) else _Z95 * (1 + 0.6 / df)
     return t / _Z95 * math.sqrt(replicates / df)
+
+
+def mean_interval(values: Sequence[float]) -> Interval:
+    """Mean of independent replicates, such as seeds, with its 95% interval (Student's t).
+
+    One replicate alone says nothing of the spread: its interval is infinite.
+    """
+    mean = fmean(values)
+    if len(values) < 2:
+        return Interval(mean, -math.inf, math.inf)
+    df = len(values) - 1
+    t = _T95[df - 1] if df <= len(_T95) else _Z95 * (1 + 0.6 / df)
+    half = t * stdev(values) / math.sqrt(len(values))
+    return Interval(mean, mean - half, mean + half)
 
 
 def median_interval(samples: Sequence[float]) -> Interval:

@@ -11,7 +11,6 @@ from typing import Any, Protocol
 
 from dabench.adapt import checkpoint
 from dabench.adapt.config import METHODS, TrainConfig
-from dabench.adapt.records import TrainRecord, read_result
 from dabench.adapt.scene import Scene
 from dabench.adapt.train import (
     NotFiniteError,
@@ -36,8 +35,7 @@ from dabench.results import (
     write_atomically,
 )
 from dabench.session import resolve_device
-
-SUITE = "suite"
+from dabench.training_records import SUITE, TrainRecord, read_result
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +59,15 @@ class SuiteObserver(TrainObserver, Protocol):
 def plan_suite(
     base: TrainConfig, methods: Sequence[str], discs: Sequence[str], seeds: Sequence[int]
 ) -> list[Planned]:
-    """Every method with every discriminator it uses, for every seed; seeds outermost.
+    """Every method for every seed, the adversarial one with every discriminator.
 
-    So that an interrupted suite has whole comparisons, not half of the methods.
+    Seeds are outermost, so that an interrupted suite has whole comparisons, not
+    half of the methods. The control's discriminator has no say: one is enough.
     """
     planned: dict[str, Planned] = {}
     for seed in seeds:
         for method in methods:
-            for disc in discs if METHODS[method].sees_target else discs[:1]:
+            for disc in discs if METHODS[method].fools else discs[:1]:
                 config = replace(base, method=method, disc=disc, seed=seed)
                 name = f"{config.label.replace(' ', '-')}-seed{seed}"
                 planned[name] = Planned(name, config)
@@ -88,19 +87,19 @@ def start_suite(
     check_new_run(folder)
     environment = {**describe_host(), **describe_torch()}
     device = resolve_device(plan[0].config.device, environment)
-    settled: dict[tuple[str, str], TrainConfig] = {}
+    # One measurement per network, so that runs that are compared compute alike.
+    segmenter = plan[0].config.segmenter_dtype
+    discs: dict[str, str] = {}
     configs = {}
     for planned in plan:
-        config = replace(planned.config, device=device)
-        # One measurement per pair of networks, so that all runs compute alike.
-        uses_disc = METHODS[config.method].sees_target
-        key = (config.model, config.disc if uses_disc else "")
-        if key not in settled:
-            settled[key] = settle(config, len(scene.target.classes), observer)
-        chosen = settled[key]
-        configs[planned.name] = replace(
-            config, segmenter_dtype=chosen.segmenter_dtype, disc_dtype=chosen.disc_dtype
-        )
+        config = replace(planned.config, device=device, segmenter_dtype=segmenter)
+        if METHODS[config.method].sees_target:
+            config = replace(config, disc_dtype=discs.get(config.disc, config.disc_dtype))
+        config = settle(config, len(scene.target.classes), observer)
+        segmenter = config.segmenter_dtype
+        if METHODS[config.method].sees_target:
+            discs[config.disc] = config.disc_dtype
+        configs[planned.name] = config
     document = {
         "schema": SCHEMA,
         "kind": SUITE,
@@ -223,6 +222,6 @@ def _adapt_statistics(
     full = run_document(document, config, scene, split, frames)
     full["weights_of"] = twin.parent.name
     record = TrainRecord.create(folder / name, full, replace=True)
-    training = Training(config, frames, scene.target.classes.names, record, observer)
+    training = Training(config, frames, scene.target.classes, record, observer)
     training.adopt(checkpoint.load(twin)["segmenter"]["network"])
     return finish(training, record)

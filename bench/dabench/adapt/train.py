@@ -19,15 +19,17 @@ from dabench.adapt.config import METHODS, TrainConfig
 from dabench.adapt.evaluate import confusion_on, recompute_statistics
 from dabench.adapt.losses import CHANCE_LOSS
 from dabench.adapt.metrics import SCORES, Scores
+from dabench.adapt.pictures import draw_predictions
 from dabench.adapt.precision import faster_dtype
-from dabench.adapt.records import EpochRow, TrainRecord
 from dabench.adapt.scene import Scene, limited
 from dabench.adapt.step import Learner, Precision, StepResult, Stopwatch, Trainer, poly
 from dabench.clock import host_clock
+from dabench.data.labels import Classes
 from dabench.data.loader import Augment, Batch, steps_per_epoch, training_batches
 from dabench.data.prepare import Prepared, prepare
 from dabench.device import open_device
 from dabench.errors import DabenchError, UsageError
+from dabench.training_records import PICTURES, EpochRow, TrainRecord
 from dabench_models import build, load_weights
 from dabench_models.bisenet import BiSeNet
 
@@ -111,11 +113,12 @@ class Training:
         self,
         config: TrainConfig,
         frames: Frames,
-        classes: Sequence[str],
+        classes: Classes,
         record: TrainRecord,
         observer: TrainObserver,
     ) -> None:
-        self.config, self.frames, self.classes = config, frames, classes
+        self.config, self.frames, self.classes = config, frames, classes.names
+        self._classes = classes
         self._record, self._observer = record, observer
         self._method = METHODS[config.method]
         self._device = open_device(config.device)
@@ -192,6 +195,11 @@ class Training:
             precision=self._segmenter.precision,
         )
         return SCORES[self.config.evaluation](matrix.counts)
+
+    def draw(self, path: Path) -> None:
+        """Writes a picture of a few evaluated frames."""
+        frames = self.frames.evaluation
+        draw_predictions(self.network, frames, self._classes, self._where, path)
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continues from a checkpoint's state.
@@ -337,23 +345,22 @@ class Training:
 
 
 def settle(config: TrainConfig, classes: int, observer: TrainObserver) -> TrainConfig:
-    """Resolves ``auto``: the device is given, precisions are measured per network."""
+    """Resolves ``auto``: precisions are measured per network, on the device as given."""
     device = open_device(config.device)
     device.configure(dtype="fp32", threads=config.threads or 0, autotune=True)
     where = device.torch_device()
-    height, width = config.crop or (config.height, config.width)
-    shape = (config.batch, 3, height, width)
+    size = config.crop or (config.height, config.width)
     segmenter, disc = config.segmenter_dtype, config.disc_dtype
-    if "auto" not in (segmenter, disc):
-        return config
     if segmenter == "auto":
         learner = _segmenter(replace(config, segmenter_dtype="fp32"), classes, where)
-        segmenter = faster_dtype(learner.network, shape, device)
+        segmenter = faster_dtype(learner.network, (config.batch, 3, *size), device)
+        observer.note(f"precision measured to be faster: {config.model} {segmenter}")
     if disc == "auto":
         adversary = _discriminator(replace(config, disc_dtype="fp32"), classes, where)
-        shape = (config.batch, classes, height, width)
-        disc = "fp32" if adversary is None else faster_dtype(adversary.network, shape, device)
-    observer.note(f"precision by measurement: segmenter {segmenter}, discriminator {disc}")
+        disc = "fp32"
+        if adversary is not None:
+            disc = faster_dtype(adversary.network, (config.batch, classes, *size), device)
+            observer.note(f"precision measured to be faster: {config.disc} {disc}")
     return replace(config, segmenter_dtype=segmenter, disc_dtype=disc)
 
 
@@ -374,7 +381,7 @@ def start(
     frames = gather(config, scene, split, observer)
     config = settle(config, len(scene.target.classes), observer)
     record = TrainRecord.create(folder, run_document(document, config, scene, split, frames))
-    training = Training(config, frames, scene.target.classes.names, record, observer)
+    training = Training(config, frames, scene.target.classes, record, observer)
     if config.backbone_weights is not None:
         load_weights(training.network.cp.backbone, Path(config.backbone_weights))
     return finish(training, record)
@@ -407,7 +414,7 @@ def resume(
     for path in damaged:
         observer.note(f"{path} is damaged; the one before is used")
     record = TrainRecord.resume(folder, 0 if state is None else state["epochs_done"])
-    training = Training(config, frames, scene.target.classes.names, record, observer)
+    training = Training(config, frames, scene.target.classes, record, observer)
     if state is not None:
         training.restore(state)
     elif config.backbone_weights is not None:
@@ -437,6 +444,7 @@ def finish(training: Training, record: TrainRecord) -> dict[str, Any]:
         **_best(record.rows),
         **health(record.rows),
     }
+    training.draw(record.folder / PICTURES)
     record.finish(result, training.classes, scores.iou, scores.pixels)
     return result
 

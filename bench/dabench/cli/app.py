@@ -8,7 +8,16 @@ from typing import Annotated
 
 import typer
 
-from dabench.cli import checkpoints, counting, datasets, info, reporting, timing, training
+from dabench.cli import (
+    checkpoints,
+    counting,
+    datasets,
+    info,
+    reporting,
+    reproducing,
+    timing,
+    training,
+)
 from dabench.cli.output import error_line
 from dabench.errors import DabenchError, UsageError
 
@@ -24,6 +33,7 @@ app = typer.Typer(
 app.command("time")(timing.time)
 app.command("sweep")(timing.sweep)
 app.command("train")(training.train)
+app.command("reproduce")(reproducing.reproduce)
 app.command("eval")(checkpoints.evaluate)
 app.command("predict")(checkpoints.predict)
 app.add_typer(datasets.app)

@@ -9,9 +9,9 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from dabench.adapt.records import EpochRow
 from dabench.measurement import LaunchRecord
 from dabench.plan import Case
+from dabench.training_records import EpochRow
 
 
 class LiveProgress:

@@ -185,10 +185,22 @@ def _values(key: str, typed: Iterable[str]) -> tuple[Any, ...]:
 def _measure(
     grids: list[tuple[Grid, Settings]], *, out: Path | None, name: str, quiet: bool, json: bool
 ) -> None:
-    from dabench.session import new_run_folder, run_grids
+    from dabench.session import new_run_folder
 
     folder = out or new_run_folder(Path("results"), name)
     command = shlex.join(["dabench", *sys.argv[1:]])
+    run_timing(grids, folder, command=command, quiet=quiet, json=json)
+
+
+def run_timing(
+    grids: list[tuple[Grid, Settings]], folder: Path, *, command: str, quiet: bool, json: bool
+) -> None:
+    """Measures grids into a folder, or continues what is there; prints the rows."""
+    from dabench.session import run_grids
+
+    if (folder / "run.json").exists():
+        _continue(folder, quiet=quiet, json=json)
+        return
     _show(
         lambda observer: run_grids(grids, folder=folder, observer=observer, command=command),
         quiet=quiet,

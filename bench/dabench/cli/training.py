@@ -16,7 +16,11 @@ from dabench.errors import UsageError, bad_value
 from dabench.grid import parse
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dabench.adapt.config import TrainConfig
     from dabench.adapt.scene import Scene
+    from dabench.adapt.suite import Planned
 
 INTERRUPTED = 130
 
@@ -134,7 +138,7 @@ def train(
         from dabench.adapt.suite import read_suite
 
         scene = set_scene(read_suite(resume_from)["data"]["asked"], places)
-        _run(scene, resume_from, None, split=None, quiet=quiet, json=json)
+        run_suite(scene, resume_from, None, split=None, quiet=quiet, json=json)
         return
     if pair is None:
         raise UsageError(f"train needs a pair; choices: {', '.join(places.pairs)}")
@@ -145,13 +149,13 @@ def train(
     scene = set_scene(pair, places)
     from dabench.adapt.suite import plan_suite
 
-    base = _base_config(scene, settings)
+    base = base_config(scene, settings)
     chosen = methods or (("adversarial",) if scene.pair.crosses else ("augment",))
     plan = plan_suite(base, chosen, discs or ("disc",), numbers)
     from dabench.session import new_run_folder
 
     folder = out or new_run_folder(Path("results"), f"{scene.slug}-{'-'.join(chosen)}"[:80])
-    _run(scene, folder, plan, split=split, quiet=quiet, json=json)
+    run_suite(scene, folder, plan, split=split, quiet=quiet, json=json)
 
 
 _FIELDS = (
@@ -202,7 +206,8 @@ def _parts(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-def _base_config(scene: Scene, settings: dict[str, Any]) -> Any:
+def base_config(scene: Scene, settings: dict[str, Any]) -> TrainConfig:
+    """The configuration for a scene: what was set, over the defaults of its kind."""
     from dabench.adapt.config import TrainConfig
     from dabench.adapt.defaults import defaults_for
 
@@ -212,8 +217,14 @@ def _base_config(scene: Scene, settings: dict[str, Any]) -> Any:
     return TrainConfig(pair=scene.pair.name, method="augment", **(fields | settings))
 
 
-def _run(
-    scene: Scene, folder: Path, plan: Any, *, split: str | None, quiet: bool, json: bool
+def run_suite(
+    scene: Scene,
+    folder: Path,
+    plan: Sequence[Planned] | None,
+    *,
+    split: str | None,
+    quiet: bool,
+    json: bool,
 ) -> None:
     """Starts or, without a plan, resumes a suite; prints what came of it."""
     from dabench.adapt.suite import read_suite, resume_suite, start_suite

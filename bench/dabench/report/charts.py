@@ -48,3 +48,31 @@ def bars_with_intervals(frame: pd.DataFrame, *, unit: str, title: str, path: Pat
         .resolve_scale(x="shared")
     )
     chart.save(str(path), scale_factor=_SCALE)
+
+
+def curves(frame: pd.DataFrame, *, unit: str, title: str, path: Path) -> None:
+    """Lines over epochs, one per value of ``label``.
+
+    Args:
+        frame: Columns ``label``, ``epoch`` and ``value``.
+        unit: Of the vertical axis.
+        title: Above the chart.
+        path: Of the PNG.
+    """
+    labels = list(dict.fromkeys(frame["label"]))
+    chart = (
+        alt.Chart(frame)
+        .mark_line(point=True)
+        .encode(
+            x=alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickMinStep=1)),
+            y=alt.Y("value:Q", title=unit, scale=alt.Scale(zero=False)),
+            color=alt.Color(
+                "label:N",
+                sort=labels,
+                title=None,
+                scale=alt.Scale(domain=labels, scheme="tableau10"),
+            ),
+        )
+        .properties(width=560, height=280, title=title)
+    )
+    chart.save(str(path), scale_factor=_SCALE)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from dabench.errors import UsageError
-from dabench.report import sections
+from dabench.report import sections, training
 from dabench.report.text import Latex, Markdown, Writer
 from dabench.results import write_atomically
-from dabench.tables import load
+from dabench.tables import Results, load
+from dabench.training_records import is_training
+from dabench.training_tables import load_training
 
 FORMATS: dict[str, type[Markdown | Latex]] = {"markdown": Markdown, "latex": Latex}
 
@@ -25,35 +27,53 @@ def write_report(
         output_format: A key of `FORMATS`.
 
     Returns:
-        The document and the CSV file.
+        The document and the CSV files.
 
     Raises:
         UsageError: A folder without a run, or one that cannot be written.
         ResultsError: Damaged records.
     """
-    loaded = load(runs)
+    trained = [run for run in runs if is_training(run)]
+    timed = [run for run in runs if run not in trained]
     out: Writer = FORMATS[output_format]()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         out.heading(f"dabench report: {name}", level=1)
         out.paragraph(
-            f"Made by `dabench report` from the records of {len(loaded.runs)} "
-            f"run{'s' if len(loaded.runs) > 1 else ''}; the measurements are in {name}.csv, the "
-            "published figures come with dabench and name their sources."
+            f"Made by `dabench report` from the records of {len(runs)} "
+            f"run{'s' if len(runs) > 1 else ''}; the measurements are in {_tables(name, runs)}, "
+            "the published figures come with dabench and name their sources."
         )
-        if (loaded.measurements["family"] == "discriminator").any():
-            for device in ("cpu", "cuda"):
-                sections.paper_table(out, loaded, device)
-        sections.ratio_table(out, loaded)
-        sections.speed_tables(out, loaded)
-        sections.pictures(out, loaded, folder, name)
-        sections.operations_table(out, loaded)
-        sections.failures(out, loaded)
-        sections.method(out, loaded)
-        document = folder / f"{name}{out.suffix}"
-        table = folder / f"{name}.csv"
-        write_atomically(document, out.text())
-        write_atomically(table, loaded.measurements.to_csv(index=False))
+        written = [folder / f"{name}{out.suffix}"]
+        if trained:
+            results = load_training(trained)
+            training.sections(out, results, folder, name)
+            written.append(folder / f"{name}-training.csv")
+            write_atomically(written[-1], results.runs.to_csv(index=False))
+        if timed:
+            loaded = load(timed)
+            _timing(out, loaded, folder, name)
+            written.append(folder / f"{name}.csv")
+            write_atomically(written[-1], loaded.measurements.to_csv(index=False))
+        write_atomically(written[0], out.text())
     except OSError as error:
         raise UsageError(f"--out: cannot write {str(folder)!r}: {error.strerror}") from error
-    return [document, table]
+    return written
+
+
+def _tables(name: str, runs: list[Path]) -> str:
+    kinds = [is_training(run) for run in runs]
+    names = [f"{name}-training.csv"] * any(kinds) + [f"{name}.csv"] * (not all(kinds))
+    return " and ".join(names)
+
+
+def _timing(out: Writer, loaded: Results, folder: Path, name: str) -> None:
+    if (loaded.measurements["family"] == "discriminator").any():
+        for device in ("cpu", "cuda"):
+            sections.paper_table(out, loaded, device)
+    sections.ratio_table(out, loaded)
+    sections.speed_tables(out, loaded)
+    sections.pictures(out, loaded, folder, name)
+    sections.operations_table(out, loaded)
+    sections.failures(out, loaded)
+    sections.method(out, loaded)

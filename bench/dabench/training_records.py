@@ -6,7 +6,10 @@ A run is a folder::
     epochs.csv      a row per epoch
     classes.csv     a row per class, of the last epoch
     result.json     the outcome (written last)
+    pictures.png    input, truth, prediction and error of a few evaluated frames
     checkpoints/    while it trains; weights.pt when it is done
+
+A suite is a folder of runs with a ``run.json`` of its own.
 """
 
 from __future__ import annotations
@@ -23,7 +26,8 @@ from dabench.errors import ResultsError
 from dabench.results import RUN, SCHEMA, check_new_run, disk_errors, read_run, write_atomically
 
 EPOCHS, CLASSES, RESULT = "epochs.csv", "classes.csv", "result.json"
-KIND = "train"
+KIND, SUITE = "train", "suite"
+PICTURES = "pictures.png"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -175,12 +179,17 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     return result
 
 
+def is_training(folder: Path) -> bool:
+    """Whether a folder with a run holds a suite or a training run of its own."""
+    return read_run(folder).get("kind") in (KIND, SUITE)
+
+
 def training_runs(folder: Path) -> list[Path]:
-    """The training runs in a folder or in those directly below it, in order of name."""
-    candidates = [folder, *sorted(path for path in folder.glob("*") if path.is_dir())]
-    return [
-        path for path in candidates if (path / RUN).exists() and read_run(path).get("kind") == KIND
-    ]
+    """The training runs of a suite that have begun, in its order; or the one run itself."""
+    document = read_run(folder)
+    if document.get("kind") == SUITE:
+        return [folder / name for name in document["runs"] if (folder / name / RUN).exists()]
+    return [folder]
 
 
 def _read(path: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, str]]]:

@@ -1,0 +1,144 @@
+"""``dabench reproduce``: every experiment of the paper, and the report of them."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dabench.cli.output import console
+from dabench.cli.timing import run_timing
+from dabench.cli.training import CamvidRoot, CityscapesRoot, Gta5Root, base_config, run_suite
+from dabench.errors import UsageError
+from dabench.grid import load_grids
+
+if TYPE_CHECKING:
+    from dabench.adapt.scene import Scene
+    from dabench.data.roots import Places
+
+PLAN = "reproduce.json"
+METHODS = ("source-only", "augment", "adabn", "control", "adversarial", "target")
+DISCS = ("disc", "dw-disc", "diag-disc")
+QUICK_STEPS = 300
+# The paper's second experiment: train and test on the source's own domain.
+_IN_SOURCE = {"gta2city": "gta2gta", "day2dusk": "day2day"}
+
+
+def reproduce(
+    quick: Annotated[
+        bool, typer.Option("--quick/--full", help="One seed and few steps, or three seeds.")
+    ] = True,
+    pair: Annotated[str, typer.Option(help="gta2city or day2dusk.")] = "gta2city",
+    seeds: Annotated[str | None, typer.Option(help="In place of 0, or 0,1,2.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Per training.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Of CPU kernels, in training.")] = None,
+    timing: Annotated[
+        bool, typer.Option("--timing/--no-timing", help="With the discriminators' times.")
+    ] = True,
+    gta5_root: Gta5Root = None,
+    cityscapes_root: CityscapesRoot = None,
+    camvid_root: CamvidRoot = None,
+    resume_from: Annotated[
+        Path | None,
+        typer.Option("--resume", metavar="RUN", help="Continue the interrupted one here."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the records.")] = None,
+    reports: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("reports"),
+    name: Annotated[str, typer.Option(help="Of the report.")] = "reproduce",
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Run every experiment of the paper and write its tables and figures.
+
+    The discriminators' times as the paper took them; training without and with
+    augmentation, AdaBN, the control, the adversary with three discriminators,
+    and in-domain training on target and source.
+    """
+    from dabench.data.roots import find_places
+    from dabench.session import new_run_folder
+
+    places = find_places({"gta5": gta5_root, "cityscapes": cityscapes_root, "camvid": camvid_root})
+    if resume_from is not None:
+        folder = resume_from
+        plan = _read_plan(folder)
+    else:
+        from dabench.adapt.scene import set_scene
+
+        plan = {
+            "pair": pair,
+            "seeds": _seeds(seeds or ("0" if quick else "0,1,2")),
+            "steps": steps or (QUICK_STEPS if quick else None),
+            "threads": threads,
+            "timing": ("paper-quick" if quick else "paper-cpu") if timing else None,
+        }
+        scene = set_scene(pair, places)
+        base_config(scene, _settings(plan))
+        folder = out or new_run_folder(Path("results"), f"{scene.slug}-reproduce")
+        _write_plan(folder, plan)
+    parts = _parts(folder, plan, places, quiet=quiet)
+    from dabench.report import write_report
+
+    for path in write_report(parts, folder=reports, name=name):
+        console().print(str(path), markup=False)
+
+
+def _parts(folder: Path, plan: dict[str, Any], places: Places, *, quiet: bool) -> list[Path]:
+    """Runs, or continues, each part; returns their folders."""
+    from dabench.adapt.scene import set_scene
+    from dabench.adapt.suite import plan_suite
+
+    parts = []
+    scene = set_scene(plan["pair"], places)
+    base = base_config(scene, _settings(plan))
+    suites: list[tuple[str, Scene, Any]] = [
+        (scene.slug, scene, plan_suite(base, METHODS, DISCS, plan["seeds"]))
+    ]
+    if scene.pair.name in _IN_SOURCE:
+        inside = set_scene(_IN_SOURCE[scene.pair.name], places)
+        config = base_config(inside, _settings(plan))
+        suites.append((inside.slug, inside, plan_suite(config, ("augment",), DISCS, plan["seeds"])))
+    for slug, of, runs in suites:
+        part = folder / slug
+        begun = (part / "run.json").exists()
+        run_suite(of, part, None if begun else runs, split=None, quiet=quiet, json=False)
+        parts.append(part)
+    if plan["timing"] is not None:
+        part = folder / "timing"
+        command = shlex.join(["dabench", *sys.argv[1:]])
+        run_timing(load_grids(plan["timing"]), part, command=command, quiet=quiet, json=False)
+        parts.append(part)
+    return parts
+
+
+def _settings(plan: dict[str, Any]) -> dict[str, Any]:
+    return {name: plan[name] for name in ("steps", "threads") if plan[name] is not None}
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(f"--seeds: {text!r} is not allowed; it takes whole numbers") from None
+
+
+def _write_plan(folder: Path, plan: dict[str, Any]) -> None:
+    from dabench.results import write_atomically
+
+    if (folder / PLAN).exists():
+        raise UsageError(f"--out: {str(folder)!r} holds a run already; --resume continues it")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / PLAN, json.dumps(plan, indent=1) + "\n")
+    except OSError as error:
+        raise UsageError(f"--out: cannot write {str(folder)!r}: {error.strerror}") from error
+
+
+def _read_plan(folder: Path) -> dict[str, Any]:
+    try:
+        plan: dict[str, Any] = json.loads((folder / PLAN).read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError):
+        raise UsageError(f"--resume: {str(folder)!r} holds no run of dabench reproduce") from None
+    return plan

@@ -1,0 +1,293 @@
+"""The sections of a report that come from training runs."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from dabench.report.charts import curves
+from dabench.report.text import Writer
+from dabench.training_tables import (
+    EPOCH_PARTS,
+    TrainingResults,
+    compare,
+    published_accuracy,
+)
+
+_ORDER = (
+    "source-only", "augment", "adabn", "control disc", "adversarial disc", "adversarial dw-disc",
+    "adversarial diag-disc", "adversarial diag-disc-bias", "target",
+)  # fmt: skip
+_PAPER_EXPERIMENTS = {
+    "source-only": "IV, no augmentation",
+    "augment": "V, augmentation",
+    "adversarial disc": "VI, adversarial",
+    "adversarial dw-disc": "VII, depthwise discriminator",
+    "adversarial diag-disc": "diagonalwise discriminator (repository)",
+    "target": "II, in-domain",
+}
+_FIGURES = (
+    ("loss", "segmentation loss", "Figure 5 of the paper: loss"),
+    ("miou", "mIoU", "Figure 6 of the paper: mIoU"),
+    ("accuracy", "pixel accuracy", "Figure 7 of the paper: precision"),
+)
+_LAST_EPOCH = (
+    "The last epoch is the result. Batch norm keeps its training statistics, into which target "
+    "images enter with `adversarial` and `control`."
+)
+SYNTHETIC = (
+    "**Synthetic data.** These frames were drawn by dabench because no dataset root was given. The "
+    "scores compare methods with one another on drawn streets; they say nothing about GTA5 or "
+    "Cityscapes, and the published figures are therefore not beside them."
+)
+
+
+def sections(out: Writer, loaded: TrainingResults, folder: Path, name: str) -> None:
+    """Everything a report says of training runs."""
+    for data, runs in loaded.runs.groupby("data", sort=False):
+        title = str(data)
+        out.heading(f"Accuracy: {title}")
+        if bool(runs["synthetic"].iloc[0]):
+            out.paragraph(SYNTHETIC)
+        good = runs[runs["status"] == "ok"]
+        if not good.empty:
+            _accuracy(out, good, title)
+            _verdicts(out, good)
+            _health(out, good)
+            _per_class(out, loaded.classes[loaded.classes["data"] == title], good)
+            epochs = loaded.epochs[loaded.epochs["data"] == title]
+            _time_per_epoch(out, epochs, good)
+            _curves(out, epochs, folder, f"{name}-{_slug(title)}", title)
+            _pictures(out, loaded, title, folder, name)
+        _not_done(out, runs)
+        _method(out, good, loaded)
+
+
+def _accuracy(out: Writer, good: pd.DataFrame, data: str) -> None:
+    rows = []
+    for label, group in _by_label(good):
+        rows.append(
+            {
+                "run": label,
+                "the paper's table": _PAPER_EXPERIMENTS.get(label, "-"),
+                "mIoU %": _spread(group["miou"]),
+                "seeds": ", ".join(
+                    f"{100 * value:.1f}" for value in group.sort_values("seed")["miou"]
+                ),
+                "pixel accuracy %": _spread(group["accuracy"]),
+                "best mIoU % (selected on target labels)": _spread(group["best_miou"]),
+                "flags": _flags(group),
+                **published_accuracy(data, label),
+            }
+        )
+    evaluation = ", ".join(dict.fromkeys(good["evaluation"]))
+    out.table(
+        pd.DataFrame(rows).fillna("-"),
+        f"Mean and standard deviation over seeds of the last epoch, {evaluation} mIoU at full "
+        f"label resolution on the {good['split'].iloc[0]} split; the mIoU of each seed beside it. "
+        "`control` is the adversarial path with lambda = 0; `adabn` recomputes batch-norm "
+        "statistics on target images after training with augmentation; `target` trains on the "
+        "target's own labels."
+        + (
+            " Published columns: pixel accuracy / mIoU."
+            if any(published_accuracy(data, label) for label in good["label"])
+            else ""
+        ),
+    )
+
+
+def _spread(values: pd.Series[Any]) -> str:
+    known = 100 * values.dropna().astype(float)
+    if known.empty:
+        return "-"
+    if len(known) == 1:
+        return f"{known.iloc[0]:.1f}"
+    return f"{known.mean():.1f} ± {known.std():.1f}"
+
+
+def _flags(group: pd.DataFrame) -> str:
+    chance = int((group["disc_at_chance"] == True).sum())  # noqa: E712
+    return f"discriminator at chance in {chance} of {len(group)}" if chance else ""
+
+
+def _verdicts(out: Writer, good: pd.DataFrame) -> None:
+    labels = [label for label, _ in _by_label(good)]
+    lines = []
+    for label in (name for name in labels if name.startswith("adversarial")):
+        stuck = good[(good["label"] == label) & (good["disc_at_chance"] == True)]  # noqa: E712
+        others = [name for name in labels if name.startswith("control")] + ["adabn", "augment"]
+        found = [c for other in others for c in compare(good, label, other)]
+        if not found:
+            continue
+        against = "; ".join(
+            f"{c.against} {_points(c.difference.estimate)}{_interval(c.difference)}: {c.verdict}"
+            for c in found
+        )
+        judged = [c.verdict for c in found if c.against != "augment"]
+        helps = "undecided"
+        if judged and all(verdict == "better" for verdict in judged):
+            helps = "yes"
+        elif "worse" in judged:
+            helps = "no"
+        if not stuck.empty:
+            helps += f" (its discriminator stayed at chance in {len(stuck)} runs)"
+        lines.append(f"Does the adversary help with {label}? **{helps}**. Against {against}.")
+    if lines:
+        out.paragraph(
+            "The adversary helps only if it beats both the control and AdaBN. Differences of mIoU "
+            "in points, paired by seed, with 95% intervals over seeds (Student's t):"
+        )
+        out.bullets(lines)
+
+
+def _points(value: float) -> str:
+    return f"{100 * value:+.1f}"
+
+
+def _interval(difference: Any) -> str:
+    if difference.high == float("inf"):
+        return " (one seed)"
+    return f" [{_points(difference.low)}, {_points(difference.high)}]"
+
+
+def _health(out: Writer, good: pd.DataFrame) -> None:
+    with_disc = good[good["disc_loss"].notna()]
+    if with_disc.empty:
+        return
+    out.table(
+        pd.DataFrame(
+            {
+                "run": with_disc["label"],
+                "seed": with_disc["seed"].astype(str),
+                "loss": with_disc["disc_loss"].map("{:.3f}".format),
+                "accuracy %": with_disc["disc_accuracy"].map(lambda v: f"{100 * v:.0f}"),
+                "belief on source": with_disc["belief_source"].map("{:.2f}".format),
+                "belief on target": with_disc["belief_target"].map("{:.2f}".format),
+                "at chance": with_disc["disc_at_chance"].map(lambda v: "yes" if v else "no"),
+            }
+        ),
+        "Health of the discriminators in the last epoch. Belief is the mean answer, 1 for source. "
+        "A discriminator that cannot tell has a loss of 0.693; one whose loss never fell to 0.68 "
+        "in any epoch stayed at chance, and its run is the control under another name.",
+    )
+
+
+def _per_class(out: Writer, classes: pd.DataFrame, good: pd.DataFrame) -> None:
+    done = classes.merge(good[["suite", "run"]], on=["suite", "run"])
+    if done.empty:
+        return
+    names = list(dict.fromkeys(done["name"]))
+    rows: dict[str, list[str]] = {"class": names}
+    for label, _ in _by_label(good):
+        mean = done[done["label"] == label].groupby("name")["iou"].mean()
+        rows[label] = [
+            "-" if pd.isna(mean.get(name)) else f"{100 * mean[name]:.1f}" for name in names
+        ]
+    first = done[(done["suite"] == done["suite"].iloc[0]) & (done["run"] == done["run"].iloc[0])]
+    share = first.set_index("name")["pixels"] / max(first["pixels"].sum(), 1)
+    rows["share of pixels %"] = [f"{100 * share[name]:.2f}" for name in names]
+    out.table(pd.DataFrame(rows), "IoU per class in %, mean over seeds.")
+
+
+def _time_per_epoch(out: Writer, epochs: pd.DataFrame, good: pd.DataFrame) -> None:
+    rows = []
+    for label, group in _by_label(epochs):
+        whole = group.groupby(["suite", "run"])["images"].transform("max") == group["images"]
+        full = group[whole]
+        seconds = full["seconds"].mean()
+        rest = seconds - sum(full[f"{part}_s"].mean() for part in EPOCH_PARTS)
+        share = (full["discriminator_s"] + full["adversarial_s"]) / full["seconds"]
+        rows.append(
+            {
+                "run": label,
+                "epoch s": f"{seconds:.1f}",
+                **{part: f"{full[f'{part}_s'].mean():.2f}" for part in EPOCH_PARTS},
+                "rest": f"{rest:.2f}",
+                "discriminator's share": "-" if share.max() == 0 else f"{share.mean():.0%}",
+                "images/s": f"{(full['images'] / full['seconds']).median():.1f}",
+                "evaluation s": f"{full['eval_s'].mean():.1f}",
+                "epochs": str(len(full)),
+            }
+        )
+    if rows:
+        out.table(
+            pd.DataFrame(rows),
+            "Time per whole epoch taken apart, seconds, mean over epochs and seeds: reading and "
+            "augmenting data, the segmenter on source and on target (forward and, for the source, "
+            "backward), the adversarial term (forward through the discriminator, backward through "
+            "both), the discriminator's own step, the optimisers. Evaluation is apart. The "
+            "discriminator's share is that of the two columns it takes part in: what a lighter one "
+            "could save at most.",
+        )
+
+
+def _curves(out: Writer, epochs: pd.DataFrame, folder: Path, name: str, data: str) -> None:
+    for column, title, caption in _FIGURES:
+        known = epochs[epochs[column].notna()]
+        if known["epoch"].nunique() < 2:
+            continue
+        mean = known.groupby(["label", "epoch"], sort=False)[column].mean().reset_index()
+        mean["value"] = mean[column] * (1 if column == "loss" else 100)
+        path = folder / f"{name}-{column}.png"
+        unit = title if column == "loss" else f"{title} (%)"
+        curves(mean, unit=unit, title=f"{data}: {title} per epoch", path=path)
+        out.picture(path.name, f"{caption} per epoch, mean over seeds ({data})")
+
+
+def _pictures(out: Writer, loaded: TrainingResults, data: str, folder: Path, name: str) -> None:
+    for (title, label), picture in loaded.pictures.items():
+        if title == data:
+            target = folder / f"{name}-{_slug(title)}-{_slug(label)}.png"
+            shutil.copyfile(picture, target)
+            out.picture(target.name, f"{label} ({data}): input, truth, prediction, errors in red")
+
+
+def _not_done(out: Writer, runs: pd.DataFrame) -> None:
+    bad = runs[runs["status"] != "ok"]
+    if not bad.empty:
+        out.table(bad[["run", "status", "reason"]].astype(str), "Runs without a result, and why.")
+
+
+def _method(out: Writer, good: pd.DataFrame, loaded: TrainingResults) -> None:
+    if good.empty:
+        return
+    suites = [s for s in loaded.suites if s["run_id"] in set(good["suite"])]
+    first = good.iloc[0]
+    lines = [f"Command: `{suite['command']}` ({suite['created']})." for suite in suites]
+    target = good["target_frames"].dropna()
+    unlabelled = f", {int(target.iloc[0])} unlabelled target frames" if len(target) else ""
+    seeds = ", ".join(str(seed) for seed in sorted(set(good["seed"])))
+    frames = (
+        f"{int(first['training_frames'])} source frames{unlabelled}, "
+        f"{int(first['evaluation_frames'])} evaluated frames; {first['size']} pixels, batch "
+        f"{int(first['batch'])}, {int(first['steps'])} steps ({int(first['epochs'])} epochs); "
+        f"seeds {seeds}."
+    )
+    dtypes = "; ".join(
+        f"{label} {group['segmenter_dtype'].iloc[0]}"
+        + (f", discriminator {group['disc_dtype'].iloc[0]}" if group["disc"].any() else "")
+        for label, group in _by_label(good)
+    )
+    lines += [
+        frames,
+        f"Precision of the segmenter, as measured to be faster here: {dtypes}.",
+        f"Machine: {first['machine']}, {first['threads']} threads; commit {first['commit']}.",
+        _LAST_EPOCH,
+    ]
+    out.bullets(lines)
+
+
+def _by_label(frame: pd.DataFrame) -> Iterable[tuple[str, pd.DataFrame]]:
+    """Groups in the order in which a reader compares them."""
+    labels = list(dict.fromkeys(frame["label"]))
+    known = [label for label in _ORDER if label in labels]
+    for label in [*known, *(label for label in labels if label not in known)]:
+        yield label, frame[frame["label"] == label]
+
+
+def _slug(text: str) -> str:
+    return "".join(c if c.isalnum() else "-" for c in text.replace(" -> ", "-to-")).strip("-")
