@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from dabench.data.domain import Domain, Frame
 from dabench.data.labels import IGNORE, read_image, read_label
@@ -65,11 +64,9 @@ def _check_split(frames: Sequence[Frame], classes: int) -> SplitReport:
     histogram = np.zeros(256, np.int64)
     for frame in frames:
         try:
-            with Image.open(frame.image) as image:
-                width, height = image.size
-            read_image(frame.image)
+            height, width = read_image(frame.image).shape[:2]
             label = read_label(frame.label, frame.encoding)
-        except (DataError, OSError) as error:
+        except DataError as error:
             report.unreadable.append(str(error))
             continue
         report.image_sizes[height, width] += 1

@@ -157,12 +157,13 @@ def _official_split(path: Path, frames: Mapping[str, Frame]) -> dict[str, tuple[
     """Reads GTA5's ``split.mat``: ``trainIds``, ``valIds`` and ``testIds`` number the frames."""
     try:
         from scipy.io import loadmat
+        from scipy.io.matlab import MatReadError
     except ImportError:
         raise DataError(f"{path} needs scipy: pip install 'dabench[gta5]', or remove it") from None
     try:
         numbers = loadmat(path)
         ids = {split: numbers[f"{split}Ids"].ravel() for split in ("train", "val", "test")}
-    except (OSError, ValueError, KeyError, NotImplementedError) as error:
+    except (MatReadError, OSError, ValueError, KeyError, NotImplementedError) as error:
         raise DataError(f"{path} is not GTA5's split file: {error}") from error
     return {
         split: tuple(frames[stem] for n in found if (stem := f"{int(n):05d}") in frames)

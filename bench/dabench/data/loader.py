@@ -138,6 +138,8 @@ def training_batches(
         num_workers=workers,
         pin_memory=pin_memory,
         collate_fn=_collate,
+        # Of its own, or starting to iterate would move the global one.
+        generator=torch.Generator().manual_seed(seed),
     )
     return iter(loader)
 

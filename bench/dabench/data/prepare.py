@@ -139,7 +139,9 @@ def _build(frames: Sequence[Frame], size: Size, folder: Path, progress: Progress
     for name, array in (("images.npy", images), ("labels.npy", labels)):
         array.flush()
         if left_out:
-            np.save(unfinished / name, array[: len(kept)])
+            # Not onto itself: the array is a view of the file.
+            np.save(unfinished / f"kept-{name}", array[: len(kept)])
+            (unfinished / f"kept-{name}").replace(unfinished / name)
     index = {"names": kept, "left_out": left_out}
     (unfinished / "index.json").write_text(json.dumps(index), encoding="utf-8")
     unfinished.rename(folder)

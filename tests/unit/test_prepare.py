@@ -1,0 +1,98 @@
+"""Decoded once: same content, new content, interruption, two processes."""
+
+import multiprocessing
+import os
+
+import numpy as np
+import pytest
+from datasets import save_photo, write_gta5
+from PIL import Image
+
+from dabench.data import prepare as module
+from dabench.data.domain import open_domain
+from dabench.data.prepare import prepare
+from dabench.errors import DataError
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("DABENCH_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def frames(tmp_path):
+    write_gta5(tmp_path / "gta5", frames=5)
+    return open_domain("gta5", tmp_path / "gta5").frames("train")
+
+
+def test_arrays_hold_the_files(frames, tmp_path):
+    prepared = prepare(frames, (16, 24))
+    assert prepared.names == ("00002", "00003", "00004", "00005")
+    with Image.open(tmp_path / "gta5" / "images" / "00003.png") as image:
+        np.testing.assert_array_equal(prepared.images[1], np.asarray(image))
+    assert prepared.labels.shape == (4, 16, 24)
+    half = prepare(frames, (8, 12))
+    assert half.images.shape == (4, 8, 12, 3)
+    assert set(np.unique(half.labels)) <= set(np.unique(prepared.labels))
+
+
+def test_files_are_read_once_until_they_change(frames, monkeypatch):
+    prepare(frames, (16, 24))
+    reads = []
+    real = module.read_image
+    monkeypatch.setattr(module, "read_image", lambda path: reads.append(path) or real(path))
+    prepare(frames, (16, 24))
+    assert reads == []
+    save_photo(frames[0].image, seed=99)
+    again = prepare(frames, (16, 24))
+    assert len(reads) == 4
+    with Image.open(frames[0].image) as image:
+        np.testing.assert_array_equal(again.images[0], np.asarray(image))
+
+
+def test_an_interrupted_attempt_is_thrown_away(frames, monkeypatch, cache):
+    def interrupt(done, of):
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare(frames, (16, 24), interrupt)
+    assert list((cache / "prepared").glob("*.part"))
+    assert len(prepare(frames, (16, 24))) == 4
+    assert not list((cache / "prepared").glob("*.part"))
+
+
+def _prepare(frames, queue):
+    made = prepare(frames, (16, 24), lambda done, of: queue.put((os.getpid(), done)))
+    assert len(made) == 4
+
+
+def test_of_several_processes_one_works(frames):
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    processes = [context.Process(target=_prepare, args=(frames, queue)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+    seen = [queue.get() for _ in range(4)]
+    assert len({pid for pid, _ in seen}) == 1
+    assert queue.empty()
+
+
+def test_pairs_that_differ_in_size_are_left_out_and_named(tmp_path):
+    write_gta5(tmp_path / "gta5", frames=60)
+    frames = open_domain("gta5", tmp_path / "gta5").frames("train")
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(frames[3].label)
+    prepared = prepare(frames, (16, 24))
+    assert prepared.left_out == (frames[3].name,)
+    assert len(prepared) == len(prepared.images) == len(frames) - 1
+    assert prepared.frames[3].name == prepared.names[3] == frames[4].name
+
+
+def test_many_such_pairs_are_an_error(frames):
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(frames[0].label)
+    with pytest.raises(DataError, match="1 of 4 pairs differ in size.*dabench data check"):
+        prepare(frames, (16, 24))
