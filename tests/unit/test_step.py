@@ -1,0 +1,167 @@
+"""One training step: who learns what from which loss."""
+
+import copy
+
+import pytest
+import torch
+from fakes import FakeClock
+
+from dabench.adapt import step as module
+from dabench.adapt.losses import discriminator_input
+from dabench.adapt.step import PARTS, Learner, Precision, Stopwatch, Trainer, poly
+from dabench.data.labels import IGNORE
+from dabench.data.loader import normalise
+from dabench_models import build
+
+CLASSES = 5
+
+
+def learner(network, lr):
+    optimizer = torch.optim.SGD(network.parameters(), lr)
+    return Learner(network, optimizer, Precision(device="cpu", dtype="fp32"))
+
+
+def trainer(*, fools=True, weight=1.0, disc_lr=0.0, lr=0.01, disc="disc", seed=0, **changes):
+    torch.manual_seed(seed)
+    segmenter = learner(build("stdc1-bisenet", num_classes=CLASSES), lr)
+    adversary = learner(build(disc, num_classes=CLASSES), disc_lr)
+    settings = {"disc_input": "softmax", "ohem": False, "detail": False, **changes}
+    watch = Stopwatch(FakeClock())
+    return Trainer(segmenter, adversary, fools=fools, weight=weight, watch=watch, **settings)
+
+
+def batch(seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8, generator=generator)
+    labels = torch.randint(0, CLASSES, (2, 64, 64), generator=generator)
+    return images, labels, images.flip(3).roll(9, 2)
+
+
+def belief(of, target):
+    """How much the discriminator takes the target's prediction for the source's."""
+    twin = copy.deepcopy(of.segmenter.network).train()
+    with torch.no_grad():
+        shown = discriminator_input(twin.forward_main(normalise(target)), "softmax")
+        return torch.sigmoid(of.discriminator.network(shown)).mean().item()
+
+
+def beliefs_over_steps(of):
+    images, labels, target = batch()
+    before = belief(of, target)
+    for _ in range(3):
+        # Without labels only the adversarial term moves the segmenter.
+        of.step(images, torch.full_like(labels, IGNORE), target)
+    return before, belief(of, target)
+
+
+def test_the_adversarial_term_makes_the_target_pass_for_the_source():
+    before, after = beliefs_over_steps(trainer(lr=1.0))
+    assert after > before + 1e-6
+
+
+def test_with_the_label_swapped_the_target_gives_itself_away(monkeypatch):
+    of = trainer(lr=1.0)
+    monkeypatch.setattr(module, "SOURCE", module.TARGET)
+    before, after = beliefs_over_steps(of)
+    assert after < before - 1e-6
+
+
+def test_the_adversarial_term_leaves_the_discriminator_alone():
+    of = trainer(weight=1000.0)
+    images, labels, target = batch()
+    gradients = []
+
+    def gradients_seen(*_):
+        gradients.append([p.grad for p in of.discriminator.network.parameters()])
+
+    of.segmenter.optimizer.register_step_pre_hook(gradients_seen)
+    of.step(images, labels, target)
+    assert gradients == [[None] * len(list(of.discriminator.network.parameters()))]
+    assert all(p.requires_grad for p in of.discriminator.network.parameters())
+
+
+def test_the_discriminator_learns_source_from_target():
+    of = trainer(fools=False, disc_lr=0.05, lr=0.0)
+    images, labels, target = batch()
+    results = [of.step(images, labels, target) for _ in range(12)]
+    assert results[-1].discriminator < results[0].discriminator
+    assert results[-1].on_source > results[-1].on_target
+    assert results[0].adversarial is None
+
+
+def test_without_weight_only_batch_norm_sees_the_target():
+    images, labels, target = batch()
+    control, plain = trainer(fools=False), trainer(fools=False)
+    control.step(images, labels, target)
+    plain.step(images, labels, None)
+    ours, theirs = (t.segmenter.network.state_dict() for t in (control, plain))
+    weights = dict(control.segmenter.network.named_parameters())
+    assert all(torch.equal(ours[name], theirs[name]) for name in weights)
+    mean = "cp.backbone.features.0.bn.running_mean"
+    assert not torch.equal(ours[mean], theirs[mean])
+
+
+def test_each_network_takes_one_optimiser_step():
+    of = trainer(disc_lr=0.01)
+    steps = []
+    for name in ("segmenter", "discriminator"):
+        optimizer = getattr(of, name).optimizer
+        optimizer.register_step_post_hook(lambda *_, name=name: steps.append(name))
+    of.step(*batch())
+    assert steps == ["segmenter", "discriminator"]
+
+
+@pytest.mark.parametrize("kind", ["logits", "entropy"])
+@pytest.mark.parametrize("disc", ["dw-disc", "diag-disc"])
+def test_other_discriminators_and_inputs(kind, disc):
+    result = trainer(disc=disc, disc_input=kind, ohem=True, detail=True).step(*batch())
+    values = [result.segmentation, result.adversarial, result.discriminator, result.accuracy]
+    assert all(torch.isfinite(value) for value in values)
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "fp16"])
+def test_mixed_precision_keeps_fp32_weights(dtype):
+    torch.manual_seed(0)
+    segmenter = build("stdc1-bisenet", num_classes=CLASSES)
+    precision = Precision(device="cpu", dtype=dtype)
+    of = trainer()
+    of.segmenter.precision = precision
+    of.step(*batch())
+    assert precision.scaler.is_enabled() == (dtype == "fp16")
+    assert all(p.dtype == torch.float32 for p in of.segmenter.network.parameters())
+    assert len(list(segmenter.parameters())) == len(list(of.segmenter.network.parameters()))
+
+
+def test_gradients_are_clipped():
+    of = trainer(fools=False, lr=1.0)
+    of.segmenter.clip = 1e-3
+    before = [p.detach().clone() for p in of.segmenter.network.parameters()]
+    of.step(*batch())
+    moved = torch.stack(
+        [
+            (p - b).square().sum()
+            for p, b in zip(of.segmenter.network.parameters(), before, strict=True)
+        ]
+    )
+    assert moved.sum().sqrt().item() == pytest.approx(1e-3, rel=0.01)
+
+
+def test_the_stopwatch_adds_up_parts_and_waits_for_the_device():
+    clock = FakeClock()
+
+    def synchronize():
+        clock.now += 2.0
+        return 0.0
+
+    watch = Stopwatch(clock, synchronize)
+    for _ in range(2):
+        with watch.part("target"):
+            clock.now += 1.0
+    assert watch.reset() == {**dict.fromkeys(PARTS, 0.0), "target": 6.0}
+    assert watch.seconds == dict.fromkeys(PARTS, 0.0)
+
+
+def test_poly_falls_from_one_to_nothing():
+    assert poly(0.0) == 1.0
+    assert poly(0.5) == pytest.approx(0.5**0.9)
+    assert poly(1.0) == 0.0
