@@ -1,0 +1,244 @@
+"""The loop on a few drawn frames: resume, records, failures, health."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from dabench.adapt import checkpoint, train
+from dabench.adapt.config import TrainConfig
+from dabench.adapt.predict import load_trained, predict_files, score
+from dabench.adapt.scene import set_scene
+from dabench.adapt.suite import Planned, plan_suite, resume_suite, start_suite
+from dabench.adapt.train import NotFiniteError, health, resume, start
+from dabench.data.roots import Places, find_places
+from dabench.data.standin import write_standin
+from dabench.errors import UsageError
+from dabench.training_records import read_classes, read_epochs, read_result
+
+DOCUMENT = {"run_id": "x", "created": "", "command": "", "environment": {}}
+CONFIG = TrainConfig(
+    pair="gta2city", method="adversarial", steps=6, height=32, width=64, batch=2, limit=4,
+    device="cpu", segmenter_dtype="fp32", disc_dtype="fp32", eval_every=2,
+)  # fmt: skip
+
+
+class Silent:
+    def __init__(self):
+        self.notes, self.steps, self.ran = [], [], []
+
+    def preparing(self, what, done, of):
+        pass
+
+    def step(self, step, of, epoch, result, lr):
+        self.steps.append((step, epoch, lr))
+
+    def epoch(self, row):
+        pass
+
+    def note(self, text):
+        self.notes.append(text)
+
+    def run(self, name, number, of):
+        self.ran.append(name)
+
+    def done(self, name, result):
+        pass
+
+
+class Stop(Exception):
+    """What ends a run in the middle of these tests."""
+
+
+class StopAfter(Silent):
+    def __init__(self, step):
+        super().__init__()
+        self.last = step
+
+    def step(self, step, of, epoch, result, lr):
+        if step > self.last:
+            raise Stop
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scene")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DABENCH_CACHE", str(folder / "cache"))
+        gta5, cityscapes = write_standin(folder / "drawn", scale=0.03)
+        places = Places({"gta5": gta5, "cityscapes": cityscapes}, find_places({}).pairs)
+        yield set_scene("gta2city", places)
+
+
+def run(scene, folder, config=CONFIG, observer=None):
+    return start(
+        config, scene, folder=folder, document=DOCUMENT, split=None, observer=observer or Silent()
+    )
+
+
+def weights_of(folder):
+    return checkpoint.load(folder / "weights.pt")["segmenter"]["network"]
+
+
+def test_a_resumed_run_ends_with_the_same_weights(scene, tmp_path):
+    whole = run(scene, tmp_path / "whole")
+    # Two steps an epoch: the third epoch is cut off after its first step.
+    with pytest.raises(Stop):
+        run(scene, tmp_path / "cut", observer=StopAfter(5))
+    torch.rand(7)
+    goes_on = Silent()
+    again = resume(CONFIG, scene, folder=tmp_path / "cut", split=None, observer=goes_on)
+    assert [step for step, _, _ in goes_on.steps] == [5, 6]
+    ours, theirs = weights_of(tmp_path / "cut"), weights_of(tmp_path / "whole")
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert again["miou"] == whole["miou"]
+    times = {"seconds": 0.0, "eval_s": None} | {
+        f"{part}_s": 0.0
+        for part in ("data", "source", "target", "adversarial", "discriminator", "optimizers")
+    }
+    rows = [
+        [replace(row, **times) for row in read_epochs(tmp_path / name)] for name in ("cut", "whole")
+    ]
+    assert rows[0] == rows[1]
+    assert [row.miou is None for row in rows[0]] == [True, False, False]
+
+
+def test_a_damaged_checkpoint_costs_an_epoch(scene, tmp_path):
+    with pytest.raises(Stop):
+        run(scene, tmp_path / "cut", observer=StopAfter(5))
+    newest = sorted((tmp_path / "cut" / "checkpoints").iterdir())[-1]
+    newest.write_bytes(newest.read_bytes()[:1000])
+    observer = Silent()
+    resume(CONFIG, scene, folder=tmp_path / "cut", split=None, observer=observer)
+    assert [step for step, _, _ in observer.steps] == [3, 4, 5, 6]
+    assert any("is damaged; the one before is used" in note for note in observer.notes)
+    assert [row.epoch for row in read_epochs(tmp_path / "cut")] == [1, 2, 3]
+
+
+def test_other_settings_cannot_resume(scene, tmp_path):
+    with pytest.raises(Stop):
+        run(scene, tmp_path / "cut", observer=StopAfter(5))
+    other = replace(CONFIG, lr=0.5, seed=3)
+    with pytest.raises(UsageError, match="the checkpoint differs in lr, seed"):
+        resume(other, scene, folder=tmp_path / "cut", split=None, observer=Silent())
+
+
+def test_a_loss_that_is_no_number_names_step_frames_and_checkpoint(scene, tmp_path, monkeypatch):
+    real = train.Trainer.step
+    calls = []
+
+    def step(self, *tensors):
+        calls.append(1)
+        result = real(self, *tensors)
+        if len(calls) == 4:
+            return replace(result, segmentation=torch.tensor(float("nan")))
+        return result
+
+    monkeypatch.setattr(train.Trainer, "step", step)
+    with pytest.raises(NotFiniteError, match=r"loss is not a number at step 4; frames: 0000\d, 0"):
+        run(scene, tmp_path / "nan")
+    result = read_result(tmp_path / "nan")
+    assert result["status"] == "failed"
+    assert "last good checkpoint: epoch 1" in result["reason"]
+    assert checkpoint.load_last(tmp_path / "nan" / "checkpoints")[0]["epochs_done"] == 1
+
+
+def test_rates_follow_the_epoch_or_the_step(scene, tmp_path):
+    rates = {}
+    for recipe in ("paper", "adaptsegnet"):
+        observer = Silent()
+        config = replace(CONFIG, method="augment", recipe=recipe, lr=1.0)
+        run(scene, tmp_path / recipe, config, observer)
+        rates[recipe] = [lr for _, _, lr in observer.steps]
+    thirds = [1.0, (2 / 3) ** 0.9, (1 / 3) ** 0.9]
+    assert rates["paper"] == pytest.approx([rate for rate in thirds for _ in range(2)])
+    assert rates["adaptsegnet"] == pytest.approx([(1 - n / 6) ** 0.9 for n in range(6)])
+
+
+def test_a_suite_shares_the_training_of_augment_with_adabn(scene, tmp_path):
+    plan = plan_suite(CONFIG, ("augment", "adabn"), ("disc",), (0,))
+    assert [planned.name for planned in plan] == ["augment-seed0", "adabn-seed0"]
+    observer = Silent()
+    results = start_suite(
+        plan, scene, folder=tmp_path / "suite", command="", split=None, observer=observer
+    )
+    assert len(observer.steps) == 6
+    assert results["adabn-seed0"]["status"] == "ok"
+    ours, theirs = (weights_of(tmp_path / "suite" / p.name) for p in plan)
+    names = [name for name in ours if name.endswith("running_mean")]
+    assert not all(torch.equal(ours[name], theirs[name]) for name in names)
+    assert all(torch.equal(ours[n], theirs[n]) for n in ours if n.endswith(".conv.weight"))
+    alone = run(scene, tmp_path / "alone", replace(CONFIG, method="adabn"))
+    assert alone["miou"] == pytest.approx(results["adabn-seed0"]["miou"], abs=1e-12)
+
+
+def test_a_suite_goes_on_where_it_was_cut_off(scene, tmp_path):
+    plan = plan_suite(CONFIG, ("augment", "source-only"), ("disc",), (0,))
+    with pytest.raises(Stop):
+        start_suite(
+            plan, scene, folder=tmp_path / "suite", command="", split=None, observer=StopAfter(3)
+        )
+    observer = Silent()
+    results = resume_suite(tmp_path / "suite", scene, observer=observer)
+    assert observer.ran == ["augment-seed0", "source-only-seed0"]
+    assert {result["status"] for result in results.values()} == {"ok"}
+    assert [step for step, _, _ in observer.steps] == [3, 4, 5, 6, 1, 2, 3, 4, 5, 6]
+    third = Silent()
+    assert resume_suite(tmp_path / "suite", scene, observer=third) == results
+    assert third.ran == []
+
+
+def test_a_failed_run_is_a_result_and_the_suite_goes_on(scene, tmp_path):
+    plan = [
+        Planned("bad", replace(CONFIG, method="augment", lr=1e30)),
+        Planned("good", replace(CONFIG, method="source-only")),
+    ]
+    results = start_suite(
+        plan, scene, folder=tmp_path / "suite", command="", split=None, observer=Silent()
+    )
+    assert results["bad"]["status"] == "failed"
+    assert results["good"]["status"] == "ok"
+
+
+def test_one_control_and_every_discriminator():
+    names = [p.name for p in plan_suite(CONFIG, ("control", "adversarial"), ("disc", "dw-disc"),
+                                        (0, 1))]  # fmt: skip
+    assert names == [
+        "control-disc-seed0", "adversarial-disc-seed0", "adversarial-dw-disc-seed0",
+        "control-disc-seed1", "adversarial-disc-seed1", "adversarial-dw-disc-seed1",
+    ]  # fmt: skip
+
+
+def test_what_was_trained_is_scored_and_predicts(scene, tmp_path):
+    result = run(scene, tmp_path / "run", replace(CONFIG, method="target", limit=None))
+    trained = load_trained(tmp_path / "run", "cpu")
+    scores = score(trained, scene.target, split=None, device="cpu")
+    assert scores.miou == pytest.approx(result["miou"], abs=1e-12)
+    assert [row["iou"] for row in read_classes(tmp_path / "run")] == list(scores.iou)
+    image = scene.target.frames("test")[0].image
+    (written,) = predict_files(trained, [image], tmp_path / "out", device="cpu")
+    assert written.name == f"{image.stem}_pred.png"
+    with pytest.raises(UsageError, match=r"--data: camvid has 11 classes of camvid, the check"):
+        from dabench.data.labels import CAMVID
+
+        other = replace(scene.target, name="camvid", classes=CAMVID)
+        score(trained, other, split=None, device="cpu")
+
+
+def test_a_discriminator_that_never_left_chance_is_flagged(scene, tmp_path):
+    result = run(scene, tmp_path / "run", replace(CONFIG, disc="dw-disc", disc_lr=1e-9))
+    assert result["disc_at_chance"]
+    rows = read_epochs(tmp_path / "run")
+    left = [*rows[:-1], replace(rows[-1], disc_loss=0.5)]
+    assert not health(left)["disc_at_chance"]
+    assert health([replace(rows[0], disc_loss=None)])["disc_at_chance"] is None
+
+
+def test_records_say_what_the_data_were(scene, tmp_path):
+    run(scene, tmp_path / "run", replace(CONFIG, method="source-only"))
+    data = json.loads((tmp_path / "run" / "run.json").read_text())["data"]
+    assert (data["source"], data["target"]) == ("gta5", "cityscapes")
+    assert (data["training_frames"], data["evaluation_frames"]) == (4, 2)
+    assert data["evaluated_split"] == "val"
+    assert (tmp_path / "run" / "pictures.png").stat().st_size > 0
