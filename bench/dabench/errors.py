@@ -26,5 +26,5 @@ def bad_value(option: str, value: object, allowed: str) -> UsageError:
     return UsageError(f"{option}: {str(value)!r} is not allowed; {allowed}")
 
 
-class DataError(DabenchError):
+class DataError(UsageError):
     """A dataset that is not what it should be; names the file and what is wrong with it."""

@@ -209,10 +209,17 @@ def find_runs(root: Path) -> list[Path]:
     Raises:
         UsageError: There are none.
     """
-    found = sorted(path.parent for path in root.glob(f"*/{results.RUN}"))
+    found = sorted(path for folder in root.glob("*") for path in parts_of(folder))
     if not found:
         raise UsageError(f"no runs under {root}; measure one with 'dabench sweep paper-cpu'")
     return found
+
+
+def parts_of(folder: Path) -> list[Path]:
+    """The folder itself if it holds a run, else those directly below that do."""
+    if (folder / results.RUN).exists():
+        return [folder]
+    return sorted(path.parent for path in folder.glob(f"*/{results.RUN}"))
 
 
 def _read_launches(folder: Path, run_id: str) -> pd.DataFrame:

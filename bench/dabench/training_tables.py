@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,8 @@ from dabench.training_records import (
 )
 
 RUN_COLUMNS = (
-    "suite", "run", "data", "synthetic", "method", "disc", "label", "seed", "status", "reason",
+    "suite", "run", "data", "synthetic", "protocol", "method", "disc", "label", "seed", "status",
+    "reason",
     "miou", "accuracy", "best_miou", "best_epoch", "disc_loss", "disc_at_chance", "disc_accuracy",
     "belief_source", "belief_target", "epochs", "steps", "batch", "size", "evaluation", "split",
     "training_frames", "target_frames", "evaluation_frames", "segmenter_dtype", "disc_dtype",
@@ -40,14 +42,17 @@ class TrainingResults:
         runs: A row per run with `RUN_COLUMNS`; fractions, not percent.
         epochs: A row per run and epoch.
         classes: A row per run and class.
-        pictures: Data and label -> the picture of its first seed.
+        pictures: Data, protocol and label -> the picture of its first seed.
     """
 
     suites: list[dict[str, Any]]
     runs: pd.DataFrame
     epochs: pd.DataFrame
     classes: pd.DataFrame
-    pictures: dict[tuple[str, str], Path]
+    pictures: dict[tuple[str, str, str], Path]
+
+
+_KEY = ("suite", "run", "data", "protocol", "label", "seed")
 
 
 def load_training(folders: Sequence[Path]) -> TrainingResults:
@@ -58,21 +63,26 @@ def load_training(folders: Sequence[Path]) -> TrainingResults:
         ResultsError: A damaged file, named with its line.
     """
     suites, runs, epochs, classes = [], [], [], []
-    pictures: dict[tuple[str, str], Path] = {}
-    for folder in folders:
+    pictures: dict[tuple[str, str, str], Path] = {}
+    names: Counter[str] = Counter()
+    for folder in dict.fromkeys(path.resolve() for path in folders):
         suite = read_run(folder)
+        names[suite["run_id"]] += 1
+        if names[suite["run_id"]] > 1:
+            # Suites of the same name must not be mixed.
+            suite["run_id"] += f" ({names[suite['run_id']]})"
         suites.append(suite)
         for path in training_runs(folder):
             document = read_run(path)
             row = _run_row(suite["run_id"], path, document)
             runs.append(row)
-            key = {name: row[name] for name in ("suite", "run", "data", "label", "seed")}
+            key = {name: row[name] for name in _KEY}
             for epoch in read_epochs(path):
                 values = {name: getattr(epoch, name) for name in epoch.__slots__}
                 epochs.append({**key, **values, "batch": row["batch"]})
             classes += [{**key, **item} for item in read_classes(path)]
             if (path / PICTURES).exists():
-                pictures.setdefault((row["data"], row["label"]), path / PICTURES)
+                pictures.setdefault((row["data"], row["protocol"], row["label"]), path / PICTURES)
         if suite.get("kind") == SUITE:
             begun = {row["run"] for row in runs if row["suite"] == suite["run_id"]}
             runs += [
@@ -122,6 +132,7 @@ def _config_columns(
         "run": run,
         "data": data["title"],
         "synthetic": data["synthetic"],
+        "protocol": _protocol(config, data["evaluated_split"]),
         "method": config["method"],
         "disc": config["disc"] if config["method"] in ("adversarial", "control") else "",
         "label": _label(config),
@@ -135,16 +146,39 @@ def _config_columns(
     }
 
 
+def _protocol(config: dict[str, Any], split: str) -> str:
+    """All settings that runs must share to be compared, in words."""
+    length = f"{config['steps']} steps" if config["steps"] else f"{config['epochs']} epochs"
+    parts = [
+        config["model"], f"{config['height']}x{config['width']}", f"batch {config['batch']}",
+        length, f"lr {config['lr']:g}", f"discriminator's lr {config['disc_lr']:g}",
+        f"lambda {config['adversarial_weight']:g}", f"{config['disc_input']} to the discriminator",
+        f"{config['recipe']} recipe", f"{config['evaluation']} mIoU on {split}",
+    ]  # fmt: skip
+    crop = config["crop"]
+    if crop:
+        parts.append(f"crop {crop[0]}x{crop[1]}")
+    kinds = [kind for kind in config["augment"] if kind != "crop" or crop]
+    parts.append(f"augmentation {'+'.join(kinds) or 'none'}")
+    parts += [name for name in ("ohem", "detail") if config[name]]
+    if config["clip"]:
+        parts.append(f"clip {config['clip']:g}")
+    if config["limit"]:
+        parts.append(f"at most {config['limit']} frames per split")
+    if config["backbone_weights"]:
+        parts.append("pretrained backbone")
+    return ", ".join(parts)
+
+
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """One label against another over the seeds both have, on one pair of domains.
+    """One label against another over the seeds both have.
 
     Attributes:
         difference: Of the mIoU, paired by seed, in fractions.
         verdict: ``better``, ``worse`` or ``undecided``.
     """
 
-    data: str
     label: str
     against: str
     seeds: int
@@ -152,28 +186,29 @@ class Comparison:
     verdict: str
 
 
-def compare(runs: pd.DataFrame, label: str, against: str) -> list[Comparison]:
-    """Compares two labels by the mIoU of the same seeds."""
+def compare(runs: pd.DataFrame, label: str, against: str) -> Comparison | None:
+    """Compares two labels by the mIoU of the seeds that both have; None if there are none.
+
+    Args:
+        runs: Of one pair of domains and one protocol.
+        label: Of the one.
+        against: Of the other.
+    """
     good = runs[runs["status"] == "ok"]
-    found = []
-    for data, group in good.groupby("data", sort=False):
-        scores = {
-            name: rows.drop_duplicates("seed").set_index("seed")["miou"]
-            for name, rows in group.groupby("label", sort=False)
-        }
-        if label not in scores or against not in scores:
-            continue
-        difference = (scores[label] - scores[against]).dropna()
-        if difference.empty:
-            continue
-        interval = mean_interval([float(value) for value in difference])
-        verdict = "undecided"
-        if interval.low > 0:
-            verdict = "better"
-        elif interval.high < 0:
-            verdict = "worse"
-        found.append(Comparison(str(data), label, against, len(difference), interval, verdict))
-    return found
+    ours, theirs = (
+        good[good["label"] == name].drop_duplicates("seed").set_index("seed")["miou"]
+        for name in (label, against)
+    )
+    difference = (ours - theirs).dropna()
+    if difference.empty:
+        return None
+    interval = mean_interval([float(value) for value in difference])
+    verdict = "undecided"
+    if interval.low > 0:
+        verdict = "better"
+    elif interval.high < 0:
+        verdict = "worse"
+    return Comparison(label, against, len(difference), interval, verdict)
 
 
 def published_accuracy(data: str, label: str) -> dict[str, str]:

@@ -119,7 +119,7 @@ def test_a_full_disk_is_one_line_and_what_was_measured_stays(grid):
     shown = subprocess.run(
         [sys.executable, "-c", limited], cwd=grid, capture_output=True, text=True, timeout=300
     )
-    assert shown.returncode == 1
+    assert shown.returncode == 2
     assert "cannot write to run: File too large; what was measured before stays" in shown.stderr
     assert "Traceback" not in shown.stderr
     assert len(read_launches(grid / "run")) >= 1

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from records import write_run
+from suites import write_suite
 
 from dabench.report import write_report
 
@@ -51,3 +52,33 @@ def test_what_latex_reads_as_commands_is_escaped(runs, tmp_path):
     assert r"95\% interval" in body
     assert body.count(r"\toprule") == body.count(r"\bottomrule") == body.count(r"\midrule") > 3
     assert "`" not in body
+
+
+def test_training_is_reported_as_agreed(tmp_path):
+    suite = write_suite(tmp_path / "results", unfinished="target-seed2")
+    document, table = write_report([suite], folder=tmp_path / "reports", name="training")
+    compare(document, HERE / "training.md")
+    compare(table, HERE / "training.csv")
+    for line in document.read_text(encoding="utf-8").splitlines():
+        if line.startswith("!["):
+            picture = tmp_path / "reports" / line.rpartition("(")[2].rstrip(")")
+            assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_published_accuracies_stand_beside_real_data_only(tmp_path):
+    real = write_suite(tmp_path / "results", "real", synthetic=False, seeds=(0,))
+    drawn = write_suite(tmp_path / "results", "drawn", seeds=(0,))
+    for suite, expected in ((real, True), (drawn, False)):
+        document, _ = write_report([suite], folder=tmp_path, name=suite.name)
+        text = document.read_text(encoding="utf-8")
+        assert ("73.1 / 32.7" in text) == expected
+        assert ("Synthetic data" in text) != expected
+
+
+def test_timing_and_training_share_a_report(runs, tmp_path):
+    suite = write_suite(tmp_path / "results", seeds=(0,))
+    written = write_report([*runs, suite], folder=tmp_path, name="both")
+    assert [path.name for path in written] == ["both.md", "both-training.csv", "both.csv"]
+    text = written[0].read_text(encoding="utf-8")
+    assert "## Accuracy: synthetic gta5" in text
+    assert "CPU and TPU table" in text

@@ -95,7 +95,7 @@ def test_unknown_domains_list_the_known(tmp_path, spec, message):
 
 
 def test_missing_and_empty_roots(tmp_path):
-    with pytest.raises(UsageError, match="--gta5-root: .*none' is no folder"):
+    with pytest.raises(UsageError, match=r"--gta5-root: .*none' is no folder"):
         open_domain("gta5", tmp_path / "none")
     with pytest.raises(DataError, match="no cityscapes frames with labels below"):
         open_domain("cityscapes", tmp_path)

@@ -44,8 +44,14 @@ def test_grey_palette_and_colour_files_agree(tmp_path):
 def test_classes_that_are_not_evaluated_are_ignored(tmp_path):
     Image.fromarray(np.array([[0, 5, 9, 255, 7]], np.uint8)).save(tmp_path / "a.png")
     assert read_label(tmp_path / "a.png", "label ids").tolist() == [[255, 255, 255, 255, 0]]
-    Image.fromarray(np.array([[(0, 0, 0), (250, 170, 160)]], np.uint8)).save(tmp_path / "b.png")
-    assert read_label(tmp_path / "b.png", "label ids").tolist() == [[IGNORE, IGNORE]]
+    colours = [[(0, 0, 0), (250, 170, 160), (20, 20, 20)]]
+    Image.fromarray(np.array(colours, np.uint8)).save(tmp_path / "b.png")
+    assert read_label(tmp_path / "b.png", "label ids").tolist() == [[IGNORE] * 3]
+
+
+def test_the_ids_of_gta5s_own_list(tmp_path):
+    Image.fromarray(np.array([[34, 26]], np.uint8)).save(tmp_path / "a.png")
+    assert read_label(tmp_path / "a.png", "label ids").tolist() == [[IGNORE, 13]]
 
 
 def test_camvid_as_its_own_classes_and_as_those_of_cityscapes(tmp_path):

@@ -94,5 +94,5 @@ def test_pairs_that_differ_in_size_are_left_out_and_named(tmp_path):
 
 def test_many_such_pairs_are_an_error(frames):
     Image.fromarray(np.zeros((4, 4), np.uint8)).save(frames[0].label)
-    with pytest.raises(DataError, match="1 of 4 pairs differ in size.*dabench data check"):
+    with pytest.raises(DataError, match=r"1 of 4 pairs differ in size.*dabench data check"):
         prepare(frames, (16, 24))

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dabench.adapt.scene import set_scene
 from dabench.data.check import check_domain_files
 from dabench.data.domain import open_domain
 from dabench.data.labels import CITYSCAPES, IGNORE
+from dabench.data.roots import PAIRS, Places
 from dabench.data.standin import write_standin
 from dabench.data.synthetic import CAMERA, GAME, draw_scene
 from dabench.errors import UsageError
@@ -42,15 +44,24 @@ def test_the_styles_look_different():
 
 def test_it_is_written_as_the_datasets_are_published(standin):
     gta5, cityscapes = standin
-    with Image.open(sorted((gta5 / "labels").glob("*.png"))[0]) as label:
+    with Image.open(min((gta5 / "labels").glob("*.png"))) as label:
         assert label.mode == "P"
         assert label.getpalette()[21:24] == [128, 64, 128]
     for name, root in (("gta5", gta5), ("cityscapes", cityscapes)):
-        report = check_domain_files(open_domain(name, root, synthetic=True))
+        report = check_domain_files(open_domain(name, root))
         assert report.problems == []
         assert report.domain.name == f"synthetic {name}"
         assert all(split.histogram[0] > 0 for split in report.splits.values())
-    assert open_domain("cityscapes", cityscapes, synthetic=True).reported == "test"
+    assert open_domain("cityscapes", cityscapes).reported == "test"
+
+
+def test_drawn_frames_never_pass_for_real_ones(standin):
+    gta5, cityscapes = standin
+    places = Places({"gta5": gta5, "cityscapes": cityscapes}, PAIRS)
+    scene = set_scene("gta2city", places)
+    assert scene.synthetic
+    assert scene.title == "synthetic gta5 -> synthetic cityscapes"
+    assert scene.slug == "synthetic-gta2city"
 
 
 def test_it_never_overwrites(standin):

@@ -12,6 +12,7 @@ from dabench.adapt.predict import load_trained, predict_files, score
 from dabench.adapt.scene import set_scene
 from dabench.adapt.suite import Planned, plan_suite, resume_suite, start_suite
 from dabench.adapt.train import NotFiniteError, health, resume, start
+from dabench.data.labels import CAMVID
 from dabench.data.roots import Places, find_places
 from dabench.data.standin import write_standin
 from dabench.errors import UsageError
@@ -47,7 +48,7 @@ class Silent:
         pass
 
 
-class Stop(Exception):
+class StopError(Exception):
     """What ends a run in the middle of these tests."""
 
 
@@ -58,7 +59,7 @@ class StopAfter(Silent):
 
     def step(self, step, of, epoch, result, lr):
         if step > self.last:
-            raise Stop
+            raise StopError
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +85,7 @@ def weights_of(folder):
 def test_a_resumed_run_ends_with_the_same_weights(scene, tmp_path):
     whole = run(scene, tmp_path / "whole")
     # Two steps an epoch: the third epoch is cut off after its first step.
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         run(scene, tmp_path / "cut", observer=StopAfter(5))
     torch.rand(7)
     goes_on = Silent()
@@ -105,9 +106,9 @@ def test_a_resumed_run_ends_with_the_same_weights(scene, tmp_path):
 
 
 def test_a_damaged_checkpoint_costs_an_epoch(scene, tmp_path):
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         run(scene, tmp_path / "cut", observer=StopAfter(5))
-    newest = sorted((tmp_path / "cut" / "checkpoints").iterdir())[-1]
+    newest = max((tmp_path / "cut" / "checkpoints").iterdir())
     newest.write_bytes(newest.read_bytes()[:1000])
     observer = Silent()
     resume(CONFIG, scene, folder=tmp_path / "cut", split=None, observer=observer)
@@ -117,7 +118,7 @@ def test_a_damaged_checkpoint_costs_an_epoch(scene, tmp_path):
 
 
 def test_other_settings_cannot_resume(scene, tmp_path):
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         run(scene, tmp_path / "cut", observer=StopAfter(5))
     other = replace(CONFIG, lr=0.5, seed=3)
     with pytest.raises(UsageError, match="the checkpoint differs in lr, seed"):
@@ -175,7 +176,7 @@ def test_a_suite_shares_the_training_of_augment_with_adabn(scene, tmp_path):
 
 def test_a_suite_goes_on_where_it_was_cut_off(scene, tmp_path):
     plan = plan_suite(CONFIG, ("augment", "source-only"), ("disc",), (0,))
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         start_suite(
             plan, scene, folder=tmp_path / "suite", command="", split=None, observer=StopAfter(3)
         )
@@ -219,10 +220,8 @@ def test_what_was_trained_is_scored_and_predicts(scene, tmp_path):
     image = scene.target.frames("test")[0].image
     (written,) = predict_files(trained, [image], tmp_path / "out", device="cpu")
     assert written.name == f"{image.stem}_pred.png"
+    other = replace(scene.target, name="camvid", classes=CAMVID)
     with pytest.raises(UsageError, match=r"--data: camvid has 11 classes of camvid, the check"):
-        from dabench.data.labels import CAMVID
-
-        other = replace(scene.target, name="camvid", classes=CAMVID)
         score(trained, other, split=None, device="cpu")
 
 
@@ -238,7 +237,55 @@ def test_a_discriminator_that_never_left_chance_is_flagged(scene, tmp_path):
 def test_records_say_what_the_data_were(scene, tmp_path):
     run(scene, tmp_path / "run", replace(CONFIG, method="source-only"))
     data = json.loads((tmp_path / "run" / "run.json").read_text())["data"]
-    assert (data["source"], data["target"]) == ("gta5", "cityscapes")
+    assert (data["source"], data["target"]) == ("synthetic gta5", "synthetic cityscapes")
     assert (data["training_frames"], data["evaluation_frames"]) == (4, 2)
-    assert data["evaluated_split"] == "val"
+    assert data["evaluated_split"] == "test"
     assert (tmp_path / "run" / "pictures.png").stat().st_size > 0
+
+
+def test_other_frames_cannot_resume(scene, tmp_path):
+    with pytest.raises(StopError):
+        run(scene, tmp_path / "cut", observer=StopAfter(5))
+    fewer = {**scene.source.splits, "train": scene.source.splits["train"][1:]}
+    other = replace(scene, source=replace(scene.source, splits=fewer))
+    with pytest.raises(UsageError, match="--resume: the training frames are not those of the run"):
+        resume(CONFIG, other, folder=tmp_path / "cut", split=None, observer=Silent())
+
+
+def test_a_run_cut_off_while_it_ends_ends_again(scene, tmp_path, monkeypatch):
+    """Killed after training, before its result was on disk."""
+
+    def die(self, path):
+        raise StopError
+
+    config = replace(CONFIG, method="source-only")
+    monkeypatch.setattr(train.Training, "draw", die)
+    with pytest.raises(StopError):
+        run(scene, tmp_path / "cut", config)
+    monkeypatch.undo()
+    observer = Silent()
+    result = resume(config, scene, folder=tmp_path / "cut", split=None, observer=observer)
+    assert (result["status"], observer.steps) == ("ok", [])
+    assert list((tmp_path / "cut" / "checkpoints").iterdir()) == []
+
+
+def test_weights_that_are_no_numbers_are_never_saved(scene, tmp_path, monkeypatch):
+    real = train.Trainer.step
+
+    def step(self, *tensors):
+        result = real(self, *tensors)
+        next(self.segmenter.network.parameters()).data[0] = float("inf")
+        return result
+
+    monkeypatch.setattr(train.Trainer, "step", step)
+    with pytest.raises(NotFiniteError, match=r"a weight is not a number|loss is not a number"):
+        run(scene, tmp_path / "bad", replace(CONFIG, method="source-only"))
+    assert checkpoint.load_last(tmp_path / "bad" / "checkpoints") == (None, [])
+
+
+def test_images_without_labels_are_said(scene, tmp_path):
+    unpaired = replace(scene.source, unpaired=(tmp_path / "00009.png",))
+    observer = Silent()
+    config = replace(CONFIG, method="source-only")
+    run(replace(scene, source=unpaired), tmp_path / "run", config, observer)
+    assert "1 images of synthetic gta5 have no label" in observer.notes[0]

@@ -28,26 +28,49 @@ def save(folder: Path, step: int, state: State) -> Path:
     Raises:
         ResultsError: The disk is full or gone; earlier checkpoints stay.
     """
+    content = _bytes(state)
+    name = f"step-{step:08d}-{hashlib.sha256(content).hexdigest()[:16]}.pt"
+    _write(folder / name, content)
+    for old in _all(folder)[KEEP:]:
+        old.unlink()
+    return folder / name
+
+
+def write(path: Path, state: State) -> None:
+    """Writes a state under a name of its own, whole or not at all.
+
+    Raises:
+        ResultsError: The disk is full or gone.
+    """
+    _write(path, _bytes(state))
+
+
+def remove_all(folder: Path) -> None:
+    """Removes a run's checkpoints once they are of no more use."""
+    for path in _all(folder):
+        path.unlink()
+
+
+def _bytes(state: State) -> memoryview:
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, **state}, buffer)
-    content = buffer.getbuffer()
-    name = f"step-{step:08d}-{hashlib.sha256(content).hexdigest()[:16]}.pt"
-    unfinished = folder / f".{name}"
+    return buffer.getbuffer()
+
+
+def _write(path: Path, content: memoryview) -> None:
+    unfinished = path.with_name(f".{path.name}")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         with unfinished.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        unfinished.replace(folder / name)
-        for old in _all(folder)[KEEP:]:
-            old.unlink()
+        unfinished.replace(path)
     except OSError as error:
         unfinished.unlink(missing_ok=True)
         raise ResultsError(
-            f"cannot write a checkpoint to {folder}: {error.strerror}; earlier ones stay"
+            f"cannot write a checkpoint to {path.parent}: {error.strerror}; earlier ones stay"
         ) from error
-    return folder / name
 
 
 def load_last(folder: Path) -> tuple[State | None, list[Path]]:

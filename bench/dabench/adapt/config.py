@@ -139,6 +139,11 @@ class TrainConfig:
         _check("lambda", self.adversarial_weight, self.adversarial_weight >= 0, "at least 0")
         _check("workers", self.workers, self.workers >= 0, "a whole number of at least 0")
         _check("seeds", self.seed, self.seed >= 0, "whole numbers of at least 0")
+        if self.disc_dtype == "fp16" != self.segmenter_dtype:
+            allowed = "a discriminator in fp16 needs the segmenter in fp16, whose losses are scaled"
+            raise bad_value("--dtype", f"{self.segmenter_dtype},fp16", allowed)
+        if self.crop is None and self.augment == ("crop",):
+            raise bad_value("--augment", "crop", "--crop must say how large")
         self._check_sizes()
 
     def _check_sizes(self) -> None:

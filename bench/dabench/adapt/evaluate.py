@@ -54,17 +54,15 @@ def confusion_on(
     *,
     classes: int,
     device: torch.device,
-    precision: Precision,
     batch: int = 8,
 ) -> ConfusionMatrix:
-    """Compares predictions with the labels at full resolution.
+    """Compares predictions with the labels at full resolution, in fp32 however it was trained.
 
     Args:
         network: Put into eval mode.
         prepared: Labelled frames at the network's size.
         classes: Of the labels.
         device: The network's.
-        precision: Of the network.
         batch: Images per pass.
     """
     network.eval()
@@ -74,8 +72,7 @@ def confusion_on(
         truths = [full_label(prepared, index + i) for i in range(len(images))]
         index += len(images)
         for group in _equal_sizes(truths):
-            with precision.autocast():
-                found = predict(network, images[group], truths[group[0]].shape)
+            found = predict(network, images[group], truths[group[0]].shape)
             for position, prediction in zip(group, found, strict=True):
                 matrix.add(torch.from_numpy(truths[position]).to(device), prediction)
     return matrix
@@ -100,9 +97,13 @@ def recompute_statistics(
 ) -> None:
     """Replaces batch norm's running statistics by those of other images (AdaBN).
 
+    Fewer than two images leave the statistics as they are.
+
     Li et al., "Revisiting Batch Normalization For Practical Domain Adaptation",
     2016. Labels are not looked at; weights stay as they are.
     """
+    if len(prepared) < 2:
+        return
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
@@ -113,7 +114,8 @@ def recompute_statistics(
     for images in image_batches(prepared, batch, device):
         if len(images) > 1:
             with precision.autocast():
-                network.forward_main(normalise(images))
+                # All heads: their statistics were reset too.
+                network.forward_heads(normalise(images))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     network.eval()

@@ -14,7 +14,9 @@ CLEARLY = 0.9
 """bf16 must take less than this share of fp32's time to be worth its rounding."""
 
 
-def faster_dtype(network: nn.Module, shape: tuple[int, int, int, int], device: Device) -> str:
+def faster_dtype(
+    network: nn.Module, shape: tuple[int, int, int, int], device: Device, memory_format: str
+) -> str:
     """``bf16`` where forward and backward are clearly faster in it, else ``fp32``.
 
     The two alternate, and the fastest pass of each counts: whatever else the
@@ -24,10 +26,12 @@ def faster_dtype(network: nn.Module, shape: tuple[int, int, int, int], device: D
         network: In training mode; is as before afterwards.
         shape: Of its input.
         device: Where it is.
+        memory_format: Of the input.
     """
     state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     x = torch.randn(shape, device=device.torch_device())
-    x = x.contiguous(memory_format=torch.channels_last)
+    layout = torch.channels_last if memory_format == "nhwc" else torch.contiguous_format
+    x = x.contiguous(memory_format=layout)
     times: dict[str, list[float]] = {"fp32": [], "bf16": []}
     for _ in range(WARMUP + PASSES):
         for dtype, taken in times.items():

@@ -14,7 +14,6 @@ from dabench.adapt import checkpoint
 from dabench.adapt.config import TrainConfig
 from dabench.adapt.evaluate import confusion_on, predict
 from dabench.adapt.metrics import SCORES, Scores
-from dabench.adapt.step import Precision
 from dabench.data.domain import Domain
 from dabench.data.labels import CLASSES, Classes, colourise, read_image
 from dabench.data.prepare import prepare, resize_image
@@ -75,7 +74,6 @@ def score(trained: Trained, domain: Domain, *, split: str | None, device: str) -
         frames,
         classes=len(trained.classes),
         device=where,
-        precision=Precision(device=where.type, dtype="fp32"),
     )
     return SCORES[config.evaluation](matrix.counts)
 

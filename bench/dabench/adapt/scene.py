@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,21 +77,16 @@ def set_scene(asked: str, places: Places) -> Scene:
     if "camvid" in needed:
         raise UsageError(f"--camvid-root: {asked} needs it; nothing stands in for CamVid")
     gta5, cityscapes = cached_standin()
-    return _scene(asked, pair, {"gta5": gta5, "cityscapes": cityscapes}, synthetic=True)
+    return _scene(asked, pair, {"gta5": gta5, "cityscapes": cityscapes})
 
 
-def _scene(asked: str, pair: Pair, roots: dict[str, Path] | Any, synthetic: bool = False) -> Scene:
+def _scene(asked: str, pair: Pair, roots: Mapping[str, Path]) -> Scene:
     datasets = {end.partition(":")[0] for end in (pair.source, pair.target)}
     source, target = (
-        open_domain(
-            end,
-            roots[end.partition(":")[0]],
-            as_cityscapes=len(datasets) > 1,
-            synthetic=synthetic,
-        )
+        open_domain(end, roots[end.partition(":")[0]], as_cityscapes=len(datasets) > 1)
         for end in (pair.source, pair.target)
     )
-    return Scene(asked, pair, source, target, synthetic)
+    return Scene(asked, pair, source, target, source.synthetic or target.synthetic)
 
 
 def limited(frames: Sequence[Frame], limit: int | None) -> Sequence[Frame]:

@@ -29,6 +29,7 @@ from dabench.data.loader import Augment, Batch, steps_per_epoch, training_batche
 from dabench.data.prepare import Prepared, prepare
 from dabench.device import open_device
 from dabench.errors import DabenchError, UsageError
+from dabench.results import read_run
 from dabench.training_records import PICTURES, EpochRow, TrainRecord
 from dabench_models import build, load_weights
 from dabench_models.bisenet import BiSeNet
@@ -40,6 +41,7 @@ ADAM_BETAS = (0.9, 0.99)
 CHANCE_LIMIT = 0.68
 """A discriminator whose loss stays above this cannot tell source from target."""
 
+CHECKPOINTS, WEIGHTS = "checkpoints", "weights.pt"
 TARGET_SEED = 1 << 20
 """Added to the seed for the order of the target's frames."""
 
@@ -90,6 +92,12 @@ def gather(config: TrainConfig, scene: Scene, split: str | None, observer: Train
             )
         return prepared
 
+    for domain in {domain.name: domain for domain in (scene.source, scene.target)}.values():
+        if domain.unpaired:
+            observer.note(
+                f"{len(domain.unpaired)} images of {domain.name} have no label and are left out, "
+                f"such as {domain.unpaired[0].name}; 'dabench data check' lists what is wrong"
+            )
     sees_target = method.sees_target or method.recomputes
     return Frames(
         ready(scene.target if method.on_target else scene.source, "train"),
@@ -149,7 +157,7 @@ class Training:
 
     def run(self) -> Scores:
         """Trains to the end; the last epoch is the result."""
-        checkpoints = self._record.folder / "checkpoints"
+        checkpoints = self._record.folder / CHECKPOINTS
         batches = self._batches(self._epochs_done * self.steps_per_epoch)
         scores: Scores | None = None
         for epoch in range(self._epochs_done, self.epochs):
@@ -165,6 +173,7 @@ class Training:
                     accuracy=scores.accuracy,
                 )
             self._record.epoch(row)
+            self._check_weights(row.step)
             self._epochs_done = epoch + 1
             checkpoint.save(checkpoints, row.step, self._state())
             self._observer.epoch(row)
@@ -192,7 +201,6 @@ class Training:
             self.frames.evaluation,
             classes=len(self.classes),
             device=self._where,
-            precision=self._segmenter.precision,
         )
         return SCORES[self.config.evaluation](matrix.counts)
 
@@ -253,7 +261,7 @@ class Training:
             learners["discriminator"] = self._discriminator
         return learners
 
-    def _batches(self, first: int) -> Iterator[tuple[Batch, Tensor | None]]:
+    def _batches(self, first: int) -> Iterator[tuple[Batch, Batch | None]]:
         config = self.config
         wanted = config.augment if self._method.augments else ()
         crop = config.crop if "crop" in wanted else None
@@ -272,9 +280,9 @@ class Training:
         # The target keeps its own colours: they are what is to be learnt.
         plain = replace(augment, jitter=False)
         target = stream(self.frames.target, plain, seed=config.seed + TARGET_SEED)
-        return ((batch, other.images) for batch, other in zip(source, target, strict=True))
+        return zip(source, target, strict=True)
 
-    def _epoch(self, epoch: int, batches: Iterator[tuple[Batch, Tensor | None]]) -> EpochRow:
+    def _epoch(self, epoch: int, batches: Iterator[tuple[Batch, Batch | None]]) -> EpochRow:
         config = self.config
         self.network.train()
         first = epoch * self.steps_per_epoch
@@ -287,13 +295,14 @@ class Training:
             factor = poly(epoch / self.epochs if config.recipe == "paper" else step / self.steps)
             self._set_lr(factor)
             with self._watch.part("data"):
-                batch, target = next(batches)
+                batch, other = next(batches)
                 images = self._to_device(batch.images)
                 labels = batch.labels.to(self._where, non_blocking=True)
-                target = None if target is None else self._to_device(target)
+                target = None if other is None else self._to_device(other.images)
+                target_names = [] if other is None else other.names
             values = _numbers(self._trainer.step(images, labels, target))
             if not all(map(math.isfinite, values.values())):
-                raise self._not_finite(step, batch, values)
+                raise self._not_finite(step, [*batch.names, *target_names], values)
             gathered.append(values)
             self._observer.step(step + 1, self.steps, epoch + 1, values, config.lr * factor)
         means = {name: fmean(values[name] for values in gathered) for name in gathered[0]}
@@ -335,12 +344,24 @@ class Training:
         self._device.synchronize()
         return 0.0
 
-    def _not_finite(self, step: int, batch: Batch, values: Mapping[str, float]) -> NotFiniteError:
+    def _check_weights(self, step: int) -> None:
+        """Keeps weights that are no numbers out of the checkpoints.
+
+        A loss can be fine and its gradients not: the weights show it a step later.
+        """
+        for learner in self._learners().values():
+            for parameter in learner.network.parameters():
+                if not torch.isfinite(parameter).all():
+                    raise self._not_finite(step - 1, [], {"a weight": math.nan})
+
+    def _not_finite(
+        self, step: int, frames: Sequence[str], values: Mapping[str, float]
+    ) -> NotFiniteError:
         names = ", ".join(name for name, value in values.items() if not math.isfinite(value))
         state = f"epoch {self._epochs_done}" if self._epochs_done else "none"
         return NotFiniteError(
-            f"{names} is not a number at step {step + 1}; frames: {', '.join(batch.names)}; last "
-            f"good checkpoint: {state} in {self._record.folder / 'checkpoints'}"
+            f"{names} is not a number at step {step + 1}; frames: {', '.join(frames) or '-'}; "
+            f"last good checkpoint: {state} in {self._record.folder / CHECKPOINTS}"
         )
 
 
@@ -353,13 +374,17 @@ def settle(config: TrainConfig, classes: int, observer: TrainObserver) -> TrainC
     segmenter, disc = config.segmenter_dtype, config.disc_dtype
     if segmenter == "auto":
         learner = _segmenter(replace(config, segmenter_dtype="fp32"), classes, where)
-        segmenter = faster_dtype(learner.network, (config.batch, 3, *size), device)
+        segmenter = faster_dtype(
+            learner.network, (config.batch, 3, *size), device, config.memory_format
+        )
         observer.note(f"precision measured to be faster: {config.model} {segmenter}")
     if disc == "auto":
         adversary = _discriminator(replace(config, disc_dtype="fp32"), classes, where)
         disc = "fp32"
         if adversary is not None:
-            disc = faster_dtype(adversary.network, (config.batch, classes, *size), device)
+            disc = faster_dtype(
+                adversary.network, (config.batch, classes, *size), device, config.memory_format
+            )
             observer.note(f"precision measured to be faster: {config.disc} {disc}")
     return replace(config, segmenter_dtype=segmenter, disc_dtype=disc)
 
@@ -410,7 +435,8 @@ def resume(
     """Continues an interrupted run from its last whole checkpoint, or from its start."""
     open_device(config.device).configure(dtype="fp32", threads=config.threads or 0, autotune=True)
     frames = gather(config, scene, split, observer)
-    state, damaged = checkpoint.load_last(folder / "checkpoints")
+    _same_frames(folder, frames)
+    state, damaged = checkpoint.load_last(folder / CHECKPOINTS)
     for path in damaged:
         observer.note(f"{path} is damaged; the one before is used")
     record = TrainRecord.resume(folder, 0 if state is None else state["epochs_done"])
@@ -422,6 +448,27 @@ def resume(
     return finish(training, record)
 
 
+def _same_frames(folder: Path, frames: Frames) -> None:
+    """Checks that a run's frames are those it was begun with.
+
+    Raises:
+        UsageError: Some changed.
+    """
+    then = read_run(folder)["data"].get("keys", {})
+    now = _keys(frames)
+    differing = [part for part, key in then.items() if now.get(part) != key]
+    if differing:
+        raise UsageError(f"--resume: the {differing[0]} frames are not those of the run")
+
+
+def _keys(frames: Frames) -> dict[str, str | None]:
+    return {
+        "training": frames.training.key,
+        "target": None if frames.target is None else frames.target.key,
+        "evaluation": frames.evaluation.key,
+    }
+
+
 def finish(training: Training, record: TrainRecord) -> dict[str, Any]:
     """Runs to the end and writes the outcome."""
     begin = time.monotonic()
@@ -430,10 +477,7 @@ def finish(training: Training, record: TrainRecord) -> dict[str, Any]:
     except NotFiniteError as error:
         record.result({"status": "failed", "reason": str(error)})
         raise
-    weights = checkpoint.save(record.folder / "checkpoints", training.steps + 1, training.weights())
-    weights.replace(record.folder / "weights.pt")
-    for path in (record.folder / "checkpoints").glob("*.pt"):
-        path.unlink()
+    checkpoint.write(record.folder / WEIGHTS, training.weights())
     result = {
         "status": "ok",
         "miou": scores.miou,
@@ -441,11 +485,13 @@ def finish(training: Training, record: TrainRecord) -> dict[str, Any]:
         "epochs": training.epochs,
         "steps": training.steps,
         "seconds": time.monotonic() - begin,
-        **_best(record.rows),
+        **({} if METHODS[training.config.method].recomputes else _best(record.rows)),
         **health(record.rows),
     }
     training.draw(record.folder / PICTURES)
     record.finish(result, training.classes, scores.iou, scores.pixels)
+    # Last: until the result is on disk, a run that is cut off needs them.
+    checkpoint.remove_all(record.folder / CHECKPOINTS)
     return result
 
 
@@ -484,6 +530,7 @@ def _sizes(frames: Frames) -> dict[str, Any]:
         "target_frames": None if frames.target is None else len(frames.target),
         "evaluation_frames": len(frames.evaluation),
         "left_out": list(frames.training.left_out + frames.evaluation.left_out),
+        "keys": _keys(frames),
     }
 
 

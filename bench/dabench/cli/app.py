@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -19,7 +19,12 @@ from dabench.cli import (
     training,
 )
 from dabench.cli.output import error_line
-from dabench.errors import DabenchError, UsageError
+from dabench.errors import DabenchError, ResultsError, UsageError
+
+INTERRUPTED = 130
+
+# What typer raises for a line it cannot parse; the class has no public name of its own.
+_LineError: Any = typer.BadParameter.__bases__[0]
 
 app = typer.Typer(
     name="dabench",
@@ -73,12 +78,20 @@ def main() -> None:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
     try:
-        app()
+        sys.exit(app(standalone_mode=False))
+    except _LineError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            error.show()
+        else:
+            error_line(error.format_message())
+        sys.exit(2)
+    except typer.Abort:
+        sys.exit(INTERRUPTED)
     except DabenchError as error:
         if "--debug" in sys.argv:
             raise
         error_line(str(error))
-        sys.exit(2 if isinstance(error, UsageError) else 1)
+        sys.exit(2 if isinstance(error, UsageError | ResultsError) else 1)
     except BrokenPipeError:
         # The reader of our output, such as head, has gone: not an error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

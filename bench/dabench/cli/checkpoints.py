@@ -38,17 +38,16 @@ def evaluate(
     from dabench.adapt.predict import load_trained, score
 
     trained = load_trained(checkpoint, device)
-    synthetic = dataset not in places.roots
-    if synthetic and dataset == "camvid":
+    if dataset in places.roots:
+        root = places.roots[dataset]
+    elif dataset == "camvid":
         raise UsageError("--camvid-root: needed; nothing stands in for CamVid")
-    if synthetic:
+    else:
         from dabench.data.standin import cached_standin
 
         root = dict(zip(("gta5", "cityscapes"), cached_standin(), strict=True))[dataset]
-    else:
-        root = places.roots[dataset]
     as_cityscapes = trained.classes.name == "cityscapes"
-    domain = open_domain(data, root, as_cityscapes=as_cityscapes, synthetic=synthetic)
+    domain = open_domain(data, root, as_cityscapes=as_cityscapes)
     scores = score(trained, domain, split=split, device=device)
     iou = dict(zip(trained.classes.names, scores.iou, strict=True))
     if json:

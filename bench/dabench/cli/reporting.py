@@ -33,9 +33,11 @@ def report(
     if not name or Path(name).name != name:
         raise bad_value("--name", name, "it takes a file name without folders")
     from dabench.report import write_report
-    from dabench.tables import find_runs
+    from dabench.tables import find_runs, parts_of
 
-    folders = runs or find_runs(Path("results"))
+    # A folder of `dabench reproduce` stands for its parts; any other for itself.
+    named = [path for folder in runs or [] for path in parts_of(folder) or [folder]]
+    folders = named or find_runs(Path("results"))
     written = write_report(folders, folder=out, name=name, output_format=output_format)
     for path in written:
         console().print(str(path), markup=False)

@@ -12,7 +12,14 @@ import typer
 
 from dabench.cli.output import console
 from dabench.cli.timing import run_timing
-from dabench.cli.training import CamvidRoot, CityscapesRoot, Gta5Root, base_config, run_suite
+from dabench.cli.training import (
+    CamvidRoot,
+    CityscapesRoot,
+    Gta5Root,
+    base_config,
+    parse_seeds,
+    run_suite,
+)
 from dabench.errors import UsageError
 from dabench.grid import load_grids
 
@@ -69,8 +76,8 @@ def reproduce(
 
         plan = {
             "pair": pair,
-            "seeds": _seeds(seeds or ("0" if quick else "0,1,2")),
-            "steps": steps or (QUICK_STEPS if quick else None),
+            "seeds": list(parse_seeds(seeds or ("0" if quick else "0,1,2"))),
+            "steps": QUICK_STEPS if quick and steps is None else steps,
             "threads": threads,
             "timing": ("paper-quick" if quick else "paper-cpu") if timing else None,
         }
@@ -81,16 +88,17 @@ def reproduce(
     parts = _parts(folder, plan, places, quiet=quiet)
     from dabench.report import write_report
 
-    for path in write_report(parts, folder=reports, name=name):
+    for path in write_report(list(parts), folder=reports, name=name):
         console().print(str(path), markup=False)
+    raise typer.Exit(0 if all(parts.values()) else 1)
 
 
-def _parts(folder: Path, plan: dict[str, Any], places: Places, *, quiet: bool) -> list[Path]:
-    """Runs, or continues, each part; returns their folders."""
+def _parts(folder: Path, plan: dict[str, Any], places: Places, *, quiet: bool) -> dict[Path, bool]:
+    """Runs, or continues, each part; returns their folders and whether all of it went well."""
     from dabench.adapt.scene import set_scene
     from dabench.adapt.suite import plan_suite
 
-    parts = []
+    parts: dict[Path, bool] = {}
     scene = set_scene(plan["pair"], places)
     base = base_config(scene, _settings(plan))
     suites: list[tuple[str, Scene, Any]] = [
@@ -103,25 +111,25 @@ def _parts(folder: Path, plan: dict[str, Any], places: Places, *, quiet: bool) -
     for slug, of, runs in suites:
         part = folder / slug
         begun = (part / "run.json").exists()
-        run_suite(of, part, None if begun else runs, split=None, quiet=quiet, json=False)
-        parts.append(part)
+        parts[part] = run_suite(
+            of,
+            part,
+            None if begun else runs,
+            split=None,
+            quiet=quiet,
+            json=False,
+            again=f"dabench reproduce --resume {folder}",
+        )
     if plan["timing"] is not None:
         part = folder / "timing"
         command = shlex.join(["dabench", *sys.argv[1:]])
         run_timing(load_grids(plan["timing"]), part, command=command, quiet=quiet, json=False)
-        parts.append(part)
+        parts[part] = True
     return parts
 
 
 def _settings(plan: dict[str, Any]) -> dict[str, Any]:
     return {name: plan[name] for name in ("steps", "threads") if plan[name] is not None}
-
-
-def _seeds(text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise UsageError(f"--seeds: {text!r} is not allowed; it takes whole numbers") from None
 
 
 def _write_plan(folder: Path, plan: dict[str, Any]) -> None:

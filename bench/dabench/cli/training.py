@@ -63,7 +63,9 @@ def train(
     size: Annotated[str | None, _option("--size", "HxW images are resized to.")] = None,
     crop: Annotated[str | None, _option("--crop", "HxW of a random training window.")] = None,
     batch: Annotated[int | None, _option("--batch", "Images per step and domain.")] = None,
-    seeds: Annotated[str, _option("--seeds", "Such as 0,1,2: a run each. Default 0.")] = "0",
+    seeds: Annotated[
+        str | None, _option("--seeds", "Such as 0,1,2: a run each. Default 0.")
+    ] = None,
     limit: Annotated[int | None, _option("--limit", "At most so many frames per split.")] = None,
     lr: Annotated[float | None, _option("--lr", "Of the segmenter. Default 0.01.")] = None,
     disc_lr: Annotated[
@@ -125,21 +127,22 @@ def train(
 
     Example: dabench train gta2city --method adversarial --disc disc,dw-disc
     """
-    given = {key: value for key, value in locals().items() if value not in (None, False)}
+    # Not by truth: zero is a value, and to be refused where it makes no sense.
+    given = {k: v for k, v in locals().items() if v is not None and v is not False}
     from dabench.adapt.scene import set_scene
     from dabench.data.roots import find_places
 
     roots = {"gta5": gta5_root, "cityscapes": cityscapes_root, "camvid": camvid_root}
     places = find_places(roots)
     if resume_from is not None:
-        allowed = {"resume_from", "quiet", "json", "seeds", *(f"{name}_root" for name in roots)}
+        allowed = {"resume_from", "quiet", "json", *(f"{name}_root" for name in roots)}
         if others := sorted(given.keys() - allowed):
             raise UsageError(f"--resume goes on as planned; leave out {others[0]!r}")
         from dabench.adapt.suite import read_suite
 
         scene = set_scene(read_suite(resume_from)["data"]["asked"], places)
-        run_suite(scene, resume_from, None, split=None, quiet=quiet, json=json)
-        return
+        ok = run_suite(scene, resume_from, None, split=None, quiet=quiet, json=json)
+        raise typer.Exit(0 if ok else 1)
     if pair is None:
         raise UsageError(f"train needs a pair; choices: {', '.join(places.pairs)}")
     if split not in (None, "train", "val", "test"):
@@ -155,7 +158,8 @@ def train(
     from dabench.session import new_run_folder
 
     folder = out or new_run_folder(Path("results"), f"{scene.slug}-{'-'.join(chosen)}"[:80])
-    run_suite(scene, folder, plan, split=split, quiet=quiet, json=json)
+    ok = run_suite(scene, folder, plan, split=split, quiet=quiet, json=json)
+    raise typer.Exit(0 if ok else 1)
 
 
 _FIELDS = (
@@ -180,14 +184,14 @@ def _settings(
         settings["augment"] = () if given["augment"] == "none" else _parts(given["augment"])
     if "dtype" in given:
         kinds = _parts(given["dtype"])
-        if len(kinds) > 2:
+        if not 1 <= len(kinds) <= 2:
             raise bad_value("--dtype", given["dtype"], "it takes one value, or two with a comma")
         settings["segmenter_dtype"], settings["disc_dtype"] = kinds[0], kinds[-1]
     methods, discs = _parts(given.get("method", "")), _parts(given.get("disc", ""))
-    try:
-        seeds = tuple(int(part) for part in _parts(given["seeds"]))
-    except ValueError:
-        raise bad_value("--seeds", given["seeds"], "it takes whole numbers with commas") from None
+    seeds = parse_seeds(given.get("seeds", "0"))
+    weights = settings.get("backbone_weights")
+    if weights is not None and not Path(weights).is_file():
+        raise bad_value("--backbone-weights", weights, "it takes an existing file")
     limits = {} if {"epochs", "steps"} & settings.keys() else {"steps": 1}
     for method in methods or tuple(METHODS)[:1]:
         for disc in discs or ("disc",):
@@ -200,6 +204,21 @@ def _settings(
 
 
 _SIZE = {"height": 4096, "width": 4096}
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """``0,1,2`` as numbers.
+
+    Raises:
+        UsageError: Anything else.
+    """
+    try:
+        seeds = tuple(int(part) for part in _parts(text))
+    except ValueError:
+        seeds = ()
+    if not seeds or min(seeds) < 0:
+        raise bad_value("--seeds", text, "it takes whole numbers of at least 0, with commas")
+    return seeds
 
 
 def _parts(text: str) -> tuple[str, ...]:
@@ -225,8 +244,22 @@ def run_suite(
     split: str | None,
     quiet: bool,
     json: bool,
-) -> None:
-    """Starts or, without a plan, resumes a suite; prints what came of it."""
+    again: str | None = None,
+) -> bool:
+    """Starts or, without a plan, resumes a suite; prints what came of it.
+
+    Args:
+        scene: The data.
+        folder: Of the records.
+        plan: The runs; None continues those in the folder.
+        split: Evaluated instead of the reported one.
+        quiet: No progress.
+        json: One document on standard output in place of a table.
+        again: The command that continues after an interruption.
+
+    Returns:
+        Whether every run has a result.
+    """
     from dabench.adapt.suite import read_suite, resume_suite, start_suite
     from dabench.cli.progress import TrainProgress
 
@@ -247,7 +280,7 @@ def run_suite(
         except KeyboardInterrupt:
             interrupted = True
     if interrupted:
-        again = f"dabench train --resume {folder}"
+        again = again or f"dabench train --resume {folder}"
         console(stderr=True).print(f"Interrupted; '{again}' continues.", markup=False)
         raise typer.Exit(INTERRUPTED)
     if json:
@@ -256,8 +289,7 @@ def run_suite(
     else:
         _print_results(scene, results)
         console(stderr=True).print(f"Records: {folder}", markup=False)
-    if any(result["status"] != "ok" for result in results.values()):
-        raise typer.Exit(1)
+    return all(result["status"] == "ok" for result in results.values())
 
 
 def _banner(scene: Scene) -> None:

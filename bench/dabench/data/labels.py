@@ -116,8 +116,11 @@ def _table(known: dict[int, int]) -> LabelMap:
     return table
 
 
-# 255 also stands for id -1, licence plates, which 8 bits cannot hold.
-_LABEL_IDS = _table({label_id: index for label_id, _, index, _ in _CITYSCAPES_LABELS} | {255: 255})
+# 255 also stands for id -1, licence plates, which 8 bits cannot hold; GTA5's own list
+# (initLabels.m) numbers them 34.
+_LABEL_IDS = _table(
+    {label_id: index for label_id, _, index, _ in _CITYSCAPES_LABELS} | {34: IGNORE, 255: IGNORE}
+)
 _TRAIN_IDS = _table({index: index for index in range(len(CITYSCAPES))} | {255: 255})
 _CAMVID_IDS = _table({index: index for index in range(len(CAMVID))} | {_CAMVID_UNLABELLED: IGNORE})
 _CAMVID_TO_CITYSCAPES = _table(
@@ -143,6 +146,8 @@ def _colour_table() -> LabelMap:
         packed = red << 16 | green << 8 | blue
         if index != IGNORE or table[packed] == _WRONG:
             table[packed] = index
+    # GTA5 paints `static` so.
+    table[20 << 16 | 20 << 8 | 20] = IGNORE
     return table
 
 

@@ -44,6 +44,7 @@ class Prepared:
         labels: (N, H, W) classes.
         frames: The frames themselves, for labels at full resolution.
         left_out: Frames whose image and label differ in size.
+        key: Changes with the files, their order and the size.
     """
 
     names: tuple[str, ...]
@@ -51,6 +52,7 @@ class Prepared:
     labels: LabelMap
     frames: tuple[Frame, ...]
     left_out: tuple[str, ...]
+    key: str = ""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -73,15 +75,16 @@ def prepare(
     Raises:
         DataError: A file is unreadable, or too many pairs differ in size.
     """
-    folder = cache_folder() / "prepared" / _key(frames, size)
+    folder = cache_folder() / "prepared"
     try:
+        folder /= _key(frames, size)
         folder.parent.mkdir(parents=True, exist_ok=True)
         with _alone(folder.with_suffix(".lock")):
             if not folder.exists():
                 _build(frames, size, folder, progress)
+        index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
     except OSError as error:
-        raise DataError(f"cannot write {folder}: {error.strerror}") from error
-    index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+        raise DataError(f"cannot prepare {folder}: {error.strerror}") from error
     by_name = {frame.name: frame for frame in frames}
     return Prepared(
         tuple(index["names"]),
@@ -89,6 +92,7 @@ def prepare(
         np.load(folder / "labels.npy", mmap_mode="r"),
         tuple(by_name[name] for name in index["names"]),
         tuple(index["left_out"]),
+        folder.name,
     )
 
 
@@ -150,7 +154,12 @@ def _build(frames: Sequence[Frame], size: Size, folder: Path, progress: Progress
 def _new_array(
     path: Path, shape: tuple[int, ...]
 ) -> np.memmap[tuple[int, ...], np.dtype[np.uint8]]:
-    return np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+    if hasattr(os, "posix_fallocate"):
+        # Now, with an error: a full disk under a mapped file ends the process.
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array
 
 
 def resize_image(image: npt.NDArray[np.uint8], size: Size) -> npt.NDArray[np.uint8]:

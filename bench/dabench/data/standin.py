@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from dabench.data.domain import DRAWN
 from dabench.data.labels import ID_PALETTE, IGNORE, TRAIN_TO_ID, LabelMap
 from dabench.data.roots import cache_folder
 from dabench.data.synthetic import CAMERA, GAME, VERSION, Style, draw_scene
@@ -20,6 +21,10 @@ GAME_SIZE = (210, 382)
 CAMERA_SIZE = (192, 384)
 
 _SPLIT_SEEDS = {"game": 0, "train": 1, "val": 2, "test": 3}
+_NOTICE = (
+    "These frames were drawn by dabench (seeded, procedural). They are neither GTA5 nor "
+    "Cityscapes;\nwhile this file is here, every table made from them says synthetic.\n"
+)
 _TO_ID = np.zeros(256, np.uint8)
 _TO_ID[: len(TRAIN_TO_ID)] = TRAIN_TO_ID
 
@@ -61,6 +66,8 @@ def write_standin(folder: Path, *, seed: int = 0, scale: float = 1.0) -> tuple[P
                 stem = f"standin_{index:06d}_000019"
                 image.save(images / f"{stem}_leftImg8bit.png")
                 label.save(labels / f"{stem}_gtFine_labelIds.png")
+        for root in (gta5, cityscapes):
+            (root / DRAWN).write_text(_NOTICE, encoding="utf-8")
     except OSError as error:
         raise UsageError(f"cannot write {folder}: {error.strerror}") from error
     return gta5, cityscapes

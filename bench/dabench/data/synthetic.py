@@ -20,7 +20,7 @@ from dabench.data.labels import CITYSCAPES, IGNORE, LabelMap
 Colour = tuple[float, float, float]
 Random = np.random.Generator
 
-VERSION = 1
+VERSION = 2
 """Of the drawings: part of every name under which they are kept."""
 
 _INDEX = {name: index for index, name in enumerate(CITYSCAPES.names)}

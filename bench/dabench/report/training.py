@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from dabench.report.charts import curves
 from dabench.report.text import Writer
 from dabench.training_tables import (
     EPOCH_PARTS,
+    Comparison,
     TrainingResults,
     compare,
     published_accuracy,
@@ -48,21 +50,30 @@ SYNTHETIC = (
 
 def sections(out: Writer, loaded: TrainingResults, folder: Path, name: str) -> None:
     """Everything a report says of training runs."""
-    for data, runs in loaded.runs.groupby("data", sort=False):
+    seen: Counter[str] = Counter()
+    for (data, protocol), runs in loaded.runs.groupby(["data", "protocol"], sort=False):
         title = str(data)
+        seen[title] += 1
+        # Runs that were trained otherwise are another experiment, with a section of its own.
+        prefix = f"{name}-{_slug(title)}" + (f"-{seen[title]}" if seen[title] > 1 else "")
         out.heading(f"Accuracy: {title}")
+        out.paragraph(f"Settings: {protocol}.")
         if bool(runs["synthetic"].iloc[0]):
             out.paragraph(SYNTHETIC)
         good = runs[runs["status"] == "ok"]
+        repeated = good.duplicated(["label", "seed"])
+        if repeated.any():
+            out.paragraph(f"{int(repeated.sum())} runs repeat a seed and are left out.")
+            good = good[~repeated]
         if not good.empty:
             _accuracy(out, good, title)
             _verdicts(out, good)
             _health(out, good)
-            _per_class(out, loaded.classes[loaded.classes["data"] == title], good)
-            epochs = loaded.epochs[loaded.epochs["data"] == title]
-            _time_per_epoch(out, epochs, good)
-            _curves(out, epochs, folder, f"{name}-{_slug(title)}", title)
-            _pictures(out, loaded, title, folder, name)
+            _per_class(out, loaded.classes.merge(good[["suite", "run"]]), good)
+            epochs = loaded.epochs.merge(good[["suite", "run"]])
+            _time_per_epoch(out, epochs)
+            _curves(out, epochs, folder, prefix, title)
+            _pictures(out, loaded, (title, str(protocol)), folder, prefix)
         _not_done(out, runs)
         _method(out, good, loaded)
 
@@ -73,7 +84,7 @@ def _accuracy(out: Writer, good: pd.DataFrame, data: str) -> None:
         rows.append(
             {
                 "run": label,
-                "the paper's table": _PAPER_EXPERIMENTS.get(label, "-"),
+                "the paper's table": _paper_table(data, label),
                 "mIoU %": _spread(group["miou"]),
                 "seeds": ", ".join(
                     f"{100 * value:.1f}" for value in group.sort_values("seed")["miou"]
@@ -100,6 +111,14 @@ def _accuracy(out: Writer, good: pd.DataFrame, data: str) -> None:
     )
 
 
+def _paper_table(data: str, label: str) -> str:
+    """Which table of the paper a run repeats, on its own data or another pair's."""
+    source, _, target = data.partition(" -> ")
+    if source == target:
+        return "III, in-domain" if label in ("augment", "target") else "-"
+    return _PAPER_EXPERIMENTS.get(label, "-")
+
+
 def _spread(values: pd.Series[Any]) -> str:
     known = 100 * values.dropna().astype(float)
     if known.empty:
@@ -120,19 +139,14 @@ def _verdicts(out: Writer, good: pd.DataFrame) -> None:
     for label in (name for name in labels if name.startswith("adversarial")):
         stuck = good[(good["label"] == label) & (good["disc_at_chance"] == True)]  # noqa: E712
         others = [name for name in labels if name.startswith("control")] + ["adabn", "augment"]
-        found = [c for other in others for c in compare(good, label, other)]
+        found = [c for other in others if (c := compare(good, label, other)) is not None]
         if not found:
             continue
         against = "; ".join(
             f"{c.against} {_points(c.difference.estimate)}{_interval(c.difference)}: {c.verdict}"
             for c in found
         )
-        judged = [c.verdict for c in found if c.against != "augment"]
-        helps = "undecided"
-        if judged and all(verdict == "better" for verdict in judged):
-            helps = "yes"
-        elif "worse" in judged:
-            helps = "no"
+        helps = _helps([c for c in found if c.against != "augment"], stuck=not stuck.empty)
         if not stuck.empty:
             helps += f" (its discriminator stayed at chance in {len(stuck)} runs)"
         lines.append(f"Does the adversary help with {label}? **{helps}**. Against {against}.")
@@ -142,6 +156,14 @@ def _verdicts(out: Writer, good: pd.DataFrame) -> None:
             "in points, paired by seed, with 95% intervals over seeds (Student's t):"
         )
         out.bullets(lines)
+
+
+def _helps(judged: Sequence[Comparison], *, stuck: bool) -> str:
+    """Yes needs both opponents beaten by a discriminator that learnt something."""
+    if any(c.verdict == "worse" for c in judged):
+        return "no"
+    opponents = {c.against.partition(" ")[0] for c in judged if c.verdict == "better"}
+    return "yes" if opponents == {"control", "adabn"} and not stuck else "undecided"
 
 
 def _points(value: float) -> str:
@@ -176,8 +198,7 @@ def _health(out: Writer, good: pd.DataFrame) -> None:
     )
 
 
-def _per_class(out: Writer, classes: pd.DataFrame, good: pd.DataFrame) -> None:
-    done = classes.merge(good[["suite", "run"]], on=["suite", "run"])
+def _per_class(out: Writer, done: pd.DataFrame, good: pd.DataFrame) -> None:
     if done.empty:
         return
     names = list(dict.fromkeys(done["name"]))
@@ -193,7 +214,7 @@ def _per_class(out: Writer, classes: pd.DataFrame, good: pd.DataFrame) -> None:
     out.table(pd.DataFrame(rows), "IoU per class in %, mean over seeds.")
 
 
-def _time_per_epoch(out: Writer, epochs: pd.DataFrame, good: pd.DataFrame) -> None:
+def _time_per_epoch(out: Writer, epochs: pd.DataFrame) -> None:
     rows = []
     for label, group in _by_label(epochs):
         whole = group.groupby(["suite", "run"])["images"].transform("max") == group["images"]
@@ -207,7 +228,7 @@ def _time_per_epoch(out: Writer, epochs: pd.DataFrame, good: pd.DataFrame) -> No
                 "epoch s": f"{seconds:.1f}",
                 **{part: f"{full[f'{part}_s'].mean():.2f}" for part in EPOCH_PARTS},
                 "rest": f"{rest:.2f}",
-                "discriminator's share": "-" if share.max() == 0 else f"{share.mean():.0%}",
+                "adversary's share": "-" if share.max() == 0 else f"{share.mean():.0%}",
                 "images/s": f"{(full['images'] / full['seconds']).median():.1f}",
                 "evaluation s": f"{full['eval_s'].mean():.1f}",
                 "epochs": str(len(full)),
@@ -219,9 +240,10 @@ def _time_per_epoch(out: Writer, epochs: pd.DataFrame, good: pd.DataFrame) -> No
             "Time per whole epoch taken apart, seconds, mean over epochs and seeds: reading and "
             "augmenting data, the segmenter on source and on target (forward and, for the source, "
             "backward), the adversarial term (forward through the discriminator, backward through "
-            "both), the discriminator's own step, the optimisers. Evaluation is apart. The "
-            "discriminator's share is that of the two columns it takes part in: what a lighter one "
-            "could save at most.",
+            "both networks), the discriminator's own step, the optimisers. Evaluation is apart. "
+            "The adversary's share is that of the adversarial term and the discriminator's step; a "
+            "lighter discriminator can save no more than that, and less, since the term's backward "
+            "through the segmenter stays.",
         )
 
 
@@ -238,10 +260,12 @@ def _curves(out: Writer, epochs: pd.DataFrame, folder: Path, name: str, data: st
         out.picture(path.name, f"{caption} per epoch, mean over seeds ({data})")
 
 
-def _pictures(out: Writer, loaded: TrainingResults, data: str, folder: Path, name: str) -> None:
-    for (title, label), picture in loaded.pictures.items():
-        if title == data:
-            target = folder / f"{name}-{_slug(title)}-{_slug(label)}.png"
+def _pictures(
+    out: Writer, loaded: TrainingResults, of: tuple[str, str], folder: Path, prefix: str
+) -> None:
+    for (data, protocol, label), picture in loaded.pictures.items():
+        if (data, protocol) == of:
+            target = folder / f"{prefix}-{_slug(label)}.png"
             shutil.copyfile(picture, target)
             out.picture(target.name, f"{label} ({data}): input, truth, prediction, errors in red")
 
@@ -274,7 +298,7 @@ def _method(out: Writer, good: pd.DataFrame, loaded: TrainingResults) -> None:
     )
     lines += [
         frames,
-        f"Precision of the segmenter, as measured to be faster here: {dtypes}.",
+        f"Precision of the segmenter's training: {dtypes}.",
         f"Machine: {first['machine']}, {first['threads']} threads; commit {first['commit']}.",
         _LAST_EPOCH,
     ]

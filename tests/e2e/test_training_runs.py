@@ -1,0 +1,131 @@
+"""Training in real processes: drawn and real images, killed, resumed, reproduced."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from datasets import camvid_root
+
+from dabench.adapt import checkpoint
+from dabench.data.standin import write_standin
+from dabench.training_records import read_epochs, read_result
+
+SMALL = "--size 32x64 --batch 2 --limit 6 --dtype fp32"
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A folder with the stand-in drawn small, and a cache of its own."""
+    folder = tmp_path_factory.mktemp("home")
+    write_standin(folder / "drawn", scale=0.03)
+    return folder
+
+
+def environment(home, **changes):
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("DABENCH_")}
+    drawn = home / "drawn"
+    return {
+        **inherited,
+        "DABENCH_CACHE": str(home / "cache"),
+        "DABENCH_GTA5_ROOT": str(drawn / "gta5"),
+        "DABENCH_CITYSCAPES_ROOT": str(drawn / "cityscapes"),
+        **changes,
+    }
+
+
+def start(arguments, home, **changes):
+    return subprocess.Popen(
+        [sys.executable, "-m", "dabench", *arguments.split()],
+        cwd=home,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(home, **changes),
+    )
+
+
+def dabench(arguments, home, **changes):
+    process = start(arguments, home, **changes)
+    out, err = process.communicate(timeout=400)
+    assert process.returncode == 0, err
+    return out, err
+
+
+def weights_of(run):
+    return checkpoint.load(run / "weights.pt")["segmenter"]["network"]
+
+
+def test_kill_9_and_resume_end_with_the_weights_of_a_run_never_killed(home):
+    arguments = f"train gta2city --disc dw-disc --steps 12 {SMALL}"
+    dabench(f"{arguments} --out whole", home)
+    process = start(f"{arguments} --out killed", home)
+    run = home / "killed" / "adversarial-dw-disc-seed0"
+    deadline = time.monotonic() + 200
+    while len(read_epochs(run)) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    assert read_result(run) is None
+    out, err = dabench("train --resume killed", home)
+    assert "SYNTHETIC stand-in for gta2city" in err
+    assert "synthetic gta5 -> synthetic cityscapes" in out
+    ours, theirs = weights_of(run), weights_of(home / "whole" / run.name)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert [row.loss for row in read_epochs(run)] == [
+        row.loss for row in read_epochs(home / "whole" / run.name)
+    ]
+
+
+def test_what_was_trained_is_scored_predicts_and_is_reported(home):
+    out, _ = dabench(
+        f"train gta2city --method target --seeds 0,1 --steps 4 {SMALL} --json --out trained", home
+    )
+    runs = json.loads(out)["runs"]
+    assert set(runs) == {"target-seed0", "target-seed1"}
+    shown, _ = dabench("eval trained/target-seed0 --data cityscapes --json", home)
+    assert json.loads(shown)["data"] == "synthetic cityscapes"
+    image = next((home / "drawn").glob("cityscapes/leftImg8bit/test/*/*.png"))
+    dabench(f"predict trained/target-seed0 {image} --out seen", home)
+    assert (home / "seen" / f"{image.stem}_pred.png").exists()
+    dabench("report trained --name trained", home)
+    report = (home / "reports" / "trained.md").read_text()
+    assert "**Synthetic data.**" in report
+    assert re.search(r"\| target \| II, in-domain \| \d+\.\d ± \d+\.\d \|", report)
+
+
+def test_reproduce_runs_every_experiment_and_goes_on_where_it_stopped(home):
+    arguments = "reproduce --steps 2 --no-timing --quiet --out all --name all"
+    process = start(arguments, home)
+    deadline = time.monotonic() + 200
+    first = home / "all" / "synthetic-gta2city" / "source-only-seed0"
+    while read_result(first) is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.kill()
+    process.communicate()
+    dabench("reproduce --resume all --quiet --name all", home)
+    report = (home / "reports" / "all.md").read_text()
+    for label in ("source-only", "adabn", "control disc", "adversarial diag-disc", "target"):
+        assert f"| {label} |" in report
+    assert "## Accuracy: synthetic gta5 -> synthetic gta5" in report
+    assert "Does the adversary help with adversarial dw-disc?" in report
+
+
+def test_real_images_by_day_and_at_dusk(home):
+    root = camvid_root()
+    arguments = "--steps 3 --size 64x96 --batch 2 --limit 6 --dtype fp32"
+    dabench(
+        f"train gta2city --method source-only,adversarial {arguments} --out camvid",
+        home,
+        DABENCH_GTA5_ROOT="",
+        DABENCH_CITYSCAPES_ROOT="",
+        DABENCH_CAMVID_ROOT=str(root),
+    )
+    data = json.loads((home / "camvid" / "run.json").read_text())["data"]
+    assert (data["title"], data["synthetic"]) == ("camvid:day -> camvid:dusk", False)
+    assert read_result(home / "camvid" / "source-only-seed0")["status"] == "ok"
+    assert read_result(home / "camvid" / "adversarial-disc-seed0")["status"] == "ok"

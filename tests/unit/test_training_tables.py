@@ -1,0 +1,102 @@
+"""Training runs as frames, and what the seeds say of a difference."""
+
+import math
+
+import pandas as pd
+import pytest
+from suites import write_suite
+
+from dabench.errors import ResultsError
+from dabench.report.training import _helps
+from dabench.stats import mean_interval
+from dabench.training_tables import Comparison, compare, load_training, published_accuracy
+
+
+def test_a_mean_over_seeds_has_students_interval():
+    interval = mean_interval([1.0, 2.0, 3.0])
+    half = 4.303 / math.sqrt(3)
+    assert interval.estimate == 2.0
+    assert (interval.low, interval.high) == pytest.approx((2 - half, 2 + half))
+    alone = mean_interval([1.0])
+    assert (alone.low, alone.high) == (-math.inf, math.inf)
+
+
+def runs_of(**scores):
+    return pd.DataFrame(
+        [
+            {"data": "a -> b", "label": label.replace("_", " "), "seed": seed, "status": "ok",
+             "miou": value}
+            for label, values in scores.items()
+            for seed, value in enumerate(values)
+        ]
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "verdict"),
+    [
+        ([0.30, 0.31, 0.32], [0.20, 0.21, 0.22], "better"),
+        ([0.20, 0.21, 0.22], [0.30, 0.31, 0.32], "worse"),
+        ([0.30, 0.20, 0.32], [0.29, 0.25, 0.30], "undecided"),
+        ([0.30], [0.10], "undecided"),
+    ],
+)
+def test_a_verdict_needs_the_whole_interval_on_one_side(ours, theirs, verdict):
+    found = compare(runs_of(adversarial_disc=ours, adabn=theirs), "adversarial disc", "adabn")
+    assert (found.verdict, found.seeds) == (verdict, len(ours))
+
+
+def test_only_seeds_that_both_have_are_compared():
+    runs = runs_of(a=[0.1, 0.2, 0.3], b=[0.1, 0.2])
+    assert compare(runs, "a", "b").seeds == 2
+    assert compare(runs, "a", "c") is None
+
+
+def test_runs_that_are_missing_have_rows_that_say_so(tmp_path):
+    suite = write_suite(tmp_path, seeds=(0,), unfinished="target-seed0")
+    (suite / "augment-seed0" / "result.json").unlink()
+    runs = load_training([suite]).runs.set_index("run")
+    assert runs.loc["target-seed0", ["status", "reason"]].tolist() == ["pending", "not begun"]
+    assert runs.loc["augment-seed0", "reason"] == "not finished"
+    assert runs.loc["control-disc-seed0", "status"] == "ok"
+
+
+def test_damaged_epochs_name_file_and_line(tmp_path):
+    suite = write_suite(tmp_path, seeds=(0,))
+    path = suite / "augment-seed0" / "epochs.csv"
+    path.write_text(path.read_text().replace("\n1,10,", "\nx,10,"))
+    with pytest.raises(ResultsError, match=r"epochs\.csv line 2"):
+        load_training([suite])
+
+
+def test_published_accuracy_is_for_the_papers_own_data():
+    found = published_accuracy("gta5 -> cityscapes", "adversarial dw-disc")
+    assert found == {"Table I": "73.1 / 32.7", "Table VII": "73 / 32.5",
+                     "repository README": "73.1 / 32.7"}  # fmt: skip
+    assert published_accuracy("synthetic gta5 -> synthetic cityscapes", "augment") == {}
+    assert published_accuracy("gta5 -> cityscapes", "control disc") == {}
+
+
+def test_runs_with_other_settings_are_never_pooled(tmp_path):
+    one = write_suite(tmp_path, "one", seeds=(0,))
+    other = write_suite(tmp_path, "other", seeds=(1,), steps=40)
+    same = write_suite(tmp_path / "elsewhere", "one", seeds=(2,))
+    loaded = load_training([one, other, same])
+    assert loaded.runs.groupby("protocol")["seed"].unique().map(sorted).tolist() == [[0, 2], [1]]
+    assert sorted(loaded.runs["suite"].unique()) == ["one", "one (2)", "other"]
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "stuck", "helps"),
+    [
+        ({"control disc": "better", "adabn": "better"}, False, "yes"),
+        ({"control disc": "better", "adabn": "better"}, True, "undecided"),
+        ({"control disc": "better"}, False, "undecided"),
+        ({"control disc": "better", "adabn": "worse"}, False, "no"),
+        ({"control disc": "undecided", "adabn": "better"}, False, "undecided"),
+    ],
+)
+def test_the_adversary_helps_only_if_it_beats_both_opponents(verdicts, stuck, helps):
+    interval = mean_interval([0.1, 0.2])
+    found = [Comparison("adversarial disc", a, 2, interval, v) for a, v in verdicts.items()]
+    assert _helps(found, stuck=stuck) == helps
