@@ -161,6 +161,8 @@ def _protocol(config: dict[str, Any], split: str) -> str:
     kinds = [kind for kind in config["augment"] if kind != "crop" or crop]
     parts.append(f"augmentation {'+'.join(kinds) or 'none'}")
     parts += [name for name in ("ohem", "detail") if config[name]]
+    if not config.get("normalise", True):
+        parts.append("not normalised")
     if config["clip"]:
         parts.append(f"clip {config['clip']:g}")
     if config["limit"]:

@@ -11,7 +11,7 @@ from dabench.data.loader import (
     STD,
     Augment,
     SeededBatches,
-    normalise,
+    network_input,
     steps_per_epoch,
     training_batches,
 )
@@ -100,4 +100,5 @@ def test_jitter_changes_colours_and_never_labels(prepared):
 def test_normalisation_is_that_of_imagenet():
     images = torch.full((1, 3, 1, 1), 255, dtype=torch.uint8)
     expected = (1 - torch.tensor(MEAN)) / torch.tensor(STD)
-    torch.testing.assert_close(normalise(images).flatten(), expected)
+    torch.testing.assert_close(network_input(images).flatten(), expected)
+    assert network_input(images, normalised=False).flatten().tolist() == [1.0] * 3

@@ -10,7 +10,7 @@ from dabench.adapt import step as module
 from dabench.adapt.losses import discriminator_input
 from dabench.adapt.step import PARTS, Learner, Precision, Stopwatch, Trainer, poly
 from dabench.data.labels import IGNORE
-from dabench.data.loader import normalise
+from dabench.data.loader import network_input
 from dabench_models import build
 
 CLASSES = 5
@@ -41,7 +41,7 @@ def belief(of, target):
     """How much the discriminator takes the target's prediction for the source's."""
     twin = copy.deepcopy(of.segmenter.network).train()
     with torch.no_grad():
-        shown = discriminator_input(twin.forward_main(normalise(target)), "softmax")
+        shown = discriminator_input(twin.forward_main(network_input(target)), "softmax")
         return torch.sigmoid(of.discriminator.network(shown)).mean().item()
 
 

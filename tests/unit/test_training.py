@@ -5,12 +5,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dabench.adapt import checkpoint, train
 from dabench.adapt.config import TrainConfig
 from dabench.adapt.predict import load_trained, predict_files, score
 from dabench.adapt.scene import set_scene
 from dabench.adapt.suite import Planned, plan_suite, resume_suite, start_suite
+from dabench.adapt.tensorboard import TensorBoard
 from dabench.adapt.train import NotFiniteError, health, resume, start
 from dabench.data.labels import CAMVID
 from dabench.data.roots import Places, find_places
@@ -41,7 +43,7 @@ class Silent:
     def note(self, text):
         self.notes.append(text)
 
-    def run(self, name, number, of):
+    def run(self, name, number, of, batch):
         self.ran.append(name)
 
     def done(self, name, result):
@@ -289,3 +291,19 @@ def test_images_without_labels_are_said(scene, tmp_path):
     config = replace(CONFIG, method="source-only")
     run(replace(scene, source=unpaired), tmp_path / "run", config, observer)
     assert "1 images of synthetic gta5 have no label" in observer.notes[0]
+
+
+def test_tensorboard_gets_a_point_per_epoch(scene, tmp_path):
+    plan = plan_suite(replace(CONFIG, normalise=False), ("augment",), ("disc",), (0,))
+    silent = Silent()
+    with TensorBoard(tmp_path / "suite", silent) as observer:
+        start_suite(
+            plan, scene, folder=tmp_path / "suite", command="", split=None, observer=observer
+        )
+    assert silent.ran == ["augment-seed0"]
+    curves = EventAccumulator(str(tmp_path / "suite" / "tensorboard" / "augment-seed0"))
+    curves.Reload()
+    rows = read_epochs(tmp_path / "suite" / "augment-seed0")
+    assert [point.value for point in curves.Scalars("loss")] == pytest.approx(
+        [row.loss for row in rows]
+    )

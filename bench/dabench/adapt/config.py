@@ -74,6 +74,7 @@ class TrainConfig:
         recipe: ``paper``: learning rates follow the epoch; ``adaptsegnet``: they
             follow the step.
         augment: Which of `AUGMENTATIONS`; ``crop`` needs ``crop``.
+        normalise: Bring images to ImageNet's mean and deviation.
         ohem: Hard pixels only.
         detail: The STDC paper's detail loss.
         clip: Largest gradient norm, or None.
@@ -103,6 +104,7 @@ class TrainConfig:
     disc_input: str = "softmax"
     recipe: str = "paper"
     augment: tuple[str, ...] = AUGMENTATIONS
+    normalise: bool = True
     ohem: bool = False
     detail: bool = False
     clip: float | None = None

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dabench.adapt.metrics import ConfusionMatrix
 from dabench.adapt.step import Precision
 from dabench.data.labels import LabelMap, read_label
-from dabench.data.loader import normalise
+from dabench.data.loader import network_input
 from dabench.data.prepare import Prepared
 from dabench_models.bisenet import BiSeNet
 
@@ -30,18 +30,19 @@ def full_label(prepared: Prepared, index: int) -> LabelMap:
     return read_label(frame.label, frame.encoding)
 
 
-def predict(network: BiSeNet, images: Tensor, size: tuple[int, int]) -> Tensor:
+def predict(network: BiSeNet, images: Tensor, size: tuple[int, int], *, normalised: bool) -> Tensor:
     """Classes of images at another size.
 
     Args:
         network: In eval mode.
         images: (N, 3, H, W) uint8.
         size: (height, width) of the result; logits are brought to it bilinearly.
+        normalised: As in training.
 
     Returns:
         (N, height, width) uint8 classes.
     """
-    logits = network.forward_main(normalise(images)).float()
+    logits = network.forward_main(network_input(images, normalised=normalised)).float()
     if logits.shape[2:] != size:
         logits = F.interpolate(logits, size, mode="bilinear", align_corners=False)
     return logits.argmax(dim=1).to(torch.uint8)
@@ -54,6 +55,7 @@ def confusion_on(
     *,
     classes: int,
     device: torch.device,
+    normalised: bool,
     batch: int = 8,
 ) -> ConfusionMatrix:
     """Compares predictions with the labels at full resolution, in fp32 however it was trained.
@@ -63,6 +65,7 @@ def confusion_on(
         prepared: Labelled frames at the network's size.
         classes: Of the labels.
         device: The network's.
+        normalised: As in training.
         batch: Images per pass.
     """
     network.eval()
@@ -72,7 +75,8 @@ def confusion_on(
         truths = [full_label(prepared, index + i) for i in range(len(images))]
         index += len(images)
         for group in _equal_sizes(truths):
-            found = predict(network, images[group], truths[group[0]].shape)
+            size = truths[group[0]].shape
+            found = predict(network, images[group], size, normalised=normalised)
             for position, prediction in zip(group, found, strict=True):
                 matrix.add(torch.from_numpy(truths[position]).to(device), prediction)
     return matrix
@@ -93,6 +97,7 @@ def recompute_statistics(
     *,
     device: torch.device,
     precision: Precision,
+    normalised: bool,
     batch: int,
 ) -> None:
     """Replaces batch norm's running statistics by those of other images (AdaBN).
@@ -115,7 +120,7 @@ def recompute_statistics(
         if len(images) > 1:
             with precision.autocast():
                 # All heads: their statistics were reset too.
-                network.forward_heads(normalise(images))
+                network.forward_heads(network_input(images, normalised=normalised))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     network.eval()

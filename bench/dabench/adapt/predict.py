@@ -74,6 +74,7 @@ def score(trained: Trained, domain: Domain, *, split: str | None, device: str) -
         frames,
         classes=len(trained.classes),
         device=where,
+        normalised=config.normalise,
     )
     return SCORES[config.evaluation](matrix.counts)
 
@@ -90,7 +91,10 @@ def predict_files(
     for path in images:
         image = read_image(path)
         pixels = torch.from_numpy(np.array(resize_image(image, size))).permute(2, 0, 1)[None]
-        found = predict(trained.network, pixels.to(where), image.shape[:2])[0]
+        normalised = trained.config.normalise
+        found = predict(trained.network, pixels.to(where), image.shape[:2], normalised=normalised)[
+            0
+        ]
         target = out / f"{path.stem}_pred.png"
         Image.fromarray(colourise(found.cpu().numpy(), trained.classes)).save(target)
         written.append(target)

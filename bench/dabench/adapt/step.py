@@ -17,7 +17,7 @@ from dabench.adapt.losses import (
     segmentation_loss,
 )
 from dabench.clock import Clock
-from dabench.data.loader import normalise
+from dabench.data.loader import network_input
 from dabench_models.bisenet import BiSeNet
 
 PARTS = ("data", "source", "target", "adversarial", "discriminator", "optimizers")
@@ -129,6 +129,7 @@ class Trainer:
         disc_input: What of a prediction the discriminator sees.
         ohem: Loss on hard pixels only.
         detail: With the STDC paper's detail loss.
+        normalised: Whether images are normalised by ImageNet's statistics.
         watch: Told where the time goes.
     """
 
@@ -142,6 +143,7 @@ class Trainer:
         disc_input: str,
         ohem: bool,
         detail: bool,
+        normalised: bool = True,
         watch: Stopwatch,
     ) -> None:
         assert isinstance(segmenter.network, BiSeNet)
@@ -152,6 +154,7 @@ class Trainer:
         self._weight = weight
         self._disc_input = disc_input
         self._losses = {"ohem": ohem, "detail": detail}
+        self._normalised = normalised
         self._watch = watch
 
     def step(self, images: Tensor, labels: Tensor, target: Tensor | None) -> StepResult:
@@ -164,7 +167,7 @@ class Trainer:
         """
         with self._watch.part("source"):
             with self.segmenter.precision.autocast():
-                output = self._network.forward_heads(normalise(images))
+                output = self._network.forward_heads(self._input(images))
             loss = segmentation_loss(output, labels, **self._losses)
             self.segmenter.backward(loss)
         if target is None or self.discriminator is None:
@@ -180,13 +183,16 @@ class Trainer:
         health = self._teach(shown_source, shown_target.detach())
         return StepResult(loss.detach(), adversarial, *health)
 
+    def _input(self, images: Tensor) -> Tensor:
+        return network_input(images, normalised=self._normalised)
+
     def _predict(self, target: Tensor) -> Tensor:
         """What the discriminator is shown of the target's prediction.
 
         Without an adversarial term only the batch-norm statistics learn from it.
         """
         with torch.set_grad_enabled(self._fools), self.segmenter.precision.autocast():
-            logits = self._network.forward_main(normalise(target))
+            logits = self._network.forward_main(self._input(target))
         return discriminator_input(logits.float(), self._disc_input)
 
     def _fool(self, shown: Tensor) -> Tensor:

@@ -49,8 +49,8 @@ class Planned:
 class SuiteObserver(TrainObserver, Protocol):
     """Sees a suite go by."""
 
-    def run(self, name: str, number: int, of: int) -> None:
-        """A run begins."""
+    def run(self, name: str, number: int, of: int, batch: int) -> None:
+        """A run begins, with so many images per step."""
 
     def done(self, name: str, result: Mapping[str, Any]) -> None:
         """A run ended, well or not."""
@@ -160,7 +160,7 @@ def _run_all(
         for number, (name, config) in enumerate(document["runs"].items()):
             result = read_result(folder / name)
             if result is None:
-                observer.run(name, number + 1, len(document["runs"]))
+                observer.run(name, number + 1, len(document["runs"]), config["batch"])
                 result = _run_one(folder, name, TrainConfig.of(config), document, scene, observer)
                 observer.done(name, result)
             results[name] = result

@@ -145,6 +145,7 @@ class Training:
             disc_input=config.disc_input,
             ohem=config.ohem,
             detail=config.detail,
+            normalised=config.normalise,
             watch=self._watch,
         )
         self._epochs_done = 0
@@ -158,10 +159,10 @@ class Training:
     def run(self) -> Scores:
         """Trains to the end; the last epoch is the result."""
         checkpoints = self._record.folder / CHECKPOINTS
-        batches = self._batches(self._epochs_done * self.steps_per_epoch)
+        batches = self.batches(self._epochs_done * self.steps_per_epoch)
         scores: Scores | None = None
         for epoch in range(self._epochs_done, self.epochs):
-            row = self._epoch(epoch, batches)
+            row = self.epoch(epoch, batches)
             due = (epoch + 1) % self.config.eval_every == 0 or epoch + 1 == self.epochs
             if due:
                 begin = host_clock()
@@ -190,6 +191,7 @@ class Training:
                 self.frames.target,
                 device=self._where,
                 precision=self._segmenter.precision,
+                normalised=self.config.normalise,
                 batch=self.config.batch,
             )
         return self.evaluate()
@@ -201,13 +203,16 @@ class Training:
             self.frames.evaluation,
             classes=len(self.classes),
             device=self._where,
+            normalised=self.config.normalise,
         )
         return SCORES[self.config.evaluation](matrix.counts)
 
     def draw(self, path: Path) -> None:
         """Writes a picture of a few evaluated frames."""
         frames = self.frames.evaluation
-        draw_predictions(self.network, frames, self._classes, self._where, path)
+        draw_predictions(
+            self.network, frames, self._classes, self._where, path, normalised=self.config.normalise
+        )
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continues from a checkpoint's state.
@@ -261,7 +266,8 @@ class Training:
             learners["discriminator"] = self._discriminator
         return learners
 
-    def _batches(self, first: int) -> Iterator[tuple[Batch, Batch | None]]:
+    def batches(self, first: int) -> Iterator[tuple[Batch, Batch | None]]:
+        """Batches of source and, where the method sees it, target, from a step on."""
         config = self.config
         wanted = config.augment if self._method.augments else ()
         crop = config.crop if "crop" in wanted else None
@@ -282,7 +288,12 @@ class Training:
         target = stream(self.frames.target, plain, seed=config.seed + TARGET_SEED)
         return zip(source, target, strict=True)
 
-    def _epoch(self, epoch: int, batches: Iterator[tuple[Batch, Batch | None]]) -> EpochRow:
+    def epoch(self, epoch: int, batches: Iterator[tuple[Batch, Batch | None]]) -> EpochRow:
+        """Trains one epoch, counted from 0; evaluates nothing.
+
+        Raises:
+            NotFiniteError: A loss is not a number.
+        """
         config = self.config
         self.network.train()
         first = epoch * self.steps_per_epoch

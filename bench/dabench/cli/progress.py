@@ -78,6 +78,7 @@ class TrainProgress:
     def __init__(self, *, quiet: bool) -> None:
         self._console = Console(stderr=True, highlight=False)
         self._quiet = quiet
+        self._batch = 0
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -105,8 +106,9 @@ class TrainProgress:
     ) -> None:
         self._progress.stop()
 
-    def run(self, name: str, number: int, of: int) -> None:
+    def run(self, name: str, number: int, of: int, batch: int) -> None:
         """A run begins: a bar of its own."""
+        self._batch = batch
         self._progress.reset(self._task, total=None, state="")
         self._progress.update(self._task, description=f"{name} ({number}/{of})")
         if not self._quiet:
@@ -124,7 +126,9 @@ class TrainProgress:
     def step(self, step: int, of: int, epoch: int, result: Mapping[str, float], lr: float) -> None:
         """Losses at the bar."""
         losses = " ".join(f"{name} {value:.3f}" for name, value in result.items())
-        state = f"epoch {epoch} lr {lr:.2g} {losses}"
+        speed = self._progress.tasks[self._task].speed
+        rate = "" if speed is None else f"{speed * self._batch:.1f} images/s "
+        state = f"epoch {epoch} lr {lr:.2g} {rate}{losses}"
         self._progress.update(self._task, completed=step, total=of, state=state)
 
     def epoch(self, row: EpochRow) -> None:

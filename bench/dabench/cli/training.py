@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from dabench.adapt.config import TrainConfig
     from dabench.adapt.scene import Scene
-    from dabench.adapt.suite import Planned
+    from dabench.adapt.suite import Planned, SuiteObserver
 
 INTERRUPTED = 130
 
@@ -84,6 +84,9 @@ def train(
     augment: Annotated[
         str | None, _option("--augment", "Of jitter,flip,crop, or none. Default all.")
     ] = None,
+    normalise: Annotated[
+        bool, typer.Option("--normalise/--no-normalise", help="By ImageNet's statistics.")
+    ] = True,
     ohem: Annotated[bool, typer.Option("--ohem", help="Loss on hard pixels only.")] = False,
     detail: Annotated[bool, typer.Option("--detail", help="With STDC's detail loss.")] = False,
     clip: Annotated[float | None, _option("--clip", "Largest gradient norm.")] = None,
@@ -117,6 +120,9 @@ def train(
         typer.Option("--resume", metavar="RUN", help="Continue the interrupted run here."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the records.")] = None,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Curves for TensorBoard beside the records.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
@@ -135,13 +141,22 @@ def train(
     roots = {"gta5": gta5_root, "cityscapes": cityscapes_root, "camvid": camvid_root}
     places = find_places(roots)
     if resume_from is not None:
-        allowed = {"resume_from", "quiet", "json", *(f"{name}_root" for name in roots)}
+        allowed = {
+            "resume_from",
+            "quiet",
+            "json",
+            "normalise",
+            "tensorboard",
+            *(f"{name}_root" for name in roots),
+        }
         if others := sorted(given.keys() - allowed):
             raise UsageError(f"--resume goes on as planned; leave out {others[0]!r}")
         from dabench.adapt.suite import read_suite
 
         scene = set_scene(read_suite(resume_from)["data"]["asked"], places)
-        ok = run_suite(scene, resume_from, None, split=None, quiet=quiet, json=json)
+        ok = run_suite(
+            scene, resume_from, None, split=None, quiet=quiet, json=json, tensorboard=tensorboard
+        )
         raise typer.Exit(0 if ok else 1)
     if pair is None:
         raise UsageError(f"train needs a pair; choices: {', '.join(places.pairs)}")
@@ -158,7 +173,9 @@ def train(
     from dabench.session import new_run_folder
 
     folder = out or new_run_folder(Path("results"), f"{scene.slug}-{'-'.join(chosen)}"[:80])
-    ok = run_suite(scene, folder, plan, split=split, quiet=quiet, json=json)
+    ok = run_suite(
+        scene, folder, plan, split=split, quiet=quiet, json=json, tensorboard=tensorboard
+    )
     raise typer.Exit(0 if ok else 1)
 
 
@@ -176,6 +193,7 @@ def _settings(
     from dabench.adapt.config import METHODS, TrainConfig
 
     settings = {name: given[name] for name in _FIELDS if name in given}
+    settings["normalise"] = "normalise" in given
     if "size" in given:
         settings["height"], settings["width"] = parse("size", given["size"])
     if "crop" in given:
@@ -244,6 +262,7 @@ def run_suite(
     split: str | None,
     quiet: bool,
     json: bool,
+    tensorboard: bool = False,
     again: str | None = None,
 ) -> bool:
     """Starts or, without a plan, resumes a suite; prints what came of it.
@@ -255,6 +274,7 @@ def run_suite(
         split: Evaluated instead of the reported one.
         quiet: No progress.
         json: One document on standard output in place of a table.
+        tensorboard: Write curves for TensorBoard too.
         again: The command that continues after an interruption.
 
     Returns:
@@ -269,7 +289,11 @@ def run_suite(
     interrupted = False
     results: dict[str, dict[str, Any]] = {}
     with contextlib.ExitStack() as stack:
-        observer = stack.enter_context(TrainProgress(quiet=quiet or json))
+        observer: SuiteObserver = stack.enter_context(TrainProgress(quiet=quiet or json))
+        if tensorboard:
+            from dabench.adapt.tensorboard import TensorBoard
+
+            observer = stack.enter_context(TensorBoard(folder, observer))
         try:
             if plan is None:
                 results = resume_suite(folder, scene, observer=observer)

@@ -149,8 +149,15 @@ def _collate(items: list[tuple[Tensor, Tensor, str]]) -> Batch:
     return Batch(torch.stack(images), torch.stack(labels).long(), list(names))
 
 
-def normalise(images: Tensor) -> Tensor:
-    """(N, 3, H, W) uint8 to floats of zero mean and unit variance per channel."""
+def network_input(images: Tensor, *, normalised: bool = True) -> Tensor:
+    """(N, 3, H, W) uint8 to floats as the network takes them.
+
+    Args:
+        images: RGB.
+        normalised: By ImageNet's mean and deviation per channel; else 0 to 1.
+    """
+    if not normalised:
+        return images.float() / 255
     mean = torch.tensor(MEAN, device=images.device).view(1, 3, 1, 1) * 255
     std = torch.tensor(STD, device=images.device).view(1, 3, 1, 1) * 255
     return (images.float() - mean) / std
