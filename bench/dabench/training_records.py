@@ -144,11 +144,11 @@ def read_epochs(folder: Path) -> list[EpochRow]:
     rows = []
     for line, row in _read(folder / EPOCHS, EPOCH_COLUMNS):
         try:
-            values = {
+            values: dict[str, Any] = {
                 name: int(text) if name in _WHOLE else float(text) if text else None
                 for name, text in row.items()
             }
-            rows.append(EpochRow(**values))  # type: ignore[arg-type]
+            rows.append(EpochRow(**values))
         except ValueError as error:
             raise ResultsError(f"{folder / EPOCHS} line {line}: {error}") from error
     return rows

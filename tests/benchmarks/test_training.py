@@ -9,9 +9,11 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from dabench.adapt.config import TrainConfig
+from dabench.adapt.frames import gather
+from dabench.adapt.learners import settle
 from dabench.adapt.metrics import ConfusionMatrix, official_scores
 from dabench.adapt.scene import set_scene
-from dabench.adapt.train import Training, gather, settle
+from dabench.adapt.train import Training
 from dabench.data.labels import IGNORE, TRAIN_TO_ID
 from dabench.data.loader import JITTER, MEAN, STD
 from dabench.data.roots import PAIRS, Places

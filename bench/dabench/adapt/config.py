@@ -150,6 +150,8 @@ class TrainConfig:
 
     def _check_sizes(self) -> None:
         spec = spec_of(self.model)
+        if self.detail and "detail" not in spec.outputs:
+            raise bad_value("--detail", self.model, "only segmenters with a detail head take it")
         if spec.family != "segmenter":
             raise bad_value("--model", self.model, "training takes a segmenter")
         size = (self.height, self.width)

@@ -11,16 +11,15 @@ from typing import Any, Protocol
 
 from dabench.adapt import checkpoint
 from dabench.adapt.config import METHODS, TrainConfig
+from dabench.adapt.frames import gather, run_document
+from dabench.adapt.learners import settle
 from dabench.adapt.scene import Scene
 from dabench.adapt.train import (
     NotFiniteError,
     Training,
     TrainObserver,
     finish,
-    gather,
     resume,
-    run_document,
-    settle,
     start,
 )
 from dabench.environment import FINGERPRINT, describe_host, describe_torch

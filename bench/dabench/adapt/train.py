@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -17,26 +17,27 @@ from torch import Tensor
 from dabench.adapt import checkpoint
 from dabench.adapt.config import METHODS, TrainConfig
 from dabench.adapt.evaluate import confusion_on, recompute_statistics
+from dabench.adapt.frames import (
+    DataObserver,
+    Frames,
+    check_same_frames,
+    gather,
+    run_document,
+)
+from dabench.adapt.learners import discriminator_of, segmenter_of, settle
 from dabench.adapt.losses import CHANCE_LOSS
 from dabench.adapt.metrics import SCORES, Scores
 from dabench.adapt.pictures import draw_predictions
-from dabench.adapt.precision import faster_dtype
-from dabench.adapt.scene import Scene, limited
-from dabench.adapt.step import Learner, Precision, StepResult, Stopwatch, Trainer, poly
+from dabench.adapt.scene import Scene
+from dabench.adapt.step import Learner, StepResult, Stopwatch, Trainer, poly
 from dabench.clock import host_clock
 from dabench.data.labels import Classes
 from dabench.data.loader import Augment, Batch, steps_per_epoch, training_batches
-from dabench.data.prepare import Prepared, prepare
 from dabench.device import open_device
 from dabench.errors import DabenchError, UsageError
-from dabench.results import read_run
 from dabench.training_records import PICTURES, EpochRow, TrainRecord
-from dabench_models import build, load_weights
+from dabench_models import load_weights
 from dabench_models.bisenet import BiSeNet
-
-MOMENTUM, WEIGHT_DECAY = 0.9, 5e-4
-ADAM_BETAS = (0.9, 0.99)
-"""The paper's SGD; AdaptSegNet's Adam, the paper names none."""
 
 CHANCE_LIMIT = 0.68
 """A discriminator whose loss stays above this cannot tell source from target."""
@@ -46,11 +47,8 @@ TARGET_SEED = 1 << 20
 """Added to the seed for the order of the target's frames."""
 
 
-class TrainObserver(Protocol):
+class TrainObserver(DataObserver, Protocol):
     """Sees a run go by; for progress displays."""
-
-    def preparing(self, what: str, done: int, of: int) -> None:
-        """Frames are being decoded."""
 
     def step(self, step: int, of: int, epoch: int, result: Mapping[str, float], lr: float) -> None:
         """A step is done."""
@@ -58,52 +56,9 @@ class TrainObserver(Protocol):
     def epoch(self, row: EpochRow) -> None:
         """An epoch is done."""
 
-    def note(self, text: str) -> None:
-        """Something the user should know."""
-
-
-@dataclass(frozen=True, slots=True)
-class Frames:
-    """The arrays of one run."""
-
-    training: Prepared
-    target: Prepared | None
-    evaluation: Prepared
-
 
 class NotFiniteError(DabenchError):
     """The loss is no longer a number."""
-
-
-def gather(config: TrainConfig, scene: Scene, split: str | None, observer: TrainObserver) -> Frames:
-    """Decodes what a run needs, or finds it decoded."""
-    method = METHODS[config.method]
-    size = (config.height, config.width)
-
-    def ready(domain: Any, part: str) -> Prepared:
-        frames = limited(domain.frames(part), config.limit)
-        prepared = prepare(
-            frames, size, lambda done, of: observer.preparing(f"{domain.name} {part}", done, of)
-        )
-        if prepared.left_out:
-            observer.note(
-                f"{len(prepared.left_out)} {part} frames of {domain.name} are left out: image and "
-                f"label differ in size, such as {prepared.left_out[0]}"
-            )
-        return prepared
-
-    for domain in {domain.name: domain for domain in (scene.source, scene.target)}.values():
-        if domain.unpaired:
-            observer.note(
-                f"{len(domain.unpaired)} images of {domain.name} have no label and are left out, "
-                f"such as {domain.unpaired[0].name}; 'dabench data check' lists what is wrong"
-            )
-    sees_target = method.sees_target or method.recomputes
-    return Frames(
-        ready(scene.target if method.on_target else scene.source, "train"),
-        ready(scene.target, "train") if sees_target else None,
-        ready(scene.target, split or scene.target.reported),
-    )
 
 
 class Training:
@@ -135,8 +90,8 @@ class Training:
         self.steps = config.steps or (config.epochs or 1) * self.steps_per_epoch
         self.epochs = math.ceil(self.steps / self.steps_per_epoch)
         self._watch = Stopwatch(host_clock, self._synchronize)
-        self._segmenter = _segmenter(config, len(classes), self._where)
-        self._discriminator = _discriminator(config, len(classes), self._where)
+        self._segmenter = segmenter_of(config, len(classes), self._where)
+        self._discriminator = discriminator_of(config, len(classes), self._where)
         self._trainer = Trainer(
             self._segmenter,
             self._discriminator,
@@ -376,30 +331,6 @@ class Training:
         )
 
 
-def settle(config: TrainConfig, classes: int, observer: TrainObserver) -> TrainConfig:
-    """Resolves ``auto``: precisions are measured per network, on the device as given."""
-    device = open_device(config.device)
-    device.configure(dtype="fp32", threads=config.threads or 0, autotune=True)
-    where = device.torch_device()
-    size = config.crop or (config.height, config.width)
-    segmenter, disc = config.segmenter_dtype, config.disc_dtype
-    if segmenter == "auto":
-        learner = _segmenter(replace(config, segmenter_dtype="fp32"), classes, where)
-        segmenter = faster_dtype(
-            learner.network, (config.batch, 3, *size), device, config.memory_format
-        )
-        observer.note(f"precision measured to be faster: {config.model} {segmenter}")
-    if disc == "auto":
-        adversary = _discriminator(replace(config, disc_dtype="fp32"), classes, where)
-        disc = "fp32"
-        if adversary is not None:
-            disc = faster_dtype(
-                adversary.network, (config.batch, classes, *size), device, config.memory_format
-            )
-            observer.note(f"precision measured to be faster: {config.disc} {disc}")
-    return replace(config, segmenter_dtype=segmenter, disc_dtype=disc)
-
-
 def start(
     config: TrainConfig,
     scene: Scene,
@@ -423,18 +354,6 @@ def start(
     return finish(training, record)
 
 
-def run_document(
-    document: Mapping[str, Any],
-    config: TrainConfig,
-    scene: Scene,
-    split: str | None,
-    frames: Frames,
-) -> dict[str, Any]:
-    """What ``run.json`` says of one run."""
-    data = {**scene.describe(split), **_sizes(frames)}
-    return {**document, "config": config.to_dict(), "data": data}
-
-
 def resume(
     config: TrainConfig,
     scene: Scene,
@@ -446,7 +365,7 @@ def resume(
     """Continues an interrupted run from its last whole checkpoint, or from its start."""
     open_device(config.device).configure(dtype="fp32", threads=config.threads or 0, autotune=True)
     frames = gather(config, scene, split, observer)
-    _same_frames(folder, frames)
+    check_same_frames(folder, frames)
     state, damaged = checkpoint.load_last(folder / CHECKPOINTS)
     for path in damaged:
         observer.note(f"{path} is damaged; the one before is used")
@@ -457,27 +376,6 @@ def resume(
     elif config.backbone_weights is not None:
         load_weights(training.network.cp.backbone, Path(config.backbone_weights))
     return finish(training, record)
-
-
-def _same_frames(folder: Path, frames: Frames) -> None:
-    """Checks that a run's frames are those it was begun with.
-
-    Raises:
-        UsageError: Some changed.
-    """
-    then = read_run(folder)["data"].get("keys", {})
-    now = _keys(frames)
-    differing = [part for part, key in then.items() if now.get(part) != key]
-    if differing:
-        raise UsageError(f"--resume: the {differing[0]} frames are not those of the run")
-
-
-def _keys(frames: Frames) -> dict[str, str | None]:
-    return {
-        "training": frames.training.key,
-        "target": None if frames.target is None else frames.target.key,
-        "evaluation": frames.evaluation.key,
-    }
 
 
 def finish(training: Training, record: TrainRecord) -> dict[str, Any]:
@@ -535,16 +433,6 @@ def health(rows: Sequence[EpochRow]) -> dict[str, Any]:
     }
 
 
-def _sizes(frames: Frames) -> dict[str, Any]:
-    return {
-        "training_frames": len(frames.training),
-        "target_frames": None if frames.target is None else len(frames.target),
-        "evaluation_frames": len(frames.evaluation),
-        "left_out": list(frames.training.left_out + frames.evaluation.left_out),
-        "keys": _keys(frames),
-    }
-
-
 def _numbers(result: StepResult) -> dict[str, float]:
     names = {
         "loss": result.segmentation,
@@ -555,29 +443,3 @@ def _numbers(result: StepResult) -> dict[str, float]:
         "disc_accuracy": result.accuracy,
     }
     return {name: value.item() for name, value in names.items() if value is not None}
-
-
-def _segmenter(config: TrainConfig, classes: int, where: torch.device) -> Learner:
-    torch.manual_seed(config.seed)
-    network = _placed(build(config.model, num_classes=classes), config, where)
-    optimizer = torch.optim.SGD(
-        network.parameters(), config.lr, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY
-    )
-    return Learner(network, optimizer, Precision(device=where.type, dtype=config.segmenter_dtype),
-                   config.clip)  # fmt: skip
-
-
-def _discriminator(config: TrainConfig, classes: int, where: torch.device) -> Learner | None:
-    if not METHODS[config.method].sees_target:
-        return None
-    torch.manual_seed(config.seed + TARGET_SEED)
-    network = _placed(build(config.disc, num_classes=classes), config, where)
-    optimizer = torch.optim.Adam(network.parameters(), config.disc_lr, betas=ADAM_BETAS)
-    return Learner(network, optimizer, Precision(device=where.type, dtype=config.disc_dtype),
-                   config.clip)  # fmt: skip
-
-
-def _placed(network: torch.nn.Module, config: TrainConfig, where: torch.device) -> torch.nn.Module:
-    nhwc = config.memory_format == "nhwc"
-    layout = torch.channels_last if nhwc else torch.contiguous_format
-    return network.to(where, memory_format=layout)  # type: ignore[call-overload, no-any-return]

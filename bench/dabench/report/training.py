@@ -129,7 +129,7 @@ def _spread(values: pd.Series[Any]) -> str:
 
 
 def _flags(group: pd.DataFrame) -> str:
-    chance = int((group["disc_at_chance"] == True).sum())  # noqa: E712
+    chance = int(group["disc_at_chance"].eq(True).sum())
     return f"discriminator at chance in {chance} of {len(group)}" if chance else ""
 
 
@@ -137,7 +137,7 @@ def _verdicts(out: Writer, good: pd.DataFrame) -> None:
     labels = [label for label, _ in _by_label(good)]
     lines = []
     for label in (name for name in labels if name.startswith("adversarial")):
-        stuck = good[(good["label"] == label) & (good["disc_at_chance"] == True)]  # noqa: E712
+        stuck = good[(good["label"] == label) & good["disc_at_chance"].eq(True)]
         others = [name for name in labels if name.startswith("control")] + ["adabn", "augment"]
         found = [c for other in others if (c := compare(good, label, other)) is not None]
         if not found:
