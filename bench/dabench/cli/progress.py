@@ -14,7 +14,25 @@ from dabench.plan import Case
 from dabench.training_records import EpochRow
 
 
-class LiveProgress:
+class _Bar:
+    """A bar on standard error while the context lasts."""
+
+    _progress: Progress
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+
+class LiveProgress(_Bar):
     """An observer (`dabench.runner.Observer`) that draws a bar; a context manager.
 
     Drawn twice a second, so that drawing takes no share worth naming of the
@@ -38,18 +56,6 @@ class LiveProgress:
         self._task = self._progress.add_task("starting a worker", total=None)
         self._total = 0
 
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._progress.stop()
-
     def planned(self, launches: int) -> None:
         """More launches are due."""
         self._total += launches
@@ -66,7 +72,7 @@ class LiveProgress:
             self._console.print(f"{record.case_id}: {record.status}: {record.reason}", markup=False)
 
 
-class TrainProgress:
+class TrainProgress(_Bar):
     """Draws a training suite (`dabench.adapt.suite.SuiteObserver`); a context manager.
 
     Without a terminal it prints a line per epoch.
@@ -93,18 +99,6 @@ class TrainProgress:
             disable=quiet or not self._console.is_terminal,
         )
         self._task = self._progress.add_task("preparing", total=None, state="")
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._progress.stop()
 
     def run(self, name: str, number: int, of: int, batch: int) -> None:
         """A run begins: a bar of its own."""
