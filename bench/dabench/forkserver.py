@@ -16,6 +16,7 @@ socket.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import json
@@ -71,7 +72,13 @@ def _launch(request: dict[str, Any], result_fd: int, control: socket.socket) -> 
         _work(request, result_fd)
     os.close(alive_write)
     os.close(result_fd)
-    _answer(control, {"pid": pid})
+    try:
+        _answer(control, {"pid": pid})
+    except BrokenPipeError:
+        # The client went while the worker began: nobody wants this result.
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise
     waiting: list[int] = [alive_read, control.fileno()]
     ready, _, _ = select.select(waiting, [], [])
     if alive_read not in ready:
@@ -83,10 +90,7 @@ def _launch(request: dict[str, Any], result_fd: int, control: socket.socket) -> 
 
 
 def _answer(control: socket.socket, document: dict[str, Any]) -> None:
-    try:
-        control.sendall(json.dumps(document).encode() + b"\n")
-    except BrokenPipeError:
-        sys.exit(0)
+    control.sendall(json.dumps(document).encode() + b"\n")
 
 
 def _start_afresh(request: dict[str, Any], *keep_open: int) -> NoReturn:
@@ -120,7 +124,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.argv[1] == "--worker":
         _work(json.loads(sys.argv[3]), int(sys.argv[2]))
-    with socket.socket(fileno=int(sys.argv[1])) as control:
+    with socket.socket(fileno=int(sys.argv[1])) as control, contextlib.suppress(BrokenPipeError):
         serve(control)
     # Skips the destructors of the libraries loaded for the forks.
     os._exit(0)
