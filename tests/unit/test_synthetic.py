@@ -81,4 +81,5 @@ def test_check_names_what_is_wrong(tmp_path):
     assert "1 images have no label (00004.png)" in problems
     assert "00002.png cannot be read" in problems
     assert "holds values that are no label ids: [200]" in problems
+    assert "unzip -o $zip -d" in problems
     assert "1 pairs differ in size between image and label (00003)" in problems

