@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dabench.cli.output import console
-from dabench.cli.timing import run_timing
+from dabench.cli.timing import continue_timing, run_timing
 from dabench.cli.training import (
     CamvidRoot,
     CityscapesRoot,
@@ -123,7 +123,10 @@ def _parts(folder: Path, plan: dict[str, Any], places: Places, *, quiet: bool) -
     if plan["timing"] is not None:
         part = folder / "timing"
         command = shlex.join(["dabench", *sys.argv[1:]])
-        run_timing(load_grids(plan["timing"]), part, command=command, quiet=quiet, json=False)
+        if (part / "run.json").exists():
+            continue_timing(part, quiet=quiet, json=False)
+        else:
+            run_timing(load_grids(plan["timing"]), part, command=command, quiet=quiet, json=False)
         parts[part] = True
     return parts
 

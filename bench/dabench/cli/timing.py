@@ -154,7 +154,7 @@ def sweep(
     if resume_from is not None:
         if others := sorted(given.keys() - {"resume_from", "quiet", "json"}):
             raise UsageError(f"--resume goes on as planned; leave out {others[0]!r}")
-        _continue(resume_from, quiet=quiet, json=json)
+        continue_timing(resume_from, quiet=quiet, json=json)
         return
     if source and preset:
         raise UsageError(f"--preset: {preset!r} beside {source!r}; name one")
@@ -195,12 +195,9 @@ def _measure(
 def run_timing(
     grids: list[tuple[Grid, Settings]], folder: Path, *, command: str, quiet: bool, json: bool
 ) -> None:
-    """Measures grids into a folder, or continues what is there; prints the rows."""
+    """Measures grids into a new folder; prints the rows."""
     from dabench.session import run_grids
 
-    if (folder / "run.json").exists():
-        _continue(folder, quiet=quiet, json=json)
-        return
     _show(
         lambda observer: run_grids(grids, folder=folder, observer=observer, command=command),
         quiet=quiet,
@@ -208,7 +205,8 @@ def run_timing(
     )
 
 
-def _continue(folder: Path, *, quiet: bool, json: bool) -> None:
+def continue_timing(folder: Path, *, quiet: bool, json: bool) -> None:
+    """Continues the run in a folder; prints its rows."""
     from dabench.session import resume
 
     _show(lambda observer: resume(folder, observer=observer), quiet=quiet, json=json)
