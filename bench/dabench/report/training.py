@@ -51,7 +51,9 @@ SYNTHETIC = (
 def sections(out: Writer, loaded: TrainingResults, folder: Path, name: str) -> None:
     """Everything a report says of training runs."""
     seen: Counter[str] = Counter()
-    for (data, protocol), runs in loaded.runs.groupby(["data", "protocol"], sort=False):
+    groups = loaded.runs.groupby(["data", "protocol"], sort=False)
+    # Adaptation first; what the domains give by themselves follows.
+    for (data, protocol), runs in sorted(groups, key=lambda group: _in_domain(str(group[0][0]))):
         title = str(data)
         seen[title] += 1
         # Runs that were trained otherwise are another experiment, with a section of its own.
@@ -111,10 +113,15 @@ def _accuracy(out: Writer, good: pd.DataFrame, data: str) -> None:
     )
 
 
+def _in_domain(data: str) -> bool:
+    """Whether a pair's title names one domain twice."""
+    source, _, target = data.partition(" -> ")
+    return source == target
+
+
 def _paper_table(data: str, label: str) -> str:
     """Which table of the paper a run repeats, on its own data or another pair's."""
-    source, _, target = data.partition(" -> ")
-    if source == target:
+    if _in_domain(data):
         return "III, in-domain" if label in ("augment", "target") else "-"
     return _PAPER_EXPERIMENTS.get(label, "-")
 
@@ -288,8 +295,8 @@ def _method(out: Writer, good: pd.DataFrame, loaded: TrainingResults) -> None:
     frames = (
         f"{int(first['training_frames'])} source frames{unlabelled}, "
         f"{int(first['evaluation_frames'])} evaluated frames; {first['size']} pixels, batch "
-        f"{int(first['batch'])}, {int(first['steps'])} steps ({int(first['epochs'])} epochs); "
-        f"seeds {seeds}."
+        f"{int(first['batch'])}, {int(first['steps'])} steps; seeds {seeds}. An epoch is one pass "
+        "over the training frames: `target` has its own number of them."
     )
     dtypes = "; ".join(
         f"{label} {group['segmenter_dtype'].iloc[0]}"
