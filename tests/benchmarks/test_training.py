@@ -1,5 +1,7 @@
 """Training and evaluation against the straightforward way to write them."""
 
+from itertools import chain, islice
+
 import numpy as np
 import pytest
 import torch
@@ -21,7 +23,7 @@ from dabench.data.standin import write_standin
 from dabench.data.synthetic import CAMERA, draw_scene
 from dabench_models import build
 
-HEIGHT, WIDTH, BATCH, STEPS = 128, 256, 4, 12
+HEIGHT, WIDTH, BATCH, STEPS, EPOCHS = 128, 256, 4, 12, 2
 
 
 class Nobody:
@@ -79,9 +81,8 @@ def plain_training(scene):
             DataLoader(PlainFrames(domain.frames("train")), BATCH, shuffle=True, drop_last=True)
             for domain in (scene.source, scene.target)
         )
-        for step, ((images, labels), (target, _)) in enumerate(zip(sources, targets, strict=False)):
-            if step == STEPS:
-                break
+        epochs = (islice(zip(sources, targets, strict=False), STEPS) for _ in range(EPOCHS))
+        for (images, labels), (target, _) in chain.from_iterable(epochs):
             discriminator.requires_grad_(False)
             sgd.zero_grad()
             on_source = segmenter(images)
@@ -104,7 +105,7 @@ def plain_training(scene):
 def our_training(scene, folder, monkeypatch):
     """``dabench train`` with its defaults, decoding into an empty cache each time."""
     config = TrainConfig(
-        pair="gta2city", method="adversarial", steps=STEPS, height=HEIGHT, width=WIDTH,
+        pair="gta2city", method="adversarial", epochs=EPOCHS, height=HEIGHT, width=WIDTH,
         batch=BATCH, limit=STEPS * BATCH, device="cpu",
     )  # fmt: skip
     monkeypatch.setenv("DABENCH_CACHE", str(folder / "first"))
@@ -117,7 +118,9 @@ def our_training(scene, folder, monkeypatch):
         runs.append(0)
         monkeypatch.setenv("DABENCH_CACHE", str(folder / f"cold-{len(runs)}"))
         training.frames = gather(config, scene, None, Nobody())
-        training.epoch(0, training.batches(0))
+        batches = training.batches(0)
+        for epoch in range(EPOCHS):
+            training.epoch(epoch, batches)
 
     return train
 
