@@ -90,7 +90,7 @@ def test_the_canonical_call_is_understood():
         ("time --model disc --order up", "--order: 'up' .*interleaved, blocked"),
         ("time --model disc --protocol x", "--protocol: 'x' .*steady, paper"),
         ("time --model disc --out /dev/null/x", "--out: cannot write '/dev/null/x'"),
-        ("sweep", r"sweep needs a preset \(demo, .*segmenters\)"),
+        ("sweep", r"sweep needs a preset \(demo, paper-cpu, paper-gpu, paper-quick, segmenters\)"),
         ("sweep paper", "--preset: 'paper' .*paper-cpu, paper-gpu, paper-quick, segmenters"),
         ("sweep none.toml", "cannot read the grid file 'none.toml'"),
         ("sweep --resume none", "none holds no run"),
