@@ -27,6 +27,13 @@ if TYPE_CHECKING:
 # Training batch norm per element: fvcore estimates the forward at 5. The
 # backward sums dy and dy * x_hat (rebuilding x_hat) and combines them.
 _NORM_BACKWARD = 5
+# A sum hands its gradient on as it is.
+_FREE_BACKWARD = ("add", "add_")
+# Operators whose backward needs only shapes.
+_SAVE_NOTHING = (
+    "avg_pool2d", "adaptive_avg_pool2d", "mean", "cat", "upsample_nearest2d",
+    "upsample_bilinear2d",
+)  # fmt: skip
 _CONVOLUTIONS = ("convolution", "linear", "addmm", "matmul")
 
 
@@ -52,6 +59,10 @@ class LayerCount:
         executed_backward_macs: Those carried out.
         activations: Output elements of convolutions and matrix products.
         bytes_moved: Each operator's inputs, weights and outputs once.
+        operators: Operators it calls in the forward.
+        backward_bytes_moved: What the backward must read (the gradient of the
+            output, what was saved, weights) and write (gradients), in fp32; 0 in
+            eval.
     """
 
     layer: str
@@ -64,6 +75,9 @@ class LayerCount:
     executed_backward_macs: int
     activations: int
     bytes_moved: int
+    # Records made before these were counted lack them.
+    operators: int = 0
+    backward_bytes_moved: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -217,10 +231,13 @@ def _layer(
     leaf = next(module.children(), None) is None
     algorithmic: Fraction = getattr(module, "algorithmic_fraction", Fraction(1))
     forward = sum(counts.macs for counts in own.values())
-    backward = 0
+    backward = backward_elements = 0
     if mode == "train":
         needs = not leaf or path not in trace.first
         backward = sum(_backward_macs(op, counts, needs) for op, counts in own.items())
+        backward_elements = sum(
+            _backward_elements(op, counts, scale, needs) for op, counts in own.items()
+        )
     return LayerCount(
         layer=path if leaf else f"{path} (functional)".lstrip(),
         kind=type(module).__name__,
@@ -232,6 +249,8 @@ def _layer(
         executed_backward_macs=int(backward * scale),
         activations=int(sum(counts.activations for counts in own.values()) * scale),
         bytes_moved=4 * _elements_moved(own, scale, masked=algorithmic != 1),
+        operators=sum(counts.calls for counts in own.values()),
+        backward_bytes_moved=4 * backward_elements,
     )
 
 
@@ -247,6 +266,22 @@ def _backward_macs(operator: str, counts: OperatorCounts, needs_input_gradient: 
     if operator == "batch_norm":
         return counts.written * _NORM_BACKWARD
     return counts.macs
+
+
+def _backward_elements(
+    operator: str, counts: OperatorCounts, scale: Fraction, needs_input_gradient: bool
+) -> int:
+    """Elements one operator's backward must read and write.
+
+    It reads the gradient of the output and writes that of the input; what the
+    forward saved (its input) and the weights are read, and gradients of weights
+    written, where there are any.
+    """
+    if operator in _FREE_BACKWARD:
+        return 0
+    gradients = counts.written + (counts.read if needs_input_gradient else 0)
+    saved = 0 if operator in _SAVE_NOTHING else counts.read
+    return int((gradients + saved) * scale) + 2 * counts.weights
 
 
 def _elements_moved(own: Mapping[str, OperatorCounts], scale: Fraction, *, masked: bool) -> int:

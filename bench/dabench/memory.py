@@ -1,16 +1,25 @@
-"""Resident memory of this process and the name of its processor."""
+"""Resident memory of this process, how it is given back, and the name of its processor."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 
 _STATUS = Path("/proc/self/status")
 _CLEAR_REFS = Path("/proc/self/clear_refs")
+
+# mallopt(3); the parameters' numbers are part of glibc's interface.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
+_NEVER_TRIM = 2**31 - 1
+# What glibc's own adaptation to large blocks ends at, and its default.
+_ADAPTED_MMAP, _ADAPTED_TRIM, _DEFAULT_MMAP_MAX = 32 << 20, 64 << 20, 65536
 
 
 def resident_bytes() -> int:
@@ -33,6 +42,27 @@ def reset_peak() -> None:
     if _CLEAR_REFS.exists() and os.access(_CLEAR_REFS, os.W_OK):
         # 5 resets the "high water mark" (proc(5)).
         _CLEAR_REFS.write_text("5")
+
+
+@contextmanager
+def freed_pages_kept() -> Iterator[None]:
+    """Keeps freed memory in the process for the next allocation, where the C library can (glibc).
+
+    By default large blocks go back to the system when freed, and each page of
+    the next one is faulted in again: a tenth of a training step's time.
+    """
+    tune = getattr(ctypes.CDLL(None), "mallopt", None) if platform.system() == "Linux" else None
+    if tune is None:
+        yield
+        return
+    tune(_MMAP_MAX, 0)
+    tune(_TRIM_THRESHOLD, _NEVER_TRIM)
+    try:
+        yield
+    finally:
+        tune(_MMAP_MAX, _DEFAULT_MMAP_MAX)
+        tune(_MMAP_THRESHOLD, _ADAPTED_MMAP)
+        tune(_TRIM_THRESHOLD, _ADAPTED_TRIM)
 
 
 def cpu_model() -> str:

@@ -46,6 +46,7 @@ class OperatorCounts:
     """What one operator, over all its calls in one module, amounts to.
 
     Attributes:
+        calls: How often it is called.
         macs: Multiply-adds executed.
         activations: Elements that convolutions and matrix products put out
             (the definition of RegNet and fvcore).
@@ -54,6 +55,7 @@ class OperatorCounts:
         weights: Elements of weights and buffers read.
     """
 
+    calls: int = 0
     macs: int = 0
     activations: int = 0
     read: int = 0
@@ -238,7 +240,7 @@ def _split(counts: Counter[str]) -> dict[str, OperatorCounts]:
         operator, _, quantity = key.partition("/")
         by_operator.setdefault(operator, {})[quantity] = int(value)
     return {
-        operator: OperatorCounts(**{k: v for k, v in found.items() if k != "calls"})
+        operator: OperatorCounts(**found)
         for operator, found in by_operator.items()
         if found["calls"]
     }

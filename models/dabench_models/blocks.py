@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -46,7 +47,13 @@ def upsample_nearest(x: Tensor, like: Tensor) -> Tensor:
 
 
 def upsample_bilinear(x: Tensor, like: Tensor) -> Tensor:
-    """Bilinear upsampling, corners aligned, as the published segmenters end."""
+    """Bilinear upsampling, corners aligned, as the published segmenters end.
+
+    While a graph is recorded, in fp32 and NCHW whatever came in: the few small
+    logits are cheap to convert, and the losses that follow run there anyway.
+    """
+    if torch.is_grad_enabled():
+        x = x.float().contiguous()
     return F.interpolate(x, size=like.shape[2:], mode="bilinear", align_corners=True)
 
 

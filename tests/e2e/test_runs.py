@@ -91,6 +91,15 @@ def test_kill_9_loses_the_launch_at_hand_and_resume_completes(grid, after):
     assert len(read_launches(folder)) == ALL_LAUNCHES
 
 
+@pytest.fixture
+def interruptible():
+    """A shell's background job ignores Ctrl-C, and so would all that it starts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_stops_cleanly_and_keeps_what_was_measured(grid):
     folder = grid / "run"
     process = start("sweep", "grid.toml", "--out", "run", cwd=grid, start_new_session=True)
@@ -111,11 +120,11 @@ def test_ctrl_c_stops_cleanly_and_keeps_what_was_measured(grid):
 def test_a_full_disk_is_one_line_and_what_was_measured_stays(grid):
     """The limit on file sizes stands in for a disk that fills up."""
     limited = (
-        "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (12000, 12000)); "
+        "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (24000, 24000)); "
         "sys.argv = ['dabench', 'sweep', 'long.toml', '--out', 'run']; "
         "runpy.run_module('dabench', run_name='__main__')"
     )
-    (grid / "long.toml").write_text(GRID.replace("repeat = 3", "repeat = 40"))
+    (grid / "long.toml").write_text(GRID.replace("repeat = 3", "repeat = 120"))
     shown = subprocess.run(
         [sys.executable, "-c", limited], cwd=grid, capture_output=True, text=True, timeout=300
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -81,10 +81,10 @@ class Learner:
     precision: Precision
     clip: float | None = None
 
-    def backward(self, loss: Tensor) -> None:
-        """Adds a loss's gradients."""
+    def backward(self, loss: Tensor, inputs: Sequence[Tensor] | None = None) -> None:
+        """Adds a loss's gradients, of all that it depends on or of some inputs only."""
         scaled: Tensor = self.precision.scaler.scale(loss)
-        scaled.backward()
+        scaled.backward(inputs=inputs)
 
     def update(self) -> None:
         """One optimiser step from the gradients gathered; then they are gone."""
@@ -176,11 +176,11 @@ class Trainer:
             return StepResult(loss.detach())
         with self._watch.part("target"):
             shown_target = self._predict(target)
-        adversarial = self._fool(shown_target) if self._fools else None
+        on_target, adversarial = self._judge_target(shown_target)
         with self._watch.part("optimizers"):
             self.segmenter.update()
         shown_source = discriminator_input(output.main.detach().float(), self._disc_input)
-        health = self._teach(shown_source, shown_target.detach())
+        health = self._teach(shown_source, on_target)
         return StepResult(loss.detach(), adversarial, *health)
 
     def _input(self, images: Tensor) -> Tensor:
@@ -195,34 +195,37 @@ class Trainer:
             logits = self._network.forward_main(self._input(target))
         return discriminator_input(logits.float(), self._disc_input)
 
-    def _fool(self, shown: Tensor) -> Tensor:
-        """Gradients that make the target's prediction look like the source's.
+    def _judge_target(self, shown: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The discriminator's answer on the target, and the adversarial loss from it.
 
-        The target is labelled as *source*; the paper's repository labels it as
-        target, which only helps the discriminator. It does not learn from this.
+        The target is labelled as *source*: gradients make its prediction look
+        like one of the source's. The paper's repository labels it as target,
+        which only helps the discriminator. Only the gradient of what is shown
+        is computed, so the discriminator does not learn from this; the answer
+        then serves its own loss, which saves a second pass.
         """
         assert self.discriminator is not None
-        network = self.discriminator.network
-        network.requires_grad_(False)
-        try:
-            with self._watch.part("adversarial"):
-                with self.discriminator.precision.autocast():
-                    answer = network(shown)
-                loss = belief_loss(answer, SOURCE)
-                self.segmenter.backward(self._weight * loss)
-        finally:
-            network.requires_grad_(True)
-        return loss.detach()
+        seen = shown.detach().requires_grad_(self._fools)
+        with self._watch.part("adversarial" if self._fools else "discriminator"):
+            with self.discriminator.precision.autocast():
+                answer: Tensor = self.discriminator.network(seen)
+            if not self._fools:
+                return answer, None
+            loss = belief_loss(answer, SOURCE)
+            scaled = self.segmenter.precision.scaler.scale(self._weight * loss)
+            (gradient,) = torch.autograd.grad(scaled, seen, retain_graph=True)
+            shown.backward(gradient)
+        return answer, loss.detach()
 
-    def _teach(self, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _teach(self, source: Tensor, on_target: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """One step of the discriminator: source is 1, target 0."""
         assert self.discriminator is not None
+        parameters = list(self.discriminator.network.parameters())
         with self._watch.part("discriminator"):
             with self.discriminator.precision.autocast():
                 on_source = self.discriminator.network(source)
-                on_target = self.discriminator.network(target)
             loss = (belief_loss(on_source, SOURCE) + belief_loss(on_target, TARGET)) / 2
-            self.discriminator.backward(loss)
+            self.discriminator.backward(loss, parameters)
         with self._watch.part("optimizers"):
             self.discriminator.update()
         right = (on_source > 0).float().mean() + (on_target < 0).float().mean()

@@ -35,6 +35,7 @@ from dabench.data.labels import Classes
 from dabench.data.loader import Augment, Batch, steps_per_epoch, training_batches
 from dabench.device import open_device
 from dabench.errors import DabenchError, UsageError
+from dabench.memory import freed_pages_kept
 from dabench.training_records import PICTURES, EpochRow, TrainRecord
 from dabench_models import load_weights
 from dabench_models.bisenet import BiSeNet
@@ -243,6 +244,7 @@ class Training:
         target = stream(self.frames.target, plain, seed=config.seed + TARGET_SEED)
         return zip(source, target, strict=True)
 
+    @freed_pages_kept()
     def epoch(self, epoch: int, batches: Iterator[tuple[Batch, Batch | None]]) -> EpochRow:
         """Trains one epoch, counted from 0; evaluates nothing.
 

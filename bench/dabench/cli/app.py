@@ -67,6 +67,17 @@ def root(
     """Time, count and compare segmenters and domain-adaptation discriminators."""
 
 
+def _given(error: Any) -> str:
+    """The value of the option that an error is about: typer's messages leave it out."""
+    names = getattr(getattr(error, "param", None), "opts", ())
+    words = sys.argv[1:]
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        name, separate, value = word.partition("=")
+        if name in names:
+            return f", not {value if separate else following!r}"
+    return ""
+
+
 def main() -> None:
     """Runs the command line; an error becomes one line and an exit code.
 
@@ -83,7 +94,7 @@ def main() -> None:
         if type(error).__name__ == "NoArgsIsHelpError":
             error.show()
         else:
-            error_line(error.format_message())
+            error_line(error.format_message() + _given(error))
         sys.exit(2)
     except typer.Abort:
         sys.exit(INTERRUPTED)
