@@ -31,6 +31,8 @@ from dabench.worker import handle
 
 MAX_REQUEST = 1 << 20
 
+_MODULES = {"count": "dabench.flops", "layers": "dabench.layers", "ceilings": "dabench.kernels"}
+
 NOT_FORKABLE = ("mps", "xla")
 """Devices whose libraries do not survive a fork: their workers start afresh."""
 
@@ -53,8 +55,8 @@ def serve(control: socket.socket) -> None:
 
 def _preload(request: dict[str, Any]) -> None:
     """Imports here, once, what every fork would otherwise import for itself."""
-    if request["kind"] == "count":
-        importlib.import_module("dabench.flops")
+    if module := _MODULES.get(request["kind"]):
+        importlib.import_module(module)
     # The first step of any optimiser imports torch's compiler, a second's work.
     if {"optimizer", "total"} & set(request.get("case", {}).get("phases", ())):
         importlib.import_module("torch._dynamo")
@@ -67,7 +69,8 @@ def _launch(request: dict[str, Any], result_fd: int, control: socket.socket) -> 
     if pid == 0:
         os.close(alive_read)
         control.close()
-        if request.get("case", {}).get("device", "").partition(":")[0] in NOT_FORKABLE:
+        device = request.get("case", request).get("device", "")
+        if device.partition(":")[0] in NOT_FORKABLE:
             _start_afresh(request, result_fd, alive_write)
         _work(request, result_fd)
     os.close(alive_write)

@@ -1,7 +1,8 @@
 """What runs in a worker process: one request in, messages out, then the end.
 
 Messages are JSON documents. A request has a ``kind``: ``probe`` describes the
-machine, ``count`` counts operations, ``time`` measures one case.
+machine, ``count`` counts operations, ``time`` measures one case, ``layers`` one
+case layer by layer, ``ceilings`` what the device can reach at best.
 """
 
 from __future__ import annotations
@@ -111,6 +112,51 @@ def _time(request: Message, send: Send) -> None:
         )
 
 
+def _layers(request: Message, send: Send) -> None:
+    from dabench.device import open_device
+    from dabench.layers import measure_layers
+    from dabench.workload import Workload
+
+    case = Case.of(request["case"])
+    device = open_device(case.device)
+    device.configure(dtype=case.dtype, threads=case.threads, autotune=True)
+    load = Workload(case, device, request["seed"])
+    send({"kind": "device", "device": {**device.describe()}})
+    for phase in case.phases:
+        samples = measure_layers(
+            load.model,
+            load.work(phase),
+            backward=phase == "backward",
+            device=device,
+            clock=host_clock,
+            limit_s=request["limit_s"],
+        )
+        send(
+            {
+                "kind": "layers",
+                "phase": phase,
+                "bare": samples.bare,
+                "hooked": samples.hooked,
+                "layers": samples.layers,
+            }
+        )
+    if request.get("trace"):
+        from dabench.tracing import write_trace
+
+        write_trace(load, case.phases, request["trace"])
+
+
+def _ceilings(request: Message, send: Send) -> None:
+    from dabench.device import open_device
+    from dabench.kernels import measure_kernels
+
+    device = open_device(request["device"])
+    device.configure(dtype=request["dtype"], threads=request["threads"], autotune=True)
+    found = measure_kernels(device, request["dtype"])
+    found["device_name"] = device.describe()["device_name"]
+    send({"kind": "ceilings", "ceilings": found})
+
+
 def _pairs(samples: list[Sample]) -> list[tuple[float, float | None]]:
     return [(sample.wall_s, sample.device_s) for sample in samples]
 
@@ -144,6 +190,8 @@ _HANDLERS: dict[str, Callable[[Message, Send], None]] = {
     "probe": _probe,
     "count": _count,
     "time": _time,
+    "layers": _layers,
+    "ceilings": _ceilings,
 }
 
 

@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dabench.device import Device
-from dabench.engine import Work
 from dabench.plan import Case
 from dabench_models import build
 
@@ -88,11 +87,11 @@ class Workload:
                 )
         return self._optimizer
 
-    def work(self, phase: str) -> Work:
+    def work(self, phase: str) -> Pass:
         """The pass of one phase."""
         if self.case.mode == "eval":
             return _InferencePass(self)
-        makers: dict[str, Callable[[Workload], Work]] = {
+        makers: dict[str, Callable[[Workload], Pass]] = {
             "forward": _ForwardPass,
             "backward": _BackwardPass,
             "optimizer": _OptimizerPass,
@@ -114,7 +113,13 @@ def _loss(logits: Tensor, target: Tensor) -> Tensor:
     return F.cross_entropy(logits, target)
 
 
-class _Pass:
+class Pass:
+    """One pass of a phase (`dabench.engine.Work`).
+
+    Attributes:
+        output: What the last pass gave, or what the next one starts from.
+    """
+
     def __init__(self, load: Workload) -> None:
         self.load = load
         self.output: Any = None
@@ -122,11 +127,16 @@ class _Pass:
     def prepare(self) -> None:
         """Nothing is needed by default."""
 
+    def run(self) -> None:
+        """The pass itself."""
+        raise NotImplementedError
+
     def release(self) -> None:
+        """Drops the output, and with it the graph."""
         self.output = None
 
 
-class _InferencePass(_Pass):
+class _InferencePass(Pass):
     """Eval: the forward in inference mode."""
 
     def run(self) -> None:
@@ -134,14 +144,14 @@ class _InferencePass(_Pass):
             self.output = self.load.forward()
 
 
-class _ForwardPass(_Pass):
+class _ForwardPass(Pass):
     """Train: the forward with its graph recorded."""
 
     def run(self) -> None:
         self.output = self.load.forward()
 
 
-class _BackwardPass(_Pass):
+class _BackwardPass(Pass):
     """Train: from the family's loss to the parameters; input needs no gradient."""
 
     def prepare(self) -> None:
@@ -152,7 +162,7 @@ class _BackwardPass(_Pass):
         torch.autograd.backward(self.output)
 
 
-class _OptimizerPass(_Pass):
+class _OptimizerPass(Pass):
     """Train: one optimiser step on gradients computed once."""
 
     def __init__(self, load: Workload) -> None:
@@ -164,7 +174,7 @@ class _OptimizerPass(_Pass):
         self.load.optimizer.step()
 
 
-class _TotalPass(_Pass):
+class _TotalPass(Pass):
     """Train: forward, loss, backward and optimiser step in one."""
 
     def prepare(self) -> None:

@@ -42,6 +42,8 @@ class ModelSpec:
         outputs: Names of what training mode returns, main output first.
         size_multiple: Height and width must be multiples of this.
         min_train_batch: Smallest batch training mode accepts.
+        stages: Prefix of a module's path -> the stage it belongs to, in the
+            papers' words; the first that fits counts.
         summary: One line for a person.
         source: Where the network was published.
     """
@@ -57,13 +59,69 @@ class ModelSpec:
     outputs: tuple[str, ...] = ("main",)
     size_multiple: int = 1
     min_train_batch: int = 1
+    stages: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     summary: str
     source: str
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON document of the spec."""
         document = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {**document, "options": dict(self.options), "outputs": list(self.outputs)}
+        return {
+            **document,
+            "options": dict(self.options),
+            "outputs": list(self.outputs),
+            "stages": dict(self.stages),
+        }
+
+    def stage_of(self, path: str) -> str:
+        """The stage a module belongs to; its first name where no stage is known."""
+        for prefix, stage in self.stages.items():
+            if path == prefix or path.startswith((f"{prefix}.", f"{prefix} ")):
+                return stage
+        return path.partition(".")[0].partition(" ")[0] or self.name
+
+
+# Blocks of the backbone per stage at 1/8, 1/16 and 1/32, behind the two stem layers.
+_STDC_BLOCKS = {"stdc1": (2, 2, 2), "stdc2": (4, 5, 3)}
+
+
+def _stages_of_stdc(arch: str, root: str) -> dict[str, str]:
+    stages = {f"{root}features.{i}": f"stage {i + 1}" for i in range(2)}
+    index = 2
+    for stage, blocks in enumerate(_STDC_BLOCKS[arch], start=3):
+        for _ in range(blocks):
+            stages[f"{root}features.{index}"] = f"stage {stage}"
+            index += 1
+    return stages
+
+
+def _stages_of_bisenet(backbone: str) -> Mapping[str, str]:
+    root = "cp.backbone."
+    known = _stages_of_stdc(backbone, root) if backbone in _STDC_BLOCKS else {}
+    return MappingProxyType(
+        {
+            **known,
+            "cp.backbone": "backbone",
+            "cp.arm16": "ARM",
+            "cp.arm32": "ARM",
+            "cp": "context path",
+            "sp": "spatial path",
+            "ffm": "FFM",
+            "conv_out": "main head",
+            "conv_out16": "auxiliary heads",
+            "conv_out32": "auxiliary heads",
+            "conv_out_sp8": "detail head",
+            "(functional)": "upsampling",
+            "(loss)": "loss",
+        }
+    )
+
+
+def _stages_of_discriminator(*, separable: bool) -> Mapping[str, str]:
+    steps = 4 if separable else 2
+    # The last block of the separable form has no activations: two layers follow block 4.
+    layers = {f"conv_layers.{i}": f"block {min(i // steps, 4) + 1}" for i in range(4 * steps + 2)}
+    return MappingProxyType({**layers, "(functional)": "upsampling", "(loss)": "loss"})
 
 
 def _segmenter(name: str, *, summary: str, source: str, **options: object) -> ModelSpec:
@@ -76,6 +134,7 @@ def _segmenter(name: str, *, summary: str, source: str, **options: object) -> Mo
         outputs=("main", "aux16", "aux32", *detail),
         # Its global-context branch normalises one value per channel and image.
         min_train_batch=2,
+        stages=_stages_of_bisenet(str(options["backbone"])),
         summary=summary,
         source=source,
     )
@@ -92,6 +151,7 @@ def _discriminator(name: str, builder: str, *, summary: str, **options: object) 
         height=1024,
         width=512,
         size_multiple=32,
+        stages=_stages_of_discriminator(separable=builder != "standard"),
         summary=summary,
         source=DABENCH_PAPER,
     )
@@ -106,6 +166,7 @@ def _classifier(name: str, *, summary: str) -> ModelSpec:
         height=224,
         width=224,
         num_classes=1000,
+        stages=MappingProxyType(_stages_of_stdc(name, "")),
         summary=summary,
         source=STDC_PAPER,
     )

@@ -12,14 +12,15 @@ ROOT = Path(__file__).parents[2]
 # Lower may not import higher.
 LAYERS = (
     ("errors", "units", "clock", "memory"),
-    ("stats",),
+    ("stats", "roofline"),
     ("engine", "config"),
     ("plan", "operators", "device", "data"),
-    ("grid", "flops", "shares", "measurement", "workload", "environment"),
-    ("results", "worker"),
-    ("forkserver", "launcher", "runner", "tables", "training_records"),
-    ("session", "training_tables"),
-    ("report", "adapt"),
+    ("grid", "flops", "shares", "measurement", "workload", "environment", "layers", "kernels"),
+    ("results", "tracing"),
+    ("worker",),
+    ("forkserver", "launcher", "runner", "tables", "training_records", "profile_records"),
+    ("session", "training_tables", "ceilings", "audit", "profile_tables"),
+    ("report", "adapt", "profiling", "explain"),
     ("api",),
     ("cli",),
 )

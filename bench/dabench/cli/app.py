@@ -12,7 +12,9 @@ from dabench.cli import (
     checkpoints,
     counting,
     datasets,
+    explaining,
     info,
+    profiling,
     reporting,
     reproducing,
     timing,
@@ -43,6 +45,10 @@ app.command("eval")(checkpoints.evaluate)
 app.command("predict")(checkpoints.predict)
 app.add_typer(datasets.app)
 app.command("flops")(counting.flops)
+app.command("profile")(profiling.profile)
+app.command("explain")(explaining.explain)
+app.command("audit")(explaining.audit)
+app.command("ceilings")(profiling.ceilings)
 app.command("report")(reporting.report)
 app.command("models")(info.models)
 app.command("env")(info.env)

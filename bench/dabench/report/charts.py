@@ -76,3 +76,70 @@ def curves(frame: pd.DataFrame, *, unit: str, title: str, path: Path) -> None:
         .properties(width=560, height=280, title=title)
     )
     chart.save(str(path), scale_factor=_SCALE)
+
+
+def stacked_bars(frame: pd.DataFrame, *, unit: str, title: str, path: Path) -> None:
+    """Horizontal bars of parts, one bar per value of ``label``.
+
+    Args:
+        frame: Columns ``label``, ``part`` and ``value``, in the order they are to appear.
+        unit: Of the axis.
+        title: Above the chart.
+        path: Of the PNG.
+    """
+    parts = list(dict.fromkeys(frame["part"]))
+    labels = list(dict.fromkeys(frame["label"]))
+    # What is left can be a little less than nothing; a bar cannot.
+    shown = frame.assign(value=frame["value"].clip(lower=0), order=frame["part"].map(parts.index))
+    chart = (
+        alt.Chart(shown)
+        .mark_bar(stroke="white", strokeWidth=0.5)
+        .encode(
+            y=alt.Y("label:N", sort=labels, title=None, axis=alt.Axis(labelLimit=420)),
+            x=alt.X("value:Q", title=unit),
+            order="order:Q",
+            color=alt.Color(
+                "part:N",
+                sort=parts,
+                title=None,
+                scale=alt.Scale(domain=parts, scheme="tableau20"),
+                legend=alt.Legend(orient="bottom", columns=6),
+            ),
+        )
+        .properties(width=640, height=30 * len(labels), title=title)
+    )
+    chart.save(str(path), scale_factor=_SCALE)
+
+
+def roofline(points: pd.DataFrame, roof: pd.DataFrame, *, title: str, path: Path) -> None:
+    """Layers under the roof, both axes logarithmic.
+
+    Args:
+        points: Columns ``label``, ``intensity`` (FLOP/byte), ``rate`` (GFLOP/s), ``share``.
+        roof: Columns ``intensity`` and ``rate``: the corners of the roof.
+        title: Above the chart.
+        path: Of the PNG.
+    """
+    labels = list(dict.fromkeys(points["label"]))
+    log = alt.Scale(type="log", nice=False, padding=12)
+    x = alt.X("intensity:Q", scale=log, title="FLOP per byte that must move")
+    y = alt.Y("rate:Q", scale=log, title="GFLOP/s")
+    line = alt.Chart(roof).mark_line(color="black").encode(x=x, y=y)
+    dots = (
+        alt.Chart(points)
+        .mark_circle(opacity=0.7)
+        .encode(
+            x=x,
+            y=y,
+            size=alt.Size("share:Q", title="share of the time", legend=alt.Legend(format="%")),
+            color=alt.Color(
+                "label:N",
+                title=None,
+                sort=labels,
+                scale=alt.Scale(domain=labels, scheme="tableau10"),
+                legend=alt.Legend(orient="bottom", columns=1, labelLimit=520),
+            ),
+        )
+    )
+    chart = alt.layer(line, dots).properties(width=560, height=380, title=title)
+    chart.save(str(path), scale_factor=_SCALE)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from dabench.errors import UsageError
-from dabench.report import sections, training
+from dabench.profile_tables import is_profile, load_profiles
+from dabench.report import audit, profile, sections, training
 from dabench.report.text import Latex, Markdown, Writer
 from dabench.results import write_atomically
 from dabench.tables import Results, load
@@ -34,7 +35,8 @@ def write_report(
         ResultsError: Damaged records.
     """
     trained = [run for run in runs if is_training(run)]
-    timed = [run for run in runs if run not in trained]
+    profiled = [run for run in runs if is_profile(run)]
+    timed = [run for run in runs if run not in trained and run not in profiled]
     out: Writer = FORMATS[output_format]()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -50,6 +52,11 @@ def write_report(
             training.sections(out, results, folder, name)
             written.append(folder / f"{name}-training.csv")
             write_atomically(written[-1], results.runs.to_csv(index=False))
+        if profiled:
+            found = load_profiles(profiled)
+            profile.sections(out, found, folder, name)
+            written.append(folder / f"{name}-layers.csv")
+            write_atomically(written[-1], found.layers.to_csv(index=False))
         if timed:
             loaded = load(timed)
             _timing(out, loaded, folder, name)
@@ -62,9 +69,11 @@ def write_report(
 
 
 def _tables(name: str, runs: list[Path]) -> str:
-    kinds = [is_training(run) for run in runs]
-    names = [f"{name}-training.csv"] * any(kinds) + [f"{name}.csv"] * (not all(kinds))
-    return " and ".join(names)
+    ends = {
+        "-training.csv" if is_training(run) else "-layers.csv" if is_profile(run) else ".csv"
+        for run in runs
+    }
+    return " and ".join(f"{name}{end}" for end in sorted(ends))
 
 
 def _timing(out: Writer, loaded: Results, folder: Path, name: str) -> None:
@@ -75,5 +84,7 @@ def _timing(out: Writer, loaded: Results, folder: Path, name: str) -> None:
     sections.speed_tables(out, loaded)
     sections.pictures(out, loaded, folder, name)
     sections.operations_table(out, loaded)
+    discriminators = (loaded.measurements["family"] == "discriminator").any()
+    audit.section(out, loaded, with_published=bool(discriminators))
     sections.failures(out, loaded)
     sections.method(out, loaded)

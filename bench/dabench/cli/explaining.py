@@ -1,0 +1,120 @@
+"""``dabench explain`` and ``dabench audit``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dabench.cli.output import console, print_json, print_line, print_table
+from dabench.cli.profiling import finish, run_with_progress
+from dabench.cli.timing import Json, Out, Quiet, grid_of
+from dabench.errors import UsageError
+
+SETTINGS = (("fp32", "bf16"), ("nchw", "nhwc"))
+BASE = "fp32 nchw"
+PHASES = "forward,backward"
+
+
+def explain(
+    first: Annotated[str, typer.Argument(help="The network to compare with.")] = "disc",
+    second: Annotated[str, typer.Argument(help="The one that should be faster.")] = "dw-disc",
+    device: Annotated[str, typer.Option(metavar="DEVICE", help="As in 'dabench time'.")] = "auto",
+    batch: Annotated[str, typer.Option(metavar="BATCH", help="Images per pass.")] = "2",
+    size: Annotated[
+        str | None, typer.Option(metavar="HxW", help="Default: the model's own.")
+    ] = None,
+    mode: Annotated[
+        str, typer.Option(metavar="MODE", help="eval: forward; train: forward and backward.")
+    ] = "eval",
+    threads: Annotated[
+        str | None, typer.Option(metavar="THREADS", help="Default: torch's.")
+    ] = None,
+    max_time: Annotated[str, typer.Option(metavar="TIME", help="Per network and setting.")] = "12s",
+    out: Out = None,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Say in plain words why one network is not as much faster as its operations promise.
+
+    Profiles both in fp32 and bf16, NCHW and NHWC, and tells from which layers
+    and causes the difference comes.
+
+    Example: dabench explain disc dw-disc --batch 2 --threads 1
+    """
+    dtypes, formats = SETTINGS
+    given = {
+        "model": [first, second],
+        "device": [device],
+        "batch": [batch],
+        "mode": [mode],
+        "dtype": [",".join(dtypes)],
+        "memory_format": [",".join(formats)],
+        "phase": [PHASES],
+        "max_time": max_time,
+        **({"size": [size]} if size else {}),
+        **({"threads": [threads]} if threads else {}),
+    }
+    grid = grid_of(given)
+    if len(grid[0].models) != 2 or len(grid[0].batches) != 1 or len(grid[0].modes) != 1:
+        raise UsageError("explain compares two networks at one batch, size and mode")
+    from dabench.explain import EVIDENCE_COLUMNS, runs_of
+    from dabench.explain import explain as explained
+    from dabench.plan import spec_of
+    from dabench.session import new_run_folder
+
+    one, two = (spec_of(name).name for name in (first, second))
+    if one == two:
+        raise UsageError(f"explain needs two networks, not {one!r} twice")
+    folder = out or new_run_folder(Path("results"), f"profile-{one}-{two}")
+    done = run_with_progress([grid], folder, trace=False, quiet=quiet or json)
+    runs = runs_of(done.models, done.layers)
+    if (one, BASE) not in runs or (two, BASE) not in runs:
+        for row in done.models:
+            if row.status != "ok":
+                print_line(f"{row.case_id} {row.phase}: {row.status}: {row.reason}")
+        finish(done)
+        raise typer.Exit(1)
+    text = explained(one, two, runs, BASE)
+    if json:
+        evidence = [dict(zip(EVIDENCE_COLUMNS, row, strict=True)) for row in text.evidence]
+        print_json({"sentences": text.sentences, "evidence": evidence})
+    else:
+        for sentence in text.sentences:
+            print_line(f"- {sentence}")
+        print_table("", EVIDENCE_COLUMNS, text.evidence, words=EVIDENCE_COLUMNS[1:4])
+        if not quiet:
+            console(stderr=True).print(f"Records: {done.folder}", markup=False)
+    finish(done)
+
+
+def audit(
+    runs: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[RUN...]", help="Runs of time or sweep, besides the published."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Also write audit.md into this folder.")] = None,
+    json: Json = False,
+) -> None:
+    """Find times that cannot be true: below what the chip could do, or at odds with each other.
+
+    Without runs it audits the published tables.
+    """
+    from dataclasses import asdict
+
+    from dabench.report.audit import audited, write_audit
+    from dabench.tables import load, parts_of
+
+    folders = [path for folder in runs or [] for path in parts_of(folder) or [folder]]
+    loaded = load(folders) if folders else None
+    findings, unknown = audited(loaded, with_published=True)
+    if json:
+        print_json({"findings": [asdict(f) for f in findings], "no_peak_known": unknown})
+    else:
+        for finding in findings:
+            print_line(f"{finding.source}, {finding.machine}, {finding.what}: {finding.finding}")
+            print_line(f"    {finding.evidence}")
+        print_line(f"{len(findings)} findings; no peak is listed for: {', '.join(unknown) or '-'}.")
+    if out is not None:
+        console(stderr=True).print(str(write_audit(loaded, out)), markup=False)

@@ -1,0 +1,206 @@
+"""``dabench profile`` and ``dabench ceilings``."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dabench.cli.output import console, print_json, print_line, print_table
+from dabench.cli.timing import (
+    INTERRUPTED,
+    Batches,
+    Devices,
+    Dtypes,
+    Formats,
+    Json,
+    Launches,
+    MaxTime,
+    Modes,
+    Out,
+    Quiet,
+    Seed,
+    Several,
+    Sizes,
+    Threads,
+    Timeout,
+    grid_of,
+)
+from dabench.config import DTYPES, Grid
+from dabench.errors import UsageError
+from dabench.grid import parse
+from dabench.units import format_bytes, format_count, format_interval, format_seconds, significant
+
+if TYPE_CHECKING:
+    from dabench.profile_records import LayerRow, ModelRow
+    from dabench.profiling import Profile
+    from dabench.roofline import Ceilings
+    from dabench.runner import Observer
+
+
+def profile(
+    model: Annotated[
+        Several, typer.Option("--model", metavar="MODEL", help="Names.", show_default=False)
+    ] = None,
+    device: Devices = None,
+    batch: Batches = None,
+    size: Sizes = None,
+    mode: Modes = None,
+    dtype: Dtypes = None,
+    memory_format: Formats = None,
+    threads: Threads = None,
+    max_time: MaxTime = None,
+    launches: Launches = None,
+    timeout: Timeout = None,
+    seed: Seed = None,
+    trace: Annotated[
+        bool,
+        typer.Option("--trace", help="Keep a Chrome/Perfetto trace and the memory over time."),
+    ] = False,
+    rows: Annotated[int, typer.Option(help="Layers printed per model; all are kept.")] = 12,
+    out: Out = None,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Show where the time goes, layer by layer, and what holds each layer back.
+
+    Example: dabench profile --model disc,dw-disc --mode train --size 128x160 --batch 4
+    """
+    given = {k: v for k, v in locals().items() if v is not None and k not in ("trace", "rows")}
+    if not model:
+        raise UsageError("--model: name at least one; 'dabench models' lists them")
+    given.setdefault("max_time", "12s")
+    grid = grid_of(given)
+    from dabench.session import new_run_folder
+
+    name = "-".join(dict.fromkeys(grid[0].models))[:60]
+    folder = out or new_run_folder(Path("results"), f"profile-{name}")
+    done = run_with_progress([grid], folder, trace=trace, quiet=quiet or json)
+    if json:
+        from dataclasses import asdict
+
+        print_json(
+            {
+                "ceilings": [each.to_dict() for each in done.ceilings.values()],
+                "models": [asdict(row) for row in done.models],
+                "layers": [asdict(row) for row in done.layers],
+            }
+        )
+    else:
+        _print_profile(done, rows)
+        if not quiet:
+            console(stderr=True).print(f"Records: {done.folder}", markup=False)
+    finish(done)
+
+
+def run_with_progress(grids: list[Any], folder: Path, *, trace: bool, quiet: bool) -> Profile:
+    """Profiles grids into a folder, with a bar unless quiet."""
+    from dabench.profiling import run_profile
+    from dabench.session import NoProgress
+
+    with contextlib.ExitStack() as stack:
+        observer: Observer = NoProgress()
+        if not quiet:
+            from dabench.cli.progress import LiveProgress
+
+            observer = stack.enter_context(LiveProgress())
+        command = shlex.join(["dabench", *sys.argv[1:]])
+        return run_profile(grids, folder=folder, observer=observer, command=command, trace=trace)
+
+
+def finish(done: Profile) -> None:
+    """Ends the command with the exit code that fits."""
+    if done.interrupted:
+        raise typer.Exit(INTERRUPTED)
+    if not any(row.status == "ok" for row in done.models):
+        raise typer.Exit(1)
+
+
+def ceilings(
+    device: Annotated[str, typer.Option(metavar="DEVICE", help="As in 'dabench time'.")] = "auto",
+    dtype: Annotated[
+        str, typer.Option(metavar="DTYPE", help=f"Several by commas: {', '.join(DTYPES)}.")
+    ] = "fp32,bf16",
+    threads: Annotated[
+        str | None, typer.Option(metavar="THREADS", help="Default: torch's.", show_default=False)
+    ] = None,
+    again: Annotated[bool, typer.Option("--again", help="Measure anew what is known.")] = False,
+    json: Json = False,
+) -> None:
+    """Measure what this machine can reach at best: the roof of 'dabench profile'.
+
+    Measured once per machine, device, dtype and threads; remembered in the cache.
+    """
+    count = 0 if threads is None else parse("threads", threads)
+    dtypes = tuple(name.strip() for name in dtype.split(","))
+    Grid(models=("-",), devices=(device,), dtypes=dtypes, threads=(count,) if threads else ())
+    from dabench.ceilings import Setting
+    from dabench.profiling import measure_ceilings
+
+    found = measure_ceilings([Setting(device, name, count) for name in dtypes], again=again)
+    if json:
+        print_json({"ceilings": [each.to_dict() for each in found]})
+        return
+    for each in found:
+        _print_ceilings(each)
+
+
+def _print_ceilings(found: Ceilings) -> None:
+    print_table(
+        f"{found.device_name}: {found.dtype}, {found.threads} threads, measured {found.measured}",
+        ("ceiling", "best", "with"),
+        [
+            ("compute", f"{found.flops_per_s / 1e9:.0f} GFLOP/s", found.best_kernel),
+            *(
+                ("copy", f"{rate / 1e9:.1f} GB/s", f"{format_bytes(size)} read and written")
+                for size, rate in found.copies
+            ),
+            ("operator", format_seconds(found.launch_s), "a call with next to nothing to do"),
+        ],
+        words=("ceiling", "with"),
+    )
+
+
+def _print_profile(done: Profile, limit: int) -> None:
+    for row in done.models:
+        if row.status != "ok":
+            print_line(f"{row.case_id} {row.phase}: {row.status}: {row.reason}")
+            continue
+        mine = [r for r in done.layers if (r.case_id, r.phase) == (row.case_id, row.phase)]
+        _print_layers(row, mine, limit)
+    print_line("roof: share of what the machine's ceilings allow; 'dabench ceilings' shows them.")
+
+
+def _print_layers(model: ModelRow, rows: list[LayerRow], limit: int) -> None:
+    first = sorted(rows, key=lambda row: -row.median_s)[:limit]
+    low, high = model.ci_low_s or 0.0, model.ci_high_s or 0.0
+    print_table(
+        f"{model.case_id} {model.phase}: {format_seconds(model.median_s)} "
+        f"({format_interval(low, high)}), {_percent(model.roof_fraction)} of its roof, "
+        f"mostly {model.bound or 'unknown'}; "
+        f"hooks {model.disturbance:+.1%}, {model.passes} passes in {model.launches} launches",
+        ("layer", "kind", "time", "share", "MACs", "FLOP/byte", "GFLOP/s", "GB/s", "roof", "bound"),
+        [
+            (
+                row.layer, row.kind, format_seconds(row.median_s), _percent(row.share),
+                format_count(row.macs), _number(row.intensity),
+                _number(None if row.flops_per_s is None else row.flops_per_s / 1e9),
+                _number(None if row.bytes_per_s is None else row.bytes_per_s / 1e9),
+                _percent(row.roof_fraction), row.bound or "-",
+            )
+            for row in first
+        ],
+        words=("layer", "kind", "bound"),
+    )  # fmt: skip
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0%}"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else significant(value)

@@ -1,0 +1,197 @@
+"""The sections of a profile: models against their roofs, stages, layers, and charts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from dabench.profile_tables import CASE, Profiles, stages
+from dabench.report.charts import roofline, stacked_bars
+from dabench.report.text import Writer
+from dabench.roofline import Ceilings
+from dabench.units import (
+    format_bytes,
+    format_count,
+    format_interval,
+    format_seconds,
+    significant,
+)
+
+TOP_LAYERS = 15
+
+
+def sections(out: Writer, profiles: Profiles, folder: Path, name: str) -> None:
+    """All sections of some profile runs."""
+    good = profiles.models[profiles.models["status"] == "ok"]
+    out.heading("Where the time goes")
+    if good.empty:
+        out.paragraph("No case could be profiled.")
+    else:
+        _models(out, good)
+        _pictures(out, profiles, good, folder, name)
+        for row in good.to_dict("records"):
+            mine = (profiles.layers[CASE] == [row[key] for key in CASE]).all(axis=1)
+            _layers(out, pd.Series(row), profiles.layers[mine])
+    bad = profiles.models[profiles.models["status"] != "ok"]
+    if not bad.empty:
+        out.table(bad[["case_id", "phase", "status", "reason"]], "Cases that gave no profile.")
+    _ceilings(out, profiles)
+    _method(out, profiles)
+
+
+def _models(out: Writer, models: pd.DataFrame) -> None:
+    out.table(
+        pd.DataFrame(
+            {
+                "model": models["model"],
+                "setting": _settings(models),
+                "phase": models["phase"],
+                "median": models["median_s"].map(format_seconds),
+                "95% interval": [
+                    format_interval(low, high)
+                    for low, high in models[["ci_low_s", "ci_high_s"]].values
+                ],
+                "at the roof": models["roof_s"].map(format_seconds),
+                "of the roof": models["roof_fraction"].map("{:.0%}".format),
+                "mostly": models["bound"].fillna("-"),
+                "not in layers": (models["remainder_s"] / models["median_s"]).map("{:.1%}".format),
+                "hooks": models["disturbance"].map("{:+.1%}".format),
+                "n": [f"{n} / {k}" for n, k in models[["passes", "launches"]].values],
+            }
+        ),
+        "Whole passes without hooks; at the roof: the sum over layers of the larger of operations "
+        "over the compute ceiling and bytes over the bandwidth; n is passes / launches; hooks: by "
+        "how much they lengthened the pass.",
+    )
+
+
+def _settings(rows: pd.DataFrame) -> pd.Series[str]:
+    size = rows["height"].astype(str) + "x" + rows["width"].astype(str)
+    setting = rows["mode"] + " " + rows["dtype"] + " " + rows["memory_format"]
+    threads = rows["threads"].astype(str) + " threads"
+    return rows["batch"].astype(str) + "x" + size + " " + setting + ", " + threads
+
+
+def _layers(out: Writer, model: pd.Series[str], layers: pd.DataFrame) -> None:
+    first = layers.sort_values("median_s", ascending=False).head(TOP_LAYERS)
+    setting = _settings(pd.DataFrame([model])).iloc[0]
+    out.table(
+        pd.DataFrame(
+            {
+                "layer": first["layer"],
+                "stage": first["stage"],
+                "kind": first["kind"].fillna(""),
+                "time": first["median_s"].map(format_seconds),
+                "range": [format_interval(*pair) for pair in first[["low_s", "high_s"]].values],
+                "share": first["share"].map("{:.1%}".format),
+                "MACs": first["macs"].map(format_count),
+                "executed FLOPs": first["executed_flops"].map(format_count),
+                "bytes": first["moved_bytes"].map(format_bytes),
+                "FLOP/byte": first["intensity"].map(significant),
+                "GFLOP/s": (first["flops_per_s"] / 1e9).map(significant),
+                "GB/s": (first["bytes_per_s"] / 1e9).map(significant),
+                "of the roof": first["roof_fraction"].map(
+                    lambda value: "-" if value != value else f"{value:.0%}"
+                ),
+                "bound": first["bound"].fillna("-"),
+            }
+        ),
+        f"{model['model']}, {setting}, {model['phase']}: the {len(first)} longest of "
+        f"{len(layers)} rows; layers.csv has all. Range: of the launches' medians.",
+    )
+
+
+def _pictures(out: Writer, profiles: Profiles, good: pd.DataFrame, folder: Path, name: str) -> None:
+    labels = good["model"] + ", " + _settings(good) + ", " + good["phase"]
+    label_of = dict(zip(good[CASE].itertuples(index=False, name=None), labels, strict=True))
+
+    def labelled(frame: pd.DataFrame) -> list[str]:
+        return [label_of[key] for key in frame[CASE].itertuples(index=False, name=None)]
+
+    grouped = stages(profiles.layers)
+    bars = pd.DataFrame(
+        {"label": labelled(grouped), "part": grouped["stage"], "value": 1e3 * grouped["median_s"]}
+    )
+    path = folder / f"{name}-stages.png"
+    stacked_bars(bars, unit="ms per pass", title="Time per stage", path=path)
+    out.picture(path.name, "Time per stage of each network")
+    for ceilings in profiles.ceilings:
+        setting = {"dtype": ceilings.dtype, "threads": ceilings.threads}
+        layers = profiles.layers
+        for key, value in setting.items():
+            layers = layers[layers[key] == value]
+        layers = layers[(layers["intensity"] > 0) & layers["flops_per_s"].notna()]
+        if layers.empty:
+            continue
+        points = pd.DataFrame(
+            {
+                "label": labelled(layers),
+                "intensity": layers["intensity"],
+                "rate": layers["flops_per_s"] / 1e9,
+                "share": layers["share"],
+            }
+        )
+        path = folder / f"{name}-roofline-{ceilings.dtype}-{ceilings.threads}t.png"
+        title = f"{ceilings.device_name}, {ceilings.dtype}, {ceilings.threads} threads: roofline"
+        roofline(points, _roof_line(ceilings, points), title=title, path=path)
+        out.picture(path.name, f"{title}; a point per layer, its size the share of the time")
+
+
+def _roof_line(ceilings: Ceilings, points: pd.DataFrame) -> pd.DataFrame:
+    """The roof over the intensities there are, with the bandwidth beyond the caches."""
+    low, high = points["intensity"].min() / 2, points["intensity"].max() * 2
+    ridge = ceilings.flops_per_s / ceilings.memory_bytes_per_s
+    xs = sorted({low, min(max(ridge, low), high), high})
+    reached = [min(ceilings.flops_per_s, x * ceilings.memory_bytes_per_s) / 1e9 for x in xs]
+    return pd.DataFrame({"intensity": xs, "rate": reached})
+
+
+def _ceilings(out: Writer, profiles: Profiles) -> None:
+    if not profiles.ceilings:
+        return
+    out.heading("The machine's ceilings")
+    known = {(c.device_name, c.dtype, c.threads, c.measured): c for c in profiles.ceilings}
+    out.table(
+        pd.DataFrame(
+            [
+                {
+                    "device": c.device_name,
+                    "dtype": c.dtype,
+                    "threads": f"{c.threads} threads",
+                    "compute": f"{c.flops_per_s / 1e9:.0f} GFLOP/s",
+                    "by": c.best_kernel,
+                    "copy from caches": f"{c.bytes_per_s(1) / 1e9:.1f} GB/s",
+                    "copy beyond them": f"{c.memory_bytes_per_s / 1e9:.1f} GB/s",
+                    "operator": format_seconds(c.launch_s),
+                    "measured": c.measured,
+                }
+                for c in known.values()
+            ]
+        ),
+        "Best of what was tried; copies count bytes read and written. Small layers are held "
+        "against the bandwidth of copies of their own size.",
+    )
+
+
+_BYTES = (
+    "Bytes: each operator's inputs, weights and outputs once, at the item size of the dtype; "
+    "allocation and giving memory back happen inside the layers' times."
+)
+
+
+def _method(out: Writer, profiles: Profiles) -> None:
+    rules = dict.fromkeys(rule for run in profiles.runs for rule in run["rules"].values())
+    out.heading("How the layers were timed")
+    out.bullets(
+        [
+            *(f"{rule[0].upper()}{rule[1:]}." for rule in rules),
+            _BYTES,
+            *(
+                f"`{run['command']}` on {run['environment']['cpu']}, "
+                f"torch {run['environment']['torch']}, {run['created']}, commit "
+                f"{run['environment']['commit'] or '-'}."
+                for run in profiles.runs
+            ),
+        ]
+    )
