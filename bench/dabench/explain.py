@@ -13,6 +13,9 @@ from dabench.profile_records import REMAINDER, LayerRow, ModelRow
 from dabench.roofline import COMPUTE, LAUNCH, MEMORY, SLOW, SLOW_FRACTION
 from dabench.units import format_bytes, format_count, format_seconds, significant
 
+BASE = "fp32 nchw"
+"""The setting an explanation starts from: torch's defaults, and the paper's."""
+
 NAMED_LAYERS = 4
 CLEAR_GAIN = 1.05
 

@@ -201,3 +201,22 @@ def test_time_shares_of_what_is_not_counted_are_measured(mode):
 def test_counts_survive_json():
     count = count_model("diag-disc", height=32, width=32, mode="train")
     assert ModelCount.of(count.to_dict()) == count
+
+
+def test_bytes_of_the_backward_by_hand():
+    """Gradients and what was saved, read and written once each, in fp32."""
+    count = count_model("dw-disc", batch=2, height=64, width=64, mode="train")
+    layers = {layer.layer: layer for layer in count.layers}
+    first, act = layers["conv_layers.0"], layers["conv_layers.1"]
+    x, y, weights = 2 * 19 * 64 * 64, 2 * 19 * 32 * 32, 19 * 16 + 19
+    # The network's own input needs no gradient.
+    assert first.backward_bytes_moved == 4 * (y + x + 2 * weights)
+    assert first.bytes_moved == 4 * (x + y + weights)
+    assert act.backward_bytes_moved == 4 * 3 * y
+    assert (first.operators, act.operators) == (1, 1)
+    (second,) = [layer for path, layer in layers.items() if path == "conv_layers.2"]
+    z = 2 * 64 * 32 * 32
+    assert second.backward_bytes_moved == 4 * (2 * y + z + 2 * (19 * 64 + 64))
+    upsampling = layers["(functional)"]
+    assert upsampling.backward_bytes_moved == 4 * 2 * (2 * 2 + 64 * 64)
+    assert count_model("dw-disc", height=64, width=64).layers[0].backward_bytes_moved == 0

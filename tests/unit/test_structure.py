@@ -19,8 +19,8 @@ LAYERS = (
     ("results", "tracing"),
     ("worker",),
     ("forkserver", "launcher", "runner", "tables", "training_records", "profile_records"),
-    ("session", "training_tables", "ceilings", "audit", "profile_tables"),
-    ("report", "adapt", "profiling", "explain"),
+    ("session", "training_tables", "ceilings", "audit", "profile_tables", "explain"),
+    ("report", "adapt", "profiling"),
     ("api",),
     ("cli",),
 )

@@ -13,7 +13,6 @@ from dabench.cli.timing import Json, Out, Quiet, grid_of
 from dabench.errors import UsageError
 
 SETTINGS = (("fp32", "bf16"), ("nchw", "nhwc"))
-BASE = "fp32 nchw"
 PHASES = "forward,backward"
 
 
@@ -59,7 +58,7 @@ def explain(
     grid = grid_of(given)
     if len(grid[0].models) != 2 or len(grid[0].batches) != 1 or len(grid[0].modes) != 1:
         raise UsageError("explain compares two networks at one batch, size and mode")
-    from dabench.explain import EVIDENCE_COLUMNS, runs_of
+    from dabench.explain import BASE, EVIDENCE_COLUMNS, runs_of
     from dabench.explain import explain as explained
     from dabench.plan import spec_of
     from dabench.session import new_run_folder

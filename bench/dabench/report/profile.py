@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
+from dabench.explain import BASE, EVIDENCE_COLUMNS, Run, explain, runs_of
+from dabench.profile_records import LayerRow, ModelRow
 from dabench.profile_tables import CASE, Profiles, stages
 from dabench.report.charts import roofline, stacked_bars
 from dabench.report.text import Writer
@@ -28,6 +31,8 @@ def sections(out: Writer, profiles: Profiles, folder: Path, name: str) -> None:
     if good.empty:
         out.paragraph("No case could be profiled.")
     else:
+        for run in profiles.runs:
+            _explanation(out, profiles, run["run_id"])
         _models(out, good)
         _pictures(out, profiles, good, folder, name)
         for row in good.to_dict("records"):
@@ -38,6 +43,34 @@ def sections(out: Writer, profiles: Profiles, folder: Path, name: str) -> None:
         out.table(bad[["case_id", "phase", "status", "reason"]], "Cases that gave no profile.")
     _ceilings(out, profiles)
     _method(out, profiles)
+
+
+def _explanation(out: Writer, profiles: Profiles, run_id: str) -> None:
+    """In words, where a run holds two networks in several settings."""
+    models = [ModelRow(**row) for row in _rows(profiles.models, run_id)]
+    layers = [LayerRow(**row) for row in _rows(profiles.layers, run_id)]
+    runs = runs_of(models, layers)
+    in_base = sorted((r for (_, setting), r in runs.items() if setting == BASE), key=_flops)
+    if len(in_base) != 2 or len(runs) <= 2 or not in_base[0].flops:
+        return
+    light, heavy = in_base
+    text = explain(heavy.model, light.model, runs, BASE)
+    out.heading(f"Why {light.model} is as fast as it is", level=3)
+    out.bullets(text.sentences)
+    out.table(
+        pd.DataFrame(text.evidence, columns=list(EVIDENCE_COLUMNS)),
+        "What the sentences rest on; numbers in brackets are rows.",
+    )
+
+
+def _rows(frame: pd.DataFrame, run_id: str) -> list[dict[str, Any]]:
+    """One run's rows, empty cells as None."""
+    mine = frame[frame["run_id"] == run_id].drop(columns="run_id").to_dict("records")
+    return [{str(k): None if pd.isna(v) else v for k, v in row.items()} for row in mine]
+
+
+def _flops(run: Run) -> int:
+    return run.flops
 
 
 def _models(out: Writer, models: pd.DataFrame) -> None:

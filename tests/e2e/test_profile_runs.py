@@ -1,0 +1,105 @@
+"""Profiles in real processes: records, report, trace, rows for what failed."""
+
+import json
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """Ceilings measured once for all tests here."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def dabench(tmp_path, cache, monkeypatch):
+    monkeypatch.setenv("DABENCH_CACHE", str(cache))
+
+    def run(*arguments):
+        command = [sys.executable, "-m", "dabench", *arguments]
+        return subprocess.run(
+            command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
+        )
+
+    return run
+
+
+def test_a_profile_from_command_to_report(dabench, tmp_path):
+    shown = dabench(
+        "profile", "--model", "dw-disc,diag-disc", "--mode", "train", "--size", "64x64",
+        "--batch", "2", "--threads", "1", "--max-time", "1s", "--launches", "2", "--trace",
+        "--out", "run",
+    )  # fmt: skip
+    assert shown.returncode == 0, shown.stderr
+    assert "conv_layers.0" in shown.stdout
+    layers = pd.read_csv(tmp_path / "run" / "layers.csv")
+    models = pd.read_csv(tmp_path / "run" / "models.csv")
+    assert models["phase"].tolist() == ["forward", "backward"] * 2
+    assert (models["launches"] == 2).all()
+    for row in models.itertuples():
+        mine = layers[(layers["case_id"] == row.case_id) & (layers["phase"] == row.phase)]
+        assert mine["median_s"].sum() == pytest.approx(row.median_s)
+        assert mine["executed_flops"].sum() == row.executed_flops
+    masked = layers[(layers["model"] == "diag-disc") & (layers["kind"] == "DiagonalwiseConv2d")]
+    assert (masked["executed_flops"] > masked["flops"]).any()
+    (first, _) = sorted((tmp_path / "run" / "traces").iterdir())
+    assert json.loads((first / "trace.json").read_text())["traceEvents"]
+    memory = pd.read_csv(first / "memory.csv")
+    assert (memory["seconds"].diff().dropna() >= 0).all()
+    assert memory["allocated_bytes"].max() > 0
+
+    shown = dabench("report", "run", "--name", "p", "--out", "reports")
+    assert shown.returncode == 0, shown.stderr
+    text = (tmp_path / "reports" / "p.md").read_text()
+    assert "Where the time goes" in text
+    assert "The machine's ceilings" in text
+    assert (tmp_path / "reports" / "p-stages.png").stat().st_size > 5000
+    assert (tmp_path / "reports" / "p-roofline-fp32-1t.png").stat().st_size > 5000
+
+
+def test_a_case_that_cannot_be_is_a_row(dabench, tmp_path):
+    shown = dabench(
+        "profile", "--model", "stdc1-bisenet", "--mode", "train", "--size", "64x64", "--threads",
+        "1", "--out", "run",
+    )  # fmt: skip
+    assert shown.returncode == 1
+    assert "cannot train on batch 1" in shown.stdout
+    models = pd.read_csv(tmp_path / "run" / "models.csv")
+    assert models["status"].tolist() == ["unsupported"] * 2
+
+
+def test_an_explanation_cites_its_rows(dabench, tmp_path):
+    shown = dabench(
+        "explain", "--size", "64x64", "--threads", "1", "--max-time", "500ms", "--out", "run",
+        "--json",
+    )  # fmt: skip
+    assert shown.returncode == 0, shown.stderr
+    document = json.loads(shown.stdout)
+    assert document["sentences"][0].startswith("By operations dw-disc should take 1/14.")
+    assert {row["setting"] for row in document["evidence"]} == {
+        f"{dtype} {layout}" for dtype in ("fp32", "bf16") for layout in ("nchw", "nhwc")
+    }
+    assert dabench("report", "run", "--name", "why", "--out", "reports").returncode == 0
+    report = (tmp_path / "reports" / "why.md").read_text()
+    for sentence in document["sentences"]:
+        assert sentence in report
+
+
+def test_ceilings_are_remembered(dabench):
+    first, second = (
+        json.loads(dabench("ceilings", "--dtype", "fp32", "--threads", "1", "--json").stdout)
+        for _ in range(2)
+    )
+    assert first == second
+    assert first["ceilings"][0]["launch_s"] > 0
+
+
+def test_the_audit_of_the_published_tables(dabench, tmp_path):
+    shown = dabench("audit", "--out", "reports")
+    assert shown.returncode == 0, shown.stderr
+    assert "impossible in fp32" in shown.stdout
+    assert "5800X" not in shown.stdout
+    assert "49.4 TFLOP" in (tmp_path / "reports" / "audit.md").read_text()

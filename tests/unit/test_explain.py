@@ -1,0 +1,88 @@
+"""Sentences from planted numbers, each resting on rows that are there."""
+
+import re
+
+from dabench.explain import explain, runs_of
+from dabench.profile_records import LayerRow, ModelRow
+
+
+def network(model, setting, layers, spread=0.0):
+    """Rows of one case: layers as (name, seconds, macs, moved bytes, roof seconds, bound)."""
+    dtype, memory_format = setting.split()
+    common = {
+        "case_id": f"{model}/{setting}", "model": model, "batch": 1, "height": 8, "width": 8,
+        "mode": "eval", "dtype": dtype, "memory_format": memory_format, "threads": 1,
+        "phase": "forward",
+    }  # fmt: skip
+    whole = sum(seconds for _, seconds, *_ in layers)
+    rows = [
+        LayerRow(
+            **common, layer=name, kind="Conv2d", stage="block 1", shape="", median_s=seconds,
+            low_s=seconds, high_s=seconds, share=seconds / whole, macs=macs, flops=2 * macs,
+            executed_flops=2 * macs, moved_bytes=moved, roof_s=roof, roof_fraction=roof / seconds,
+            bound=bound,
+        )
+        for name, seconds, macs, moved, roof, bound in layers
+    ]  # fmt: skip
+    row = ModelRow(
+        **common, family="discriminator", device="cpu", channels=3, status="ok", median_s=whole,
+        ci_low_s=whole * (1 - spread), ci_high_s=whole * (1 + spread),
+        flops=sum(r.flops for r in rows), moved_bytes=sum(r.moved_bytes for r in rows),
+        roof_s=sum(r.roof_s for r in rows), bound="compute",
+    )  # fmt: skip
+    return row, rows
+
+
+def runs(*networks):
+    models = [row for row, _ in networks]
+    return runs_of(models, [layer for _, layers in networks for layer in layers])
+
+
+DENSE = [("conv", 1.0, 10**9, 10**6, 0.8, "compute")]
+LIGHT = [("dw", 0.4, 10**8, 10**6, 0.05, "slow kernel"), ("act", 0.1, 0, 10**6, 0.09, "memory")]
+FAST = [("dw", 0.1, 10**8, 10**6, 0.05, "memory"), ("act", 0.1, 0, 10**6, 0.09, "memory")]
+
+
+def planted(spread=0.0):
+    return runs(
+        network("disc", "fp32 nchw", DENSE, spread),
+        network("dw-disc", "fp32 nchw", LIGHT, spread),
+        network("disc", "fp32 nhwc", DENSE, spread),
+        network("dw-disc", "fp32 nhwc", FAST, spread),
+    )
+
+
+def test_the_numbers_are_in_the_sentences():
+    text = " ".join(explain("disc", "dw-disc", planted(), "fp32 nchw").sentences)
+    assert "should take 1/10 of disc's time" in text
+    assert "in fp32 nchw dw-disc is 2 times as fast as disc (ratio 2" in text
+    assert "with every layer at its roof on this machine the ratio would be 5.71, not 10" in text
+    assert "dw-disc spends 20% in layers near the memory roof and 80% in kernels below 30%" in text
+    assert "dw-disc's dw (Conv2d, forward) runs far below both roofs: 400 ms, 80% of the" in text
+    assert "in fp32 nhwc it takes 100 ms (50% of that roof)" in text
+    assert "dw-disc as fast as in fp32 nchw: fp32 nhwc 2.5 times; try fp32 nhwc first" in text
+    assert "disc as fast as in fp32 nchw: fp32 nhwc 1 times; none of them clearly beats" in text
+    assert "disc / dw-disc is 2 in fp32 nchw and 5 in fp32 nhwc" in text
+
+
+def test_every_sentence_names_rows_that_exist():
+    text = explain("disc", "dw-disc", planted(), "fp32 nchw")
+    numbers = {row[0] for row in text.evidence}
+    for sentence in text.sentences:
+        (cited,) = re.findall(r"\[([\d, ]+)\]$", sentence)
+        assert set(cited.split(", ")) <= numbers
+
+
+def test_what_the_data_does_not_decide_is_not_said():
+    text = explain("disc", "dw-disc", planted(spread=0.5), "fp32 nchw")
+    assert "does not decide which of disc and dw-disc is faster" in text.sentences[0]
+
+
+def test_a_case_that_failed_is_no_run():
+    good, layers = network("disc", "fp32 nchw", DENSE)
+    bad = ModelRow(
+        case_id="x", model="dw-disc", family="discriminator", device="cpu", batch=1, channels=3,
+        height=8, width=8, mode="eval", dtype="fp32", memory_format="nchw", threads=1,
+        phase="forward", status="oom", reason="too large",
+    )  # fmt: skip
+    assert set(runs_of([good, bad], layers)) == {("disc", "fp32 nchw")}

@@ -1,0 +1,120 @@
+"""Times per layer on a clock that only the layers move."""
+
+import pytest
+import torch
+from fakes import FakeClock
+from torch import nn
+
+from dabench.layers import LOSS, measure_layers
+
+
+class Idle:
+    """A device that does its work at once."""
+
+    queues_work = False
+
+    def synchronize(self):
+        pass
+
+    def timer(self):
+        return None
+
+
+class Slow(torch.autograd.Function):
+    """Takes given seconds of the fake clock, forward and backward."""
+
+    @staticmethod
+    def forward(ctx, x, clock, forward_s, backward_s):
+        ctx.clock, ctx.seconds = clock, backward_s
+        clock.now += forward_s
+        return x * 1
+
+    @staticmethod
+    def backward(ctx, gradient):
+        ctx.clock.now += ctx.seconds
+        return gradient, None, None, None
+
+
+class Layer(nn.Module):
+    def __init__(self, clock, forward_s, backward_s):
+        super().__init__()
+        self.times = clock, forward_s, backward_s
+
+    def forward(self, x):
+        return Slow.apply(x, *self.times)
+
+
+class Network(nn.Module):
+    """Two layers with work of its own before, between and after them."""
+
+    def __init__(self, clock):
+        super().__init__()
+        self.clock = clock
+        self.first = Layer(clock, 1, 2)
+        self.block = nn.Sequential(Layer(clock, 4, 8))
+
+    def forward(self, x):
+        x = Slow.apply(x, self.clock, 0.1, 0.2)
+        x = self.first(x)
+        x = Slow.apply(x, self.clock, 0.1, 0.2)
+        x = self.block(x)
+        return Slow.apply(x, self.clock, 0.1, 0.2)
+
+
+class Work:
+    def __init__(self, network, clock, *, backward):
+        self.network, self.clock, self.backward = network, clock, backward
+        self.output = None
+
+    def prepare(self):
+        if self.backward:
+            out = self.network(torch.ones(2, requires_grad=True))
+            self.output = Slow.apply(out, self.clock, 0, 16).sum()
+
+    def run(self):
+        if self.backward:
+            self.output.backward()
+        else:
+            self.output = self.network(torch.ones(2))
+
+    def release(self):
+        self.output = None
+
+
+@pytest.mark.parametrize(
+    ("backward", "expected"),
+    [
+        (False, {"first": 1, "block.0": 4, "block (functional)": 0, "(functional)": 0.3}),
+        (True, {"first": 2, "block.0": 8, "(functional)": 0.6, LOSS: 16}),
+    ],
+)
+def test_each_layer_gets_its_own_seconds(backward, expected):
+    clock = FakeClock()
+    network = Network(clock)
+    samples = measure_layers(
+        network, Work(network, clock, backward=backward), backward=backward,
+        device=Idle(), clock=clock, limit_s=0,
+    )  # fmt: skip
+    assert {name: pytest.approx(times) for name, times in samples.layers.items()} == {
+        name: [seconds] * 3 for name, seconds in expected.items()
+    }
+    whole = sum(expected.values())
+    assert samples.bare == pytest.approx([whole] * 3)
+    assert samples.hooked == pytest.approx([whole] * 3)
+
+
+def test_no_hook_stays_behind():
+    clock = FakeClock()
+    network = Network(clock)
+    work = Work(network, clock, backward=True)
+    measure_layers(network, work, backward=True, device=Idle(), clock=clock, limit_s=0)
+    assert all(not m._forward_hooks and not m._forward_pre_hooks for m in network.modules())
+
+
+def test_more_passes_while_there_is_time():
+    clock = FakeClock()
+    network = Network(clock)
+    work = Work(network, clock, backward=False)
+    samples = measure_layers(network, work, backward=False, device=Idle(), clock=clock, limit_s=100)
+    # Two passes of warm-up, then pairs of 5.4 s each.
+    assert len(samples.bare) == len(samples.hooked) == 9

@@ -1,0 +1,109 @@
+"""Launches to rows: medians, what is left over, scaling back, and back from disk."""
+
+import json
+
+import pytest
+
+from dabench.plan import Case
+from dabench.profile_records import (
+    REMAINDER,
+    PhaseLayers,
+    ProfileRecord,
+    failed_phase,
+    summarise_phase,
+)
+from dabench.profile_tables import is_profile, load_profiles, stages
+from dabench.roofline import Ceilings
+from dabench_models import MODELS
+
+CASE = Case(
+    model="disc", family="discriminator", device="cpu", batch=2, channels=19, height=64, width=64,
+    mode="train", dtype="bf16", memory_format="nchw", threads=1, protocol="steady",
+    phases=("forward",),
+)  # fmt: skip
+ROOF = Ceilings(
+    device="cpu", device_name="Test CPU", dtype="bf16", threads=1, kernels={"matmul": 100.0},
+    copies=((1 << 30, 10.0),), launch_s=0.001, measured="then", versions={},
+)  # fmt: skip
+COUNT = {
+    "layers": [
+        {
+            "layer": "conv_layers.0", "kind": "Conv2d", "shape": "64x32x32", "operators": 1,
+            "macs": 100, "executed_macs": 200, "bytes_moved": 40, "backward_macs": 300,
+            "executed_backward_macs": 600, "backward_bytes_moved": 80,
+        }
+    ]
+}  # fmt: skip
+
+
+def launch(number, scale=1.0, hooked=1.0, phase="forward"):
+    layers = {"conv_layers.0": [6 * scale] * 3, "(functional)": [3 * scale] * 3}
+    bare = [10 * scale] * 3
+    return PhaseLayers(
+        launch=number, phase=phase, bare=bare, hooked=[b * hooked for b in bare], layers=layers
+    )
+
+
+def summarise(*launches, count=COUNT, phase="forward"):
+    spec = MODELS["disc"]
+    return summarise_phase(CASE, phase, launches, count, ROOF, spec, "Test CPU")
+
+
+def test_layers_and_the_remainder_add_up_to_the_whole():
+    model, rows = summarise(launch(0), launch(1, 2.0), launch(2, 1.5))
+    assert model.median_s == 15
+    assert [row.layer for row in rows] == ["conv_layers.0", "(functional)", REMAINDER]
+    assert [row.median_s for row in rows] == [9, 4.5, 1.5]
+    assert (rows[0].low_s, rows[0].high_s) == (6, 12)
+    assert sum(row.share for row in rows) == pytest.approx(1)
+    assert [row.stage for row in rows] == ["block 1", "upsampling", REMAINDER]
+    assert model.remainder_s == 1.5
+    assert not model.corrected
+
+
+def test_hooks_that_disturb_are_scaled_back():
+    model, rows = summarise(launch(0, hooked=1.25), launch(1, hooked=1.25))
+    assert model.disturbance == pytest.approx(0.25)
+    assert model.corrected
+    assert rows[0].median_s == pytest.approx(6 / 1.25)
+
+
+def test_work_is_that_of_the_phase_and_the_dtype():
+    _, forward = summarise(launch(0))
+    assert (forward[0].macs, forward[0].flops, forward[0].executed_flops) == (100, 200, 400)
+    assert forward[0].moved_bytes == 20  # ten elements of two bytes
+    assert forward[0].intensity == 20
+    assert forward[0].compute_s == 4
+    assert forward[0].memory_s == 2
+    assert forward[0].roof_fraction == pytest.approx(4 / 6)
+    assert forward[0].bound == "compute"
+    _, backward = summarise(launch(0, phase="backward"), phase="backward")
+    assert (backward[0].macs, backward[0].executed_flops) == (300, 1200)
+    assert backward[0].moved_bytes == 40
+
+
+def test_a_network_that_was_not_counted_still_has_times():
+    model, rows = summarise(launch(0), count=None)
+    assert model.bound is None
+    assert rows[0].bound is None
+    assert rows[0].median_s == 6
+
+
+def test_records_read_back(tmp_path):
+    run = {
+        "schema": 1, "kind": "profile", "run_id": "r", "created": "then", "command": "c",
+        "environment": {}, "rules": {}, "plan": [], "ceilings": [ROOF.to_dict()],
+    }  # fmt: skip
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    record = ProfileRecord(tmp_path)
+    record.launch(CASE.case_id, [launch(0)])
+    model, rows = summarise(launch(0))
+    record.summary([model, failed_phase(CASE, "backward", "oom", "too large")], rows)
+    assert is_profile(tmp_path)
+    read = load_profiles([tmp_path])
+    assert read.ceilings == [ROOF]
+    assert read.models["status"].tolist() == ["ok", "oom"]
+    assert read.layers["median_s"].tolist() == [6, 3, 1]
+    assert stages(read.layers)["stage"].tolist() == ["block 1", "upsampling", REMAINDER]
+    passes = (tmp_path / "passes.csv").read_text().splitlines()
+    assert len(passes) == 1 + 4 * 3  # bare, hooked and two layers, three passes each
