@@ -160,8 +160,8 @@ def _promise(text: Explanation, a: Run, b: Run) -> None:
     )
     at_roof = a.roof_s / b.roof_s
     text.say(
-        f"It moves {format_bytes(b.moved_bytes)} against {format_bytes(a.moved_bytes)}: with every "
-        f"layer at its roof on this machine the ratio would be {significant(at_roof)}, not "
+        f"{b.model} moves {format_bytes(b.moved_bytes)} against {format_bytes(a.moved_bytes)}: "
+        f"with every layer at its roof on this machine the ratio would be {significant(at_roof)}, not "
         f"{significant(expected)}; so of the promise a factor of {significant(expected / at_roof)} "
         f"is lost to memory traffic that operations do not count, and a factor of "
         f"{significant(at_roof / measured)} to how far each network runs from its roof.",
@@ -257,13 +257,14 @@ def _settings(
                 gains.append((gain, setting, text.whole(run)))
         if not gains:
             continue
-        listed = _listed([f"{setting} {_times(gain)}" for gain, setting, _ in sorted(gains)[::-1]])
+        ordered = sorted(gains, reverse=True)
+        listed = _listed([f"{_times(gain)} as fast in {setting}" for gain, setting, _ in ordered])
         best, setting, _ = max(gains)
         advice = (
             f"try {setting} first" if best > CLEAR_GAIN else f"none of them clearly beats {base}"
         )
         rows = [text.whole(start), *(row for *_, row in gains)]
-        text.say(f"{model} as fast as in {base}: {listed}; {advice}.", *rows)
+        text.say(f"{model}, against itself in {base}: {listed}; {advice}.", *rows)
     ratios, rows = [], []
     for name, setting in runs:
         if name == first and (second, setting) in runs:

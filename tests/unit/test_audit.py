@@ -75,6 +75,10 @@ def test_train_faster_than_eval():
     assert findings(row(**slow), row(**{**slow, "mode": "train", "seconds": 0.98})) == []
     (found,) = findings(row(**slow), row(**{**slow, "mode": "train", "seconds": 0.9}))
     assert found.finding == "train faster than eval"
+    assert found.what == "net, batch 1 of 10x10, fp32"
+    noisy = row(**{**slow, "low_s": 0.8, "high_s": 1.2})
+    within = row(**{**slow, "mode": "train", "seconds": 0.9, "low_s": 0.7, "high_s": 1.1})
+    assert findings(noisy, within) == []
     other = row(**{**slow, "mode": "train", "seconds": 0.9, "dtype": "bf16"})
     assert findings(row(**slow), other) == []
 
@@ -92,6 +96,7 @@ def test_a_ranking_within_the_spread():
     b = row(device_name="", seconds=1.2, low_s=1.05, high_s=1.3, model="other")
     (found,) = findings(a, b)
     assert found.finding == "ranking not supported"
+    assert found.what == "net, other, eval, batch 1 of 10x10, fp32"
     assert findings(a, {**b, "low_s": 1.11}) == []
 
 

@@ -102,7 +102,7 @@ def _models(out: Writer, models: pd.DataFrame) -> None:
 def _settings(rows: pd.DataFrame) -> pd.Series[str]:
     size = rows["height"].astype(str) + "x" + rows["width"].astype(str)
     setting = rows["mode"] + " " + rows["dtype"] + " " + rows["memory_format"]
-    threads = rows["threads"].astype(str) + " threads"
+    threads = [f"{n} thread{'s' if n > 1 else ''}" for n in rows["threads"].astype(int)]
     return rows["batch"].astype(str) + "x" + size + " " + setting + ", " + threads
 
 
