@@ -161,10 +161,11 @@ def _promise(text: Explanation, a: Run, b: Run) -> None:
     at_roof = a.roof_s / b.roof_s
     text.say(
         f"{b.model} moves {format_bytes(b.moved_bytes)} against {format_bytes(a.moved_bytes)}: "
-        f"with every layer at its roof on this machine the ratio would be {significant(at_roof)}, not "
-        f"{significant(expected)}; so of the promise a factor of {significant(expected / at_roof)} "
-        f"is lost to memory traffic that operations do not count, and a factor of "
-        f"{significant(at_roof / measured)} to how far each network runs from its roof.",
+        f"with every layer at its roof on this machine the ratio would be {significant(at_roof)}, "
+        f"not {significant(expected)}; so of the promise a factor of "
+        f"{significant(expected / at_roof)} is lost to memory traffic that operations do not "
+        f"count, and a factor of {significant(at_roof / measured)} to how far each network runs "
+        "from its roof.",
         *rows,
     )
 
