@@ -86,6 +86,9 @@ def test_an_explanation_cites_its_rows(dabench, tmp_path):
     report = (tmp_path / "reports" / "why.md").read_text()
     for sentence in document["sentences"]:
         assert sentence in report
+    refused = dabench("audit", "run")
+    assert refused.returncode == 2
+    assert "run holds no timings; audit takes runs of time or sweep" in refused.stderr
 
 
 def test_ceilings_are_remembered(dabench):

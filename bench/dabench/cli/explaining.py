@@ -102,10 +102,15 @@ def audit(
     """
     from dataclasses import asdict
 
+    from dabench.profile_tables import is_profile
     from dabench.report.audit import audited, write_audit
     from dabench.tables import load, parts_of
+    from dabench.training_records import is_training
 
     folders = [path for folder in runs or [] for path in parts_of(folder) or [folder]]
+    for path in folders:
+        if is_profile(path) or is_training(path):
+            raise UsageError(f"{path} holds no timings; audit takes runs of time or sweep")
     loaded = load(folders) if folders else None
     findings, unknown = audited(loaded, with_published=True)
     if json:

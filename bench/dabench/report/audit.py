@@ -37,7 +37,10 @@ def audited(loaded: Results | None, *, with_published: bool) -> tuple[list[Findi
         rows.append(measured_rows(loaded.measurements))
         if not loaded.counts.empty:
             operations.append(loaded.counts[_COUNTED])
-    table = pd.concat([each for each in rows if not each.empty], ignore_index=True)
+    filled = [each for each in rows if not each.empty]
+    if not filled:
+        return [], []
+    table = pd.concat(filled, ignore_index=True)
     return audit(table, pd.concat(operations, ignore_index=True)), list(unchecked(table))
 
 
