@@ -79,7 +79,7 @@ def _measure(setting: Setting, launcher: Launcher, environment: Mapping[str, Any
 
 def _machine(environment: Mapping[str, Any]) -> dict[str, Any]:
     """What must be the same for remembered ceilings to hold."""
-    names = ("cpu", "usable_cores", "variables", *_VERSIONS)
+    names = ("cpu", "cpu_capability", "gpus", "usable_cores", "variables", *_VERSIONS)
     return {name: environment.get(name) for name in names}
 
 

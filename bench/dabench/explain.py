@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from dabench.errors import DabenchError
 from dabench.profile_records import REMAINDER, LayerRow, ModelRow
 from dabench.roofline import COMPUTE, LAUNCH, MEMORY, SLOW, SLOW_FRACTION
 from dabench.units import format_bytes, format_count, format_seconds, significant
@@ -50,6 +51,10 @@ class Run:
     @property
     def flops(self) -> int:
         return sum(row.flops or 0 for row in self.rows)
+
+    @property
+    def executed_flops(self) -> int:
+        return sum(row.executed_flops or 0 for row in self.rows)
 
     @property
     def moved_bytes(self) -> int:
@@ -132,8 +137,17 @@ def explain(first: str, second: str, runs: Mapping[tuple[str, str], Run], base: 
         second: The one that should be faster, such as ``dw-disc``.
         runs: Both in the base setting, and in any others.
         base: The setting the explanation starts from.
+
+    Raises:
+        DabenchError: The operations of one of them were not counted.
     """
     a, b = runs[first, base], runs[second, base]
+    for run in (a, b):
+        if not (run.flops and run.executed_flops and run.roof_s):
+            raise DabenchError(
+                f"the operations of {run.model} in {run.setting} were not counted: "
+                "there is nothing to hold its time against"
+            )
     text = Explanation()
     _promise(text, a, b)
     _bounds(text, a, b)
@@ -158,14 +172,21 @@ def _promise(text: Explanation, a: Run, b: Run) -> None:
         "intervals of both).",
         *rows,
     )
+    executed = a.executed_flops / b.executed_flops
+    if executed != expected:
+        text.say(
+            f"Of what its kernels carry out, zeros of masks included, the ratio is only "
+            f"{significant(executed)} ({format_count(a.executed_flops)}FLOP against "
+            f"{format_count(b.executed_flops)}FLOP).",
+            *rows,
+        )
     at_roof = a.roof_s / b.roof_s
     text.say(
         f"{b.model} moves {format_bytes(b.moved_bytes)} against {format_bytes(a.moved_bytes)}: "
         f"with every layer at its roof on this machine the ratio would be {significant(at_roof)}, "
-        f"not {significant(expected)}; so of the promise a factor of "
-        f"{significant(expected / at_roof)} is lost to memory traffic that operations do not "
-        f"count, and a factor of {significant(at_roof / measured)} to how far each network runs "
-        "from its roof.",
+        f"not {significant(executed)}; so of the promise {_factor(executed / at_roof)} to memory "
+        f"traffic that operations do not count, and {_factor(at_roof / measured)} to how far each "
+        "network runs from its roof.",
         *rows,
     )
 
@@ -234,7 +255,7 @@ def _slowest(text: Explanation, run: Run, runs: Mapping[tuple[str, str], Run]) -
         state = "is memory-bound" if layer.bound == MEMORY else "runs far below both roofs"
         text.say(
             f"{run.model}'s {layer.layer} ({layer.kind}, {layer.phase}) {state}: "
-            f"{format_seconds(layer.median_s)}, {layer.share:.0%} of the pass, at "
+            f"{format_seconds(layer.median_s)}, {layer.median_s / run.seconds:.0%} of the pass, at "
             f"{layer.roof_fraction or 0:.0%} of its roof; {where}.",
             *rows,
         )
@@ -273,6 +294,12 @@ def _settings(
             ratios.append(f"{significant(a.seconds / b.seconds)} in {setting}")
             rows += [text.whole(a), text.whole(b)]
     text.say(f"The ratio {first} / {second} is {_listed(ratios)}.", *rows)
+
+
+def _factor(lost: float) -> str:
+    """A factor of a promise: lost where it is above one, else gained."""
+    how = (lost, "lost") if lost >= 1 else (1 / lost, "gained")
+    return f"a factor of {significant(how[0])} is {how[1]}"
 
 
 def _times(ratio: float) -> str:

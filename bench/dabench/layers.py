@@ -9,7 +9,7 @@ the autograd graph, which belongs to the module whose call made it.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -109,10 +109,10 @@ class LayerTimes:
         owners: dict[Node, str] = {}
         stack: list[str] = []
 
-        def before(path: str, _module: nn.Module, inputs: Any) -> None:
+        def before(path: str, _module: nn.Module, args: Any, kwargs: Any) -> None:
             if stack:
                 # What was made up to here is the caller's own work.
-                _claim(inputs, stack[-1], owners)
+                _claim((args, kwargs), stack[-1], owners)
             stack.append(path)
 
         def after(path: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
@@ -158,7 +158,9 @@ class LayerTimes:
     def _hooks(self, before: Callable[..., None], after: Callable[..., None]) -> Iterator[None]:
         handles = []
         for path, module in self._modules.items():
-            handles.append(module.register_forward_pre_hook(partial(before, path)))
+            handles.append(
+                module.register_forward_pre_hook(partial(before, path), with_kwargs=True)
+            )
             handles.append(module.register_forward_hook(partial(after, path)))
         try:
             yield
@@ -186,7 +188,8 @@ def _tensors(values: Any) -> Iterator[Tensor]:
         yield values
     elif isinstance(values, dict):
         yield from _tensors(tuple(values.values()))
-    elif isinstance(values, Iterable) and not isinstance(values, str):
+    # No other iterables: a generator would be used up before its owner sees it.
+    elif isinstance(values, (list, tuple)):
         for value in values:
             yield from _tensors(value)
 

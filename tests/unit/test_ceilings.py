@@ -46,9 +46,10 @@ def test_what_is_known_is_not_measured_again():
 
 def test_another_torch_or_machine_is_measured_and_both_are_kept():
     workers = Workers()
-    for machine in (HERE, {**HERE, "torch": "2.16"}, {**HERE, "cpu": "Other"}, HERE):
+    others = ({"torch": "2.16"}, {"cpu": "Other"}, {"gpus": ["Other"]})
+    for machine in (HERE, *({**HERE, **other} for other in others), HERE):
         ceilings_of([FP32], workers, machine)
-    assert len(workers.asked) == 3
+    assert len(workers.asked) == 4
 
 
 def test_again_replaces():

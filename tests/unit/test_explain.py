@@ -1,7 +1,11 @@
 """Sentences from planted numbers, each resting on rows that are there."""
 
 import re
+from dataclasses import replace
 
+import pytest
+
+from dabench.errors import DabenchError
 from dabench.explain import explain, runs_of
 from dabench.profile_records import LayerRow, ModelRow
 
@@ -27,7 +31,8 @@ def network(model, setting, layers, spread=0.0):
     row = ModelRow(
         **common, family="discriminator", device="cpu", channels=3, status="ok", median_s=whole,
         ci_low_s=whole * (1 - spread), ci_high_s=whole * (1 + spread),
-        flops=sum(r.flops for r in rows), moved_bytes=sum(r.moved_bytes for r in rows),
+        flops=sum(r.flops for r in rows), executed_flops=sum(r.executed_flops for r in rows),
+        moved_bytes=sum(r.moved_bytes for r in rows),
         roof_s=sum(r.roof_s for r in rows), bound="compute",
     )  # fmt: skip
     return row, rows
@@ -77,6 +82,26 @@ def test_every_sentence_names_rows_that_exist():
     for sentence in text.sentences:
         (cited,) = re.findall(r"\[([\d, ]+)\]$", sentence)
         assert set(cited.split(", ")) <= numbers
+
+
+def test_operations_on_a_masks_zeros_are_not_called_memory_traffic():
+    found = planted()
+    masked = found["dw-disc", "fp32 nchw"]
+    # Four times what its definition needs: 10 / 4 of the promise is left.
+    rows = tuple(replace(row, executed_flops=4 * row.flops) for row in masked.rows)
+    found["dw-disc", "fp32 nchw"] = replace(masked, rows=rows)
+    text = " ".join(explain("disc", "dw-disc", found, "fp32 nchw").sentences)
+    assert "zeros of masks included, the ratio is only 2.5" in text
+    assert "5.71, not 2.5; so of the promise a factor of 2.29 is gained" in text
+
+
+def test_uncounted_operations_are_said_and_no_traceback():
+    found = planted()
+    bare = found["dw-disc", "fp32 nchw"]
+    rows = tuple(replace(row, flops=None, executed_flops=None) for row in bare.rows)
+    found["dw-disc", "fp32 nchw"] = replace(bare, rows=rows)
+    with pytest.raises(DabenchError, match="operations of dw-disc in fp32 nchw were not counted"):
+        explain("disc", "dw-disc", found, "fp32 nchw")
 
 
 def test_what_the_data_does_not_decide_is_not_said():

@@ -118,3 +118,33 @@ def test_more_passes_while_there_is_time():
     samples = measure_layers(network, work, backward=False, device=Idle(), clock=clock, limit_s=100)
     # Two passes of warm-up, then pairs of 5.4 s each.
     assert len(samples.bare) == len(samples.hooked) == 9
+
+
+class ByKeyword(nn.Module):
+    """Hands its layer the input by keyword, and a generator the layer must find unused."""
+
+    def __init__(self, clock):
+        super().__init__()
+        self.clock = clock
+        self.layer = Keyworded(clock, 1, 2)
+
+    def forward(self, x):
+        x = Slow.apply(x, self.clock, 10, 20)
+        return self.layer(extra=(y for y in (x,)), x=x)
+
+
+class Keyworded(Layer):
+    def forward(self, extra, x):
+        assert sum(1 for _ in extra) == 1
+        return super().forward(x)
+
+
+def test_arguments_by_keyword_belong_to_the_caller_and_generators_stay_whole():
+    clock = FakeClock()
+    network = ByKeyword(clock)
+    samples = measure_layers(
+        network, Work(network, clock, backward=True), backward=True,
+        device=Idle(), clock=clock, limit_s=0,
+    )  # fmt: skip
+    found = {name: times[0] for name, times in samples.layers.items()}
+    assert found == pytest.approx({"layer": 2, "(functional)": 20, LOSS: 16})

@@ -56,8 +56,12 @@ def explain(
         **({"threads": [threads]} if threads else {}),
     }
     grid = grid_of(given)
-    if len(grid[0].models) != 2 or len(grid[0].batches) != 1 or len(grid[0].modes) != 1:
-        raise UsageError("explain compares two networks at one batch, size and mode")
+    axes = grid[0]
+    single = (axes.batches, axes.modes, axes.sizes, axes.threads, axes.devices)
+    if len(axes.models) != 2 or any(len(values) > 1 for values in single):
+        raise UsageError(
+            "explain compares two networks at one device, batch, size, mode and number of threads"
+        )
     from dabench.explain import BASE, EVIDENCE_COLUMNS, runs_of
     from dabench.explain import explain as explained
     from dabench.plan import spec_of
