@@ -174,8 +174,9 @@ def _promise(text: Explanation, a: Run, b: Run) -> None:
     )
     executed = a.executed_flops / b.executed_flops
     if executed != expected:
+        only = "only " if executed < expected else ""
         text.say(
-            f"Of what its kernels carry out, zeros of masks included, the ratio is only "
+            f"Of what the kernels carry out, zeros of masks included, the ratio is {only}"
             f"{significant(executed)} ({format_count(a.executed_flops)}FLOP against "
             f"{format_count(b.executed_flops)}FLOP).",
             *rows,
@@ -184,8 +185,8 @@ def _promise(text: Explanation, a: Run, b: Run) -> None:
     text.say(
         f"{b.model} moves {format_bytes(b.moved_bytes)} against {format_bytes(a.moved_bytes)}: "
         f"with every layer at its roof on this machine the ratio would be {significant(at_roof)}, "
-        f"not {significant(executed)}; so of the promise {_factor(executed / at_roof)} to memory "
-        f"traffic that operations do not count, and {_factor(at_roof / measured)} to how far each "
+        f"not {significant(executed)}; so of the promise {_factor(executed / at_roof)} memory "
+        f"traffic that operations do not count, and {_factor(at_roof / measured)} how far each "
         "network runs from its roof.",
         *rows,
     )
@@ -298,8 +299,9 @@ def _settings(
 
 def _factor(lost: float) -> str:
     """A factor of a promise: lost where it is above one, else gained."""
-    how = (lost, "lost") if lost >= 1 else (1 / lost, "gained")
-    return f"a factor of {significant(how[0])} is {how[1]}"
+    if lost >= 1:
+        return f"a factor of {significant(lost)} is lost to"
+    return f"a factor of {significant(1 / lost)} is gained through"
 
 
 def _times(ratio: float) -> str:

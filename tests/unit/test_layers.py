@@ -81,6 +81,11 @@ class Work:
         self.output = None
 
 
+def fewest_passes(network, clock, *, backward):
+    work = Work(network, clock, backward=backward)
+    return measure_layers(network, work, backward=backward, device=Idle(), clock=clock, limit_s=0)
+
+
 @pytest.mark.parametrize(
     ("backward", "expected"),
     [
@@ -91,10 +96,7 @@ class Work:
 def test_each_layer_gets_its_own_seconds(backward, expected):
     clock = FakeClock()
     network = Network(clock)
-    samples = measure_layers(
-        network, Work(network, clock, backward=backward), backward=backward,
-        device=Idle(), clock=clock, limit_s=0,
-    )  # fmt: skip
+    samples = fewest_passes(network, clock, backward=backward)
     assert {name: pytest.approx(times) for name, times in samples.layers.items()} == {
         name: [seconds] * 3 for name, seconds in expected.items()
     }
@@ -106,8 +108,7 @@ def test_each_layer_gets_its_own_seconds(backward, expected):
 def test_no_hook_stays_behind():
     clock = FakeClock()
     network = Network(clock)
-    work = Work(network, clock, backward=True)
-    measure_layers(network, work, backward=True, device=Idle(), clock=clock, limit_s=0)
+    fewest_passes(network, clock, backward=True)
     assert all(not m._forward_hooks and not m._forward_pre_hooks for m in network.modules())
 
 
@@ -142,9 +143,6 @@ class Keyworded(Layer):
 def test_arguments_by_keyword_belong_to_the_caller_and_generators_stay_whole():
     clock = FakeClock()
     network = ByKeyword(clock)
-    samples = measure_layers(
-        network, Work(network, clock, backward=True), backward=True,
-        device=Idle(), clock=clock, limit_s=0,
-    )  # fmt: skip
+    samples = fewest_passes(network, clock, backward=True)
     found = {name: times[0] for name, times in samples.layers.items()}
     assert found == pytest.approx({"layer": 2, "(functional)": 20, LOSS: 16})
