@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, overload
 
 from dabench.grid import AXES, SETTINGS, load_grids, make_grid, parse
 from dabench.measurement import Measurement
-from dabench.session import NoProgress, Session, run_grids
+from dabench.networks import is_reference, spec_of
+from dabench.session import NoProgress, Session, count_models, run_grids
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -75,11 +76,14 @@ def time(
     """Measures a model, or every combination of several options.
 
     Args:
-        model: One name of the registry or several.
+        model: One name of the registry or several, or references such as
+            ``nets.py:build`` and ``timm:resnet18``.
         out: Folder for the raw records; None keeps none.
         **options: The options of ``dabench time`` with underscores, each one
             value or several: ``device``, ``batch``, ``size``, ``mode``,
-            ``dtype``, ``memory_format``, ``threads``, ``phase``, ``protocol``;
+            ``dtype``, ``memory_format``, ``threads``, ``phase``, ``protocol``,
+            ``compile``, ``fuse``, ``runtime``, ``input``; ``model_arg``, a
+            mapping of keyword arguments for factories;
             ``warmup``, ``repeat``, ``target_ci``, ``max_time``, ``launches``,
             ``timeout``, ``seed``, ``order``.
 
@@ -126,16 +130,27 @@ def count(
     batch: int = 1,
     height: int | None = None,
     width: int | None = None,
+    channels: int | None = None,
     mode: str = "eval",
 ) -> ModelCount:
     """Counts operations, parameters and bytes; see `dabench.flops.ModelCount`.
 
+    Networks of the registry are counted in this process, others in a worker.
+
     Raises:
         UsageError: Unknown model or mode, or a size the network cannot take.
+        DabenchError: It could not be run at that size.
     """
-    from dabench.flops import count_model
+    from dabench.flops import ModelCount, count_model
 
-    return count_model(model, batch=batch, height=height, width=width, mode=mode)
+    item: dict[str, Any] = {
+        "batch": batch, "channels": channels, "height": height, "width": width, "mode": mode,
+    }  # fmt: skip
+    if not is_reference(model):
+        return count_model(model, **item)
+    spec_of(model)  # what can be checked before a worker starts
+    (document,) = count_models([{"name": model, **item}], shares=False)
+    return ModelCount.of(document)
 
 
 def load_results(*folders: str | Path) -> Results:
@@ -151,7 +166,12 @@ def load_results(*folders: str | Path) -> Results:
 
 
 def _several(key: str, values: object) -> tuple[Any, ...]:
-    """One value or several, each parsed; sizes may also be (height, width)."""
+    """One value or several, each parsed; sizes may also be (height, width).
+
+    Arguments of factories are a mapping.
+    """
+    if key == "model_arg" and isinstance(values, Mapping):
+        return tuple(values.items())
     if key == "size" and isinstance(values, tuple) and all(isinstance(v, int) for v in values):
         return (values,)
     if isinstance(values, Iterable) and not isinstance(values, str):

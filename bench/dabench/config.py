@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
 from dabench.errors import bad_value
@@ -14,6 +14,10 @@ MemoryFormat = Literal["nchw", "nhwc"]
 Protocol = Literal["steady", "paper"]
 Order = Literal["interleaved", "blocked"]
 Phase = Literal["forward", "backward", "optimizer", "total"]
+Compile = Literal["off", "default", "reduce-overhead", "max-autotune", "freeze"]
+Fuse = Literal["off", "on"]
+Runtime = Literal["eager", "cuda-graph", "onnxruntime", "openvino", "tensorrt"]
+Input = Literal["device", "host"]
 
 MODES: tuple[str, ...] = get_args(Mode)
 DTYPES: tuple[str, ...] = get_args(Dtype)
@@ -21,6 +25,10 @@ MEMORY_FORMATS: tuple[str, ...] = get_args(MemoryFormat)
 PROTOCOLS: tuple[str, ...] = get_args(Protocol)
 ORDERS: tuple[str, ...] = get_args(Order)
 PHASES: tuple[str, ...] = get_args(Phase)
+COMPILES: tuple[str, ...] = get_args(Compile)
+FUSES: tuple[str, ...] = get_args(Fuse)
+RUNTIMES: tuple[str, ...] = get_args(Runtime)
+INPUTS: tuple[str, ...] = get_args(Input)
 DEVICE_KINDS = ("auto", "cpu", "cuda", "mps", "xla")
 
 MIN_LAUNCHES = 3
@@ -112,32 +120,44 @@ class Grid:
     """The axes of a sweep; every combination is a case.
 
     Attributes:
-        models: Names of the registry.
+        models: Names of the registry, or references (`dabench.networks`).
         devices: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``, ``xla``.
         batches: Images per pass.
-        sizes: (height, width) in pixels; empty takes each model's default.
+        sizes: (height, width) in pixels, or (channels, height, width); empty
+            takes each model's default.
         modes: ``train``, ``eval``.
         dtypes: ``fp32``, ``tf32``, ``bf16``, ``fp16``.
         memory_formats: ``nchw``, ``nhwc``.
         threads: Threads of CPU kernels; empty leaves torch's default.
         phases: Which to time; empty takes all of the mode.
         protocols: ``steady``, ``paper``.
+        compiles: Modes of torch.compile; ``freeze`` also folds the weights in.
+        fuses: Whether batch norm is folded into convolutions.
+        runtimes: What runs the network.
+        inputs: ``device``: the forward alone; ``host``: the copy to the device
+            before it and the argmax after it belong to the pass.
+        model_args: Keyword arguments for the factories of all references; no
+            axis.
     """
 
     models: tuple[str, ...]
     devices: tuple[str, ...] = ("auto",)
     batches: tuple[int, ...] = (1,)
-    sizes: tuple[tuple[int, int], ...] = ()
+    sizes: tuple[tuple[int, ...], ...] = ()
     modes: tuple[str, ...] = ("eval",)
     dtypes: tuple[str, ...] = ("fp32",)
     memory_formats: tuple[str, ...] = ("nchw",)
     threads: tuple[int, ...] = ()
     phases: tuple[str, ...] = ()
     protocols: tuple[str, ...] = ("steady",)
+    compiles: tuple[str, ...] = ("off",)
+    fuses: tuple[str, ...] = ("off",)
+    runtimes: tuple[str, ...] = ("eager",)
+    inputs: tuple[str, ...] = ("device",)
+    model_args: tuple[tuple[str, object], ...] = ()
 
     def __post_init__(self) -> None:
-        needed = ("models", "devices", "batches", "modes", "dtypes", "memory_formats", "protocols")
-        for axis in needed:
+        for axis in (f.name for f in fields(self) if f.default != ()):
             if not getattr(self, axis):
                 raise bad_value(option_of(axis), "", "it takes at least one value")
         _one_of("device", [name.partition(":")[0] for name in self.devices], DEVICE_KINDS)
@@ -146,15 +166,18 @@ class Grid:
         _one_of("memory-format", self.memory_formats, MEMORY_FORMATS)
         _one_of("phase", self.phases, PHASES)
         _one_of("protocol", self.protocols, PROTOCOLS)
+        _one_of("compile", self.compiles, COMPILES)
+        _one_of("fuse", self.fuses, FUSES)
+        _one_of("runtime", self.runtimes, RUNTIMES)
+        _one_of("input", self.inputs, INPUTS)
         for batch in self.batches:
             _check("batch", batch, batch >= 1, "it takes whole numbers of at least 1")
         for threads in self.threads:
             _check(
                 "threads", threads, 1 <= threads <= 4096, "it takes whole numbers from 1 to 4096"
             )
-        for height, width in self.sizes:
-            ok = height >= 1 and width >= 1
-            _check("size", f"{height}x{width}", ok, "height and width must be at least 1")
+        for size in self.sizes:
+            _check("size", "x".join(map(str, size)), min(size) >= 1, "no side may be below 1")
 
 
 def option_of(axis: str) -> str:

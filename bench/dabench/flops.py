@@ -17,9 +17,10 @@ from torch import nn
 
 from dabench.config import Grid
 from dabench.errors import DabenchError
+from dabench.networks import build_network, spec_of
 from dabench.operators import OperatorCounts, Trace, trace_operators
-from dabench.plan import check_size, spec_of
-from dabench_models import ModelSpec, build
+from dabench.plan import input_shape
+from dabench_models import ModelSpec
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -148,9 +149,10 @@ def count_model(
     batch: int = 1,
     height: int | None = None,
     width: int | None = None,
+    channels: int | None = None,
     mode: str = "eval",
 ) -> ModelCount:
-    """Counts a registered network at an input size (its default if None).
+    """Counts a network at an input size (its default if None), in this process.
 
     Raises:
         UsageError: Unknown model or mode, a batch that is not positive, or a
@@ -158,20 +160,24 @@ def count_model(
         DabenchError: The network could not be run at that size.
     """
     spec = spec_of(name)
-    size = (spec.height if height is None else height, spec.width if width is None else width)
+    size = (
+        *(() if channels is None else (channels,)),
+        spec.height if height is None else height,
+        spec.width if width is None else width,
+    )
     Grid(models=(name,), batches=(batch,), sizes=(size,), modes=(mode,))  # checks each value
-    check_size(spec, *size)
+    shape = input_shape(spec, size)
     try:
-        return count_network(build(spec.name), spec, batch=batch, size=size, mode=mode)
+        return count_network(build_network(spec.name), spec, batch=batch, shape=shape, mode=mode)
     except (RuntimeError, MemoryError) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise DabenchError(
-            f"{spec.name} cannot be counted at {size[0]}x{size[1]}: {first}"
+            f"{spec.name} cannot be counted at {shape[1]}x{shape[2]}: {first}"
         ) from error
 
 
 def count_network(
-    network: nn.Module, spec: ModelSpec, *, batch: int, size: tuple[int, int], mode: str
+    network: nn.Module, spec: ModelSpec, *, batch: int, shape: tuple[int, int, int], mode: str
 ) -> ModelCount:
     """Counts a network that is already built; see `count_model`.
 
@@ -181,7 +187,7 @@ def count_network(
     network.train(mode == "train")
     # Batch norm in training mode refuses a single 1x1 map.
     traced_batch = 2 if mode == "train" else 1
-    x = torch.randn(traced_batch, spec.channels, *size)
+    x = torch.randn(traced_batch, *shape)
     trace = trace_operators(network, x)
     scale = Fraction(batch, traced_batch)
     layers = []
@@ -200,9 +206,9 @@ def count_network(
     return ModelCount(
         model=spec.name,
         batch=batch,
-        channels=spec.channels,
-        height=size[0],
-        width=size[1],
+        channels=shape[0],
+        height=shape[1],
+        width=shape[2],
         mode=mode,
         params=sum(p.numel() for p in network.parameters() if p.requires_grad),
         macs=total("macs"),

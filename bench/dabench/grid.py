@@ -22,7 +22,8 @@ from typing import Any
 
 from dabench.config import Grid, Settings
 from dabench.errors import DabenchError, UsageError, bad_value
-from dabench.units import parse_duration, parse_fraction, parse_size
+from dabench.networks import parse_argument
+from dabench.units import parse_duration, parse_fraction, parse_shape, parse_size
 
 # Key in a file (and, with dashes, on the command line) -> field of `Grid`.
 AXES = {
@@ -36,6 +37,11 @@ AXES = {
     "threads": "threads",
     "phase": "phases",
     "protocol": "protocols",
+    "compile": "compiles",
+    "fuse": "fuses",
+    "runtime": "runtimes",
+    "input": "inputs",
+    "model_arg": "model_args",
 }
 SETTINGS = {
     "warmup": "warmup",
@@ -46,6 +52,10 @@ SETTINGS = {
     "timeout": "timeout_s",
     "seed": "seed",
     "order": "order",
+}
+_BOOLEANS = {
+    "compile": {"true": "default", "false": "off"},
+    "fuse": {"true": "on", "false": "off"},
 }
 _WHOLE = {"batch", "threads", "warmup", "repeat", "launches", "seed"}
 
@@ -101,8 +111,20 @@ def make_grid(
     Args:
         axes: Keys of `AXES`; empty tuples are left at their default.
         settings: Keys of `SETTINGS`; None is left at its default.
+
+    Raises:
+        UsageError: A value that an option does not take, or an input size
+            given twice.
     """
-    grid = Grid(**{AXES[key]: values for key, values in axes.items() if values})
+    inputs = axes.get("input", ())
+    # ``--input`` says where the input lies, how large it is, or both.
+    shapes = tuple(value for value in inputs if isinstance(value, tuple))
+    if shapes and axes.get("size"):
+        shape = "x".join(map(str, shapes[0]))
+        raise bad_value("--input", shape, "--size gives the size already; name one")
+    sources = tuple(value for value in inputs if value not in shapes)
+    split: dict[str, Any] = {**axes, "input": sources, "size": shapes or axes.get("size", ())}
+    grid = Grid(**{AXES[key]: values for key, values in split.items() if values})
     given = {SETTINGS[key]: value for key, value in settings.items() if value is not None}
     return grid, Settings.of(**given)
 
@@ -127,6 +149,8 @@ def _table(
 
 
 def _axis(key: str, values: object) -> tuple[Any, ...]:
+    if key == "model_arg" and isinstance(values, Mapping):
+        return tuple(values.items())
     if values == []:
         raise bad_value("--" + key.replace("_", "-"), values, "it takes at least one value")
     return tuple(parse(key, value) for value in (values if isinstance(values, list) else [values]))
@@ -145,17 +169,23 @@ def parse(key: str, value: object) -> Any:
             return int(text)
         if key == "size":
             return parse_size(text)
+        if key == "input" and text[:1].isdecimal():
+            return parse_shape(text)
+        if key == "model_arg":
+            return parse_argument(text)
         if key == "target_ci":
             return parse_fraction(text)
         if key in ("max_time", "timeout"):
             return parse_duration(text)
     except ValueError:
         raise bad_value(option, value, _FORMS.get(key, "it takes whole numbers")) from None
-    return text
+    return _BOOLEANS.get(key, {}).get(text.lower(), text)
 
 
 _FORMS = {
     "size": "it takes HxW, such as 512x1024",
+    "input": "it takes device, host or CxHxW, such as 3x512x1024",
+    "model_arg": "it takes key=value, such as num_classes=19",
     "target_ci": "it takes a percentage such as 1%",
     "max_time": "it takes seconds, or a number with ms, s, min or h",
     "timeout": "it takes seconds, or a number with ms, s, min or h",

@@ -20,6 +20,7 @@ from torch.autograd.graph import Node
 
 from dabench.clock import Clock
 from dabench.engine import DeviceTimer, TimedDevice, garbage_collection_off
+from dabench.tensors import tensors
 
 FEWEST_PASSES, MOST_PASSES = 3, 50
 WARMUP_PASSES = 2
@@ -175,23 +176,12 @@ def _start(timer: DeviceTimer, *_: Any) -> None:
 
 def _claim(values: Any, path: str, owners: dict[Node, str]) -> None:
     """Gives a path all nodes behind some outputs that nobody has yet."""
-    waiting = [tensor.grad_fn for tensor in _tensors(values)]
+    waiting = [tensor.grad_fn for tensor in tensors(values)]
     while waiting:
         node = waiting.pop()
         if node is not None and node not in owners:
             owners[node] = path
             waiting.extend(following for following, _ in node.next_functions)
-
-
-def _tensors(values: Any) -> Iterator[Tensor]:
-    if isinstance(values, Tensor):
-        yield values
-    elif isinstance(values, dict):
-        yield from _tensors(tuple(values.values()))
-    # No other iterables: a generator would be used up before its owner sees it.
-    elif isinstance(values, (list, tuple)):
-        for value in values:
-            yield from _tensors(value)
 
 
 def measure_layers(

@@ -31,7 +31,11 @@ OVER_LAUNCHES = "over launches"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PhaseRecord:
-    """One phase of one launch, as its worker sent it."""
+    """One phase of one launch, as its worker sent it.
+
+    Attributes:
+        joules: Energy per pass, where the machine can tell.
+    """
 
     phase: str
     samples: PhaseSamples
@@ -39,6 +43,7 @@ class PhaseRecord:
     peak_bytes: int | None
     other_cores: float
     throttled: bool | None
+    joules: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,6 +73,13 @@ class Measurement:
 
     Times are seconds per pass (of the whole sample where ``passes`` > 1),
     sizes bytes. Fields that could not be measured are None.
+
+    Attributes:
+        compile_s: Seconds until the first pass of a compiled or exported
+            network was done, in the first launch.
+        difference: Relative L2 distance of its output from the plain network's.
+        joules_per_image: Energy, the machine's idle draw included.
+        energy: What measured it, or why nothing could.
     """
 
     case_id: str
@@ -112,6 +124,14 @@ class Measurement:
     stop: str | None = None
     loss: str | None = None
     flags: str = ""
+    compile: str = "off"
+    fuse: str = "off"
+    runtime: str = "eager"
+    input: str = "device"
+    compile_s: float | None = None
+    difference: float | None = None
+    joules_per_image: float | None = None
+    energy: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """A flat JSON document with the vocabulary's column names."""
@@ -120,6 +140,9 @@ class Measurement:
 
 COLUMNS = tuple(column.name for column in fields(Measurement))
 """Columns of ``measurements.csv`` and keys of the JSON output."""
+
+SINCE_SCHEMA_2 = COLUMNS[COLUMNS.index("compile") :]
+"""Columns that records of schema 1 lack; in those everything was as usual."""
 
 
 def _identity(case: Case) -> dict[str, Any]:
@@ -189,6 +212,7 @@ def _measurement(
     algorithmic, executed = counted if counted is not None else (None, None)
     peaks = [record.peak_bytes for record in records if record.peak_bytes is not None]
     device = next(launch.device for launch in launches if launch.phases)
+    joules = [record.joules for record in records if record.joules is not None]
     return Measurement(
         **{**_identity(case), "threads": device.get("threads", case.threads or None)},
         device_name=device.get("device_name"),
@@ -220,6 +244,10 @@ def _measurement(
         warmup_n=sum(len(record.samples.warmup) for record in records),
         stop=_stop(records, interval, target_ci),
         loss=device.get("loss"),
+        compile_s=device.get("compile_s"),
+        difference=device.get("difference"),
+        joules_per_image=median(joules) / case.batch if joules else None,
+        energy=device.get("energy"),
         flags="; ".join(_flags(records, times, pooled, interval, launches)),
     )
 

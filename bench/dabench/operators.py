@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dabench.tensors import tensors
+
 with warnings.catch_warnings():
     # torch.jit announces its retirement on import and at every trace.
     warnings.simplefilter("ignore")
@@ -92,10 +94,7 @@ class _TensorOutputs(nn.Module):
         self.network = network
 
     def forward(self, x: Tensor) -> Any:
-        output = self.network(x)
-        if isinstance(output, Tensor):
-            return output
-        return tuple(head for head in output if head is not None)
+        return tuple(tensors(self.network(x)))
 
 
 def trace_operators(network: nn.Module, x: Tensor) -> Trace:
@@ -167,8 +166,7 @@ class _Watch:
             if isinstance(output, Tensor):
                 self.shapes[path] = tuple(int(side) for side in output.shape)
             if path == "":
-                heads = output if isinstance(output, tuple) else (output,)
-                self.output_elements = sum(int(h.numel()) for h in heads if h is not None)
+                self.output_elements = sum(int(head.numel()) for head in tensors(output))
 
         return hook
 

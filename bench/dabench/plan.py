@@ -9,8 +9,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from dabench.config import PHASES, Grid, Settings
-from dabench.errors import UsageError, bad_value
-from dabench_models import ModelSpec, UnknownModelError, resolve
+from dabench.errors import bad_value
+from dabench.networks import is_reference, spec_of, with_arguments
+from dabench.variants import VARIANT_AXES, why_impossible
+from dabench_models import ModelSpec
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,6 +22,10 @@ class Case:
     Attributes:
         threads: Threads of CPU kernels; 0 leaves torch's default.
         phases: What is timed of it, each with its own samples.
+        compile: Mode of torch.compile, or ``off``.
+        fuse: ``on`` folds batch norm into convolutions.
+        runtime: What runs the network.
+        input: ``host`` adds the copy to the device and the argmax.
     """
 
     model: str
@@ -35,6 +41,10 @@ class Case:
     threads: int
     protocol: str
     phases: tuple[str, ...]
+    compile: str = "off"
+    fuse: str = "off"
+    runtime: str = "eager"
+    input: str = "device"
 
     @property
     def case_id(self) -> str:
@@ -42,7 +52,13 @@ class Case:
         size = f"{self.channels}x{self.height}x{self.width}"
         threads = f"t{self.threads}" if self.threads else "tdefault"
         parts = (self.model, self.device, f"b{self.batch}", size, self.mode, self.dtype)
-        return "/".join((*parts, self.memory_format, threads, self.protocol))
+        # What is as usual is not named.
+        variant = [
+            f"{axis}={getattr(self, axis)}"
+            for axis, usual in VARIANT_AXES.items()
+            if getattr(self, axis) != usual
+        ]
+        return "/".join((*parts, self.memory_format, threads, *variant, self.protocol))
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON document; `Case.of` reads it back."""
@@ -63,18 +79,6 @@ class PlannedCase:
     impossible: str | None = None
 
 
-def spec_of(name: str) -> ModelSpec:
-    """Looks a model up for the command line.
-
-    Raises:
-        UsageError: Not in the registry.
-    """
-    try:
-        return resolve(name)
-    except UnknownModelError as error:
-        raise UsageError(f"--model: {error}") from None
-
-
 def expand(grid: Grid, settings: Settings) -> list[PlannedCase]:
     """Every combination of the axes, impossible ones kept with their reason.
 
@@ -83,13 +87,17 @@ def expand(grid: Grid, settings: Settings) -> list[PlannedCase]:
     A mode that has none of the phases asked for keeps its row too.
 
     Raises:
-        UsageError: Unknown model, a size the network cannot take, or phases
-            that none of the modes has.
+        UsageError: Unknown model, a size the network cannot take, arguments for
+            a network that takes none, or phases that none of the modes has.
     """
     _check_phases(grid)
+    if grid.model_args and not any(map(is_reference, grid.models)):
+        raise bad_value(
+            "--model-arg", grid.model_args[0][0], "only networks from outside take arguments"
+        )
     planned: dict[str, PlannedCase] = {}
     axes = itertools.product(
-        grid.models,
+        [spec_of(with_arguments(name, grid.model_args)) for name in grid.models],
         grid.devices,
         grid.batches,
         grid.sizes or (None,),
@@ -98,18 +106,17 @@ def expand(grid: Grid, settings: Settings) -> list[PlannedCase]:
         grid.memory_formats,
         grid.threads or (0,),
         grid.protocols,
+        itertools.product(grid.compiles, grid.fuses, grid.runtimes, grid.inputs),
     )
-    for name, device, batch, size, mode, dtype, memory_format, threads, protocol in axes:
-        spec = spec_of(name)
-        height, width = size or (spec.height, spec.width)
-        check_size(spec, height, width)
+    for spec, device, batch, size, mode, dtype, memory_format, threads, protocol, variant in axes:
+        channels, height, width = input_shape(spec, size)
         phases = phases_of(mode, protocol, grid.phases)
         case = Case(
             model=spec.name,
             family=spec.family,
             device=device,
             batch=batch,
-            channels=spec.channels,
+            channels=channels,
             height=height,
             width=width,
             mode=mode,
@@ -118,6 +125,7 @@ def expand(grid: Grid, settings: Settings) -> list[PlannedCase]:
             threads=threads,
             protocol=protocol,
             phases=phases or grid.phases,
+            **dict(zip(VARIANT_AXES, variant, strict=True)),
         )
         impossible = _impossible(spec, case) if phases else _NO_SUCH_PHASE
         planned[case.case_id] = PlannedCase(case=case, settings=settings, impossible=impossible)
@@ -143,6 +151,25 @@ def _check_phases(grid: Grid) -> None:
         raise bad_value("--phase", wanted, _NO_SUCH_PHASE)
 
 
+def input_shape(spec: ModelSpec, size: Sequence[int] | None) -> tuple[int, int, int]:
+    """Channels, height and width of an input; a network's own where nothing is said.
+
+    Args:
+        spec: Of the network.
+        size: (height, width), (channels, height, width) or None.
+
+    Raises:
+        UsageError: The network does not take it; the message says what it needs.
+    """
+    *given, height, width = size or (spec.height, spec.width)
+    channels = given[0] if given else spec.channels
+    if channels != spec.channels and not is_reference(spec.name):
+        shape = f"{channels}x{height}x{width}"
+        raise bad_value("--input", shape, f"{spec.name} takes {spec.channels} channels")
+    check_size(spec, height, width)
+    return channels, height, width
+
+
 def check_size(spec: ModelSpec, height: int, width: int) -> None:
     """Checks that a network takes inputs of a size.
 
@@ -163,7 +190,7 @@ def _impossible(spec: ModelSpec, case: Case) -> str | None:
         )
     if case.dtype == "tf32" and not case.device.startswith("cuda"):
         return "tf32 is a mode of NVIDIA's matrix units; use --device cuda"
-    return None
+    return why_impossible(case)
 
 
 def launch_order(cases: Sequence[PlannedCase], *, round_index: int, seed: int) -> list[PlannedCase]:

@@ -15,6 +15,7 @@ from dabench.config import Grid, Settings
 from dabench.environment import describe_host
 from dabench.launcher import Launcher
 from dabench.measurement import LaunchRecord
+from dabench.networks import spec_of
 from dabench.plan import Case, PlannedCase, expand, schedule
 from dabench.profile_records import (
     KIND,
@@ -31,7 +32,6 @@ from dabench.roofline import BOUND_RULE, Ceilings
 from dabench.runner import COUNT_TIMEOUT_S, Observer
 from dabench.session import probe, resolve_device
 from dabench.stats import INTERVAL_RULE
-from dabench_models import MODELS
 
 PHASES = ("forward", "backward")
 LIMIT_S = 12.0
@@ -138,7 +138,12 @@ class _Profiler:
 
     def _count(self, case: Case) -> None:
         """Counts a case's graph for its whole batch, once."""
-        item = {"name": case.model, "height": case.height, "width": case.width}
+        item = {
+            "name": case.model,
+            "channels": case.channels,
+            "height": case.height,
+            "width": case.width,
+        }
         request = {"kind": "count", "items": [{**item, "mode": case.mode, "batch": case.batch}]}
         found: dict[str, Any] = {}
         self._launcher.run(
@@ -210,7 +215,7 @@ class _Profiler:
                         launches,
                         self._counts.get(case.case_id) or None,
                         self._ceilings[Setting(case.device, case.dtype, case.threads)],
-                        MODELS[case.model],
+                        spec_of(case.model),
                         self._names.get(case.case_id),
                     )
                     self.models.append(model)

@@ -33,7 +33,7 @@ from dabench.measurement import COLUMNS, LaunchRecord, Measurement, PhaseRecord
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SCHEMA = 1
+SCHEMA = 2
 
 RUN = "run.json"
 LAUNCHES = "launches.csv"
@@ -301,7 +301,9 @@ def _launch_of(row: Mapping[str, str], samples: Mapping[str, PhaseSamples]) -> L
     for name, details in json.loads(row["phases"]).items():
         found = samples[name]
         found.steady, found.stop = details["steady"], details["stop"]
-        rest = {key: details[key] for key in _PHASE_FIELDS}
+        # Records of schema 1 know no energy.
+        known = {"joules": None, **details}
+        rest = {key: known[key] for key in _PHASE_FIELDS}
         phases.append(PhaseRecord(phase=name, samples=found, **rest))
     return LaunchRecord(
         launch=int(row["launch"]),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Protocol
 
 from dabench.config import MIN_LAUNCHES, Settings
@@ -25,6 +27,9 @@ LAUNCH_RULE = (
 COUNT_TIMEOUT_S = 600.0
 
 Message = dict[str, Any]
+# What operations depend on: model, channels, height, width, mode.
+Graph = tuple[str, int, int, int, str]
+_SHAPE = ("channels", "height", "width")
 
 
 class WorkerPool(Protocol):
@@ -84,6 +89,8 @@ class Runner:
         observer: Told of each launch.
         done: Launches an earlier, interrupted run already has.
         first_launch: Number of the next launch.
+        scratch: Folder for what compilers and exporters write, kept from launch
+            to launch; None gives each launch its own.
     """
 
     def __init__(
@@ -94,8 +101,10 @@ class Runner:
         observer: Observer,
         done: Sequence[LaunchRecord] = (),
         first_launch: int = 0,
+        scratch: Path | None = None,
     ) -> None:
         self._plan = plan
+        self._scratch = scratch
         self._pool = pool
         self._recorder = recorder
         self._observer = observer
@@ -103,8 +112,8 @@ class Runner:
         self._launches: dict[str, list[LaunchRecord]] = {p.case.case_id: [] for p in plan}
         for record in done:
             self._launches[record.case_id].append(record)
-        self._counts: dict[tuple[str, int, int, str], Message] = {}
-        self._uncounted: dict[tuple[str, int, int, str], str] = {}
+        self._counts: dict[Graph, Message] = {}
+        self._uncounted: dict[Graph, str] = {}
         self._rows: dict[str, list[Measurement]] = {}
 
     def run(self) -> Outcome:
@@ -128,11 +137,11 @@ class Runner:
         for planned in self._plan:
             if planned.impossible is None:
                 key = _graph(planned.case)
-                items[key] = dict(zip(("name", "height", "width", "mode"), key, strict=True))
+                items[key] = dict(zip(("name", *_SHAPE, "mode"), key, strict=True))
 
         def receive(message: Message) -> None:
             count = message["count"]
-            key = (count["model"], count["height"], count["width"], count["mode"])
+            key = (count["model"], *(count[side] for side in _SHAPE), count["mode"])
             self._counts[key] = count
 
         for key, item in items.items():
@@ -192,7 +201,7 @@ class Runner:
     def _launch(self, planned: PlannedCase) -> None:
         case = planned.case
         self._observer.started(case)
-        record = launch_case(planned, self._pool, self._next_launch)
+        record = launch_case(planned, self._pool, self._next_launch, self._scratch)
         self._next_launch += 1
         self._recorder.launch(record)
         self._launches[case.case_id].append(record)
@@ -236,7 +245,9 @@ class Runner:
         return {"forward": forward, "backward": backward, "total": total}
 
 
-def launch_case(planned: PlannedCase, pool: WorkerPool, launch: int) -> LaunchRecord:
+def launch_case(
+    planned: PlannedCase, pool: WorkerPool, launch: int, scratch: Path | None = None
+) -> LaunchRecord:
     """Measures one case in one fresh process."""
     case = planned.case
     phases: list[PhaseRecord] = []
@@ -253,6 +264,7 @@ def launch_case(planned: PlannedCase, pool: WorkerPool, launch: int) -> LaunchRe
         "case": case.to_dict(),
         "seed": planned.settings.seed,
         "rule": stop_rule(planned.settings, len(case.phases)),
+        "scratch": str(scratch / _folder_name(case)) if scratch else None,
     }
     started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
     begin = time.monotonic()
@@ -281,8 +293,12 @@ def stop_rule(settings: Settings, phases: int) -> Message:
     }
 
 
-def _graph(case: Case) -> tuple[str, int, int, str]:
-    return case.model, case.height, case.width, case.mode
+def _graph(case: Case) -> Graph:
+    return case.model, case.channels, case.height, case.width, case.mode
+
+
+def _folder_name(case: Case) -> str:
+    return hashlib.sha256(case.case_id.encode()).hexdigest()[:16]
 
 
 def _phase_record(message: Message) -> PhaseRecord:
@@ -293,4 +309,5 @@ def _phase_record(message: Message) -> PhaseRecord:
         peak_bytes=message["peak_bytes"],
         other_cores=message["other_cores"],
         throttled=message["throttled"],
+        joules=message.get("joules"),
     )

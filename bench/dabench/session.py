@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from dabench import results
@@ -18,8 +20,9 @@ from dabench.errors import DabenchError, ResultsError, UsageError
 from dabench.launcher import Launcher
 from dabench.measurement import FLAG_RULES, LaunchRecord, Measurement
 from dabench.plan import Case, PlannedCase, expand
-from dabench.runner import LAUNCH_RULE, Observer, Outcome, Recorder, Runner
+from dabench.runner import COUNT_TIMEOUT_S, LAUNCH_RULE, Observer, Outcome, Recorder, Runner
 from dabench.stats import INTERVAL_RULE
+from dabench.variants import VARIANT_RULE
 
 PROBE_TIMEOUT_S = 120.0
 
@@ -62,6 +65,8 @@ class NoProgress:
 def new_run_folder(root: Path, name: str) -> Path:
     """``root/<UTC time>-<name>``: unique and sorted by time."""
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    # References hold slashes and brackets.
+    name = re.sub(r"[^\w.-]+", "-", name).strip("-.")
     folder = root / f"{stamp}-{name}"
     suffix = 1
     while folder.exists():
@@ -93,14 +98,14 @@ def run_grids(
         expand(grid, settings)
     if folder is not None:
         results.check_new_run(folder)
-    with Launcher() as launcher:
+    with Launcher() as launcher, _scratch() as scratch:
         environment = describe_host() | probe(launcher)
         plan = _plan(grids, environment)
         recorder: Recorder = NoRecords()
         if folder is not None:
             run = _run_document(folder, plan, environment, command)
             recorder = results.RunWriter.create(folder, run)
-        outcome = Runner(plan, launcher, recorder, observer).run()
+        outcome = Runner(plan, launcher, recorder, observer, scratch=Path(scratch)).run()
     return Session(outcome, environment, folder)
 
 
@@ -122,7 +127,7 @@ def resume(folder: Path, *, observer: Observer) -> Session:
         ResultsError: Its records are damaged.
     """
     run = results.read_run(folder)
-    with Launcher() as launcher:
+    with Launcher() as launcher, _scratch() as scratch:
         environment = describe_host() | probe(launcher)
         _same_machine(folder, run["environment"], environment)
         writer = results.RunWriter.resume(folder)
@@ -139,8 +144,43 @@ def resume(folder: Path, *, observer: Observer) -> Session:
         if foreign:
             raise ResultsError(f"{folder} holds launches of a case not in its plan: {min(foreign)}")
         first = results.next_launch(folder)
-        outcome = Runner(plan, launcher, writer, observer, done, first).run()
+        outcome = Runner(plan, launcher, writer, observer, done, first, Path(scratch)).run()
     return Session(outcome, run["environment"], folder)
+
+
+def _scratch() -> TemporaryDirectory[str]:
+    """A folder for compilers and exporters, gone with the run: the next one compiles anew."""
+    # A worker that is killed may leave a compiler of its own behind, still writing.
+    return TemporaryDirectory(prefix="dabench-", ignore_cleanup_errors=True)
+
+
+def count_models(items: Sequence[Mapping[str, Any]], *, shares: bool) -> list[dict[str, Any]]:
+    """Counts networks, each in a worker of its own.
+
+    Args:
+        items: Arguments of `dabench.flops.count_model`.
+        shares: Whether to measure the time shares of what is not counted.
+
+    Returns:
+        Documents of `dabench.flops.ModelCount`, with ``time_shares``.
+
+    Raises:
+        DabenchError: One could not be counted.
+    """
+    counts = []
+    with Launcher() as launcher:
+        for item in items:
+            found: dict[str, Any] = {}
+
+            def receive(message: dict[str, Any], found: dict[str, Any] = found) -> None:
+                found.update(message["count"])
+
+            request = {"kind": "count", "items": [dict(item)], "shares": shares}
+            last = launcher.run(request, receive, timeout_s=COUNT_TIMEOUT_S)
+            if last["kind"] != "done" and not found:
+                raise DabenchError(f"{item['name']} cannot be counted: {last['reason']}")
+            counts.append(found)
+    return counts
 
 
 def probe(launcher: Launcher) -> dict[str, Any]:
@@ -226,6 +266,7 @@ def _run_document(
             "launches": LAUNCH_RULE,
             "flags": FLAG_RULES,
             "interval": INTERVAL_RULE,
+            "variants": VARIANT_RULE,
         },
         "plan": [
             {

@@ -18,7 +18,7 @@ def time_shares(
     network: nn.Module,
     spec: ModelSpec,
     *,
-    size: tuple[int, int],
+    shape: tuple[int, int, int],
     mode: str,
     operators: Collection[str],
 ) -> dict[str, float]:
@@ -27,7 +27,7 @@ def time_shares(
     Args:
         network: Put into the mode.
         spec: Of the network; one image in eval, the fewest it trains on in train.
-        size: Height and width of the input.
+        shape: Channels, height and width of the input.
         mode: ``eval`` or ``train``: the graph of the main output or of all heads.
         operators: Names as in `dabench.flops.ModelCount.uncounted`.
 
@@ -37,7 +37,7 @@ def time_shares(
     """
     training = mode == "train"
     network.train(training)
-    x = torch.randn(spec.min_train_batch if training else 1, spec.channels, *size)
+    x = torch.randn(spec.min_train_batch if training else 1, *shape)
     with torch.no_grad():
         network(x)
         # Kineto writes to stderr that it finds no GPU, even where it is not used.

@@ -5,11 +5,12 @@ Imports no torch: reports are made wherever the records are.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import itertools
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from importlib import resources
 from pathlib import Path
@@ -19,13 +20,14 @@ import pandas as pd
 
 from dabench import results
 from dabench.errors import ResultsError, UsageError
-from dabench.measurement import COLUMNS, Measurement
+from dabench.measurement import COLUMNS, SINCE_SCHEMA_2, Measurement
 from dabench.stats import ratio_interval, seed_of, verdict
+from dabench.variants import EAGER, VARIANT_AXES, variant_name
 
 # What must be equal for two rows to be compared but for their model.
 SETTING = [
     "run_id", "machine", "device", "batch", "channels", "height", "width", "mode", "dtype",
-    "memory_format", "threads", "protocol", "phase",
+    "memory_format", "threads", "protocol", "phase", *VARIANT_AXES,
 ]  # fmt: skip
 
 # An empty field is a missing number; in a column of text it is an empty text.
@@ -81,7 +83,7 @@ def load(folders: Sequence[Path]) -> Results:
             # Runs of the same name from two machines must not be mixed.
             run["run_id"] += f" ({names[run['run_id']]})"
         runs.append(run)
-        measured = _read_csv(folder / results.MEASUREMENTS, COLUMNS)
+        measured = _read_measurements(folder / results.MEASUREMENTS)
         measured.insert(0, "run_id", run["run_id"])
         devices = zip(measured["device_name"], measured["device"], strict=True)
         machines = [machine_name(run["environment"], *device) for device in devices]
@@ -171,36 +173,98 @@ def ratios(loaded: Results, models: Sequence[str]) -> pd.DataFrame:
     """
     good = loaded.measurements[loaded.measurements["status"] == "ok"]
     good = good[good["model"].isin(models)]
-    timed = loaded.samples[loaded.samples["kind"] == "sample"]
-    # The paper's clock does not wait for a GPU; a ratio is of work that was done.
-    unsynchronised = timed["device_s"].notna() & timed["case_id"].str.endswith("/paper")
-    timed = timed.assign(wall_s=timed["wall_s"].where(~unsynchronised, timed["device_s"]))
-    by_case = {
-        key: [group["wall_s"].tolist() for _, group in rows.groupby("launch")]
-        for key, rows in timed.groupby(["run_id", "case_id", "phase"])
-    }
+    times = launch_times(loaded)
     rows = []
     for setting, group in good.groupby(SETTING, dropna=False, sort=False):
         order = sorted(group.to_dict("records"), key=lambda row: models.index(row["model"]))
-        for top, bottom in itertools.combinations(order, 2):
-            launches = [
-                by_case[row["run_id"], row["case_id"], row["phase"]] for row in (top, bottom)
-            ]
-            key = f"{top['case_id']}/{bottom['case_id']}/{top['phase']}"
-            interval = ratio_interval(launches[0], launches[1], seed_of(key))
-            rows.append(
-                {
-                    **dict(zip(SETTING, setting, strict=True)),
-                    "numerator": top["model"],
-                    "denominator": bottom["model"],
-                    "ratio": interval.estimate,
-                    "ratio_low": interval.low,
-                    "ratio_high": interval.high,
-                    "launches": min(len(each) for each in launches),
-                    "verdict": verdict(interval) if min(map(len, launches)) > 1 else "undecided",
-                }
-            )
+        rows += [
+            {
+                **dict(zip(SETTING, setting, strict=True)),
+                "numerator": top["model"],
+                "denominator": bottom["model"],
+                **compared(top, bottom, times),
+            }
+            for top, bottom in itertools.combinations(order, 2)
+        ]
     return pd.DataFrame(rows)
+
+
+LaunchTimes = Mapping[tuple[str, str, str], list[list[float]]]
+
+
+def launch_times(loaded: Results) -> LaunchTimes:
+    """Seconds of each sample, by (run, case, phase) and launch.
+
+    The paper's clock does not wait for a GPU; these are of work that was done.
+    """
+    timed = loaded.samples[loaded.samples["kind"] == "sample"]
+    unsynchronised = timed["device_s"].notna() & timed["case_id"].str.endswith("/paper")
+    timed = timed.assign(wall_s=timed["wall_s"].where(~unsynchronised, timed["device_s"]))
+    return {
+        (str(run_id), str(case_id), str(phase)): [
+            group["wall_s"].tolist() for _, group in rows.groupby("launch")
+        ]
+        for (run_id, case_id, phase), rows in timed.groupby(["run_id", "case_id", "phase"])
+    }
+
+
+def compared(
+    top: Mapping[Any, Any], bottom: Mapping[Any, Any], times: LaunchTimes
+) -> dict[str, Any]:
+    """The time of one measurement over that of another, with its interval and a verdict.
+
+    Args:
+        top: A row of the measurements.
+        bottom: Another one of the same machine.
+        times: Of `launch_times`.
+
+    Returns:
+        ``ratio``, ``ratio_low``, ``ratio_high`` (95%), ``launches`` and
+        ``verdict`` (of the first against the second).
+    """
+    launches = [times[row["run_id"], row["case_id"], row["phase"]] for row in (top, bottom)]
+    key = f"{top['case_id']}/{bottom['case_id']}/{top['phase']}"
+    interval = ratio_interval(launches[0], launches[1], seed_of(key))
+    return {
+        "ratio": interval.estimate,
+        "ratio_low": interval.low,
+        "ratio_high": interval.high,
+        "launches": min(len(each) for each in launches),
+        "verdict": verdict(interval) if min(map(len, launches)) > 1 else "undecided",
+    }
+
+
+# What must be equal for two ways of running one network to be compared: an
+# exported one chooses its layout itself, so torch may take its better one too.
+VARIANT_SETTING = [
+    "run_id", "machine", "device", "model", "batch", "channels", "height", "width", "mode",
+    "phase", "dtype", "threads", "protocol", "input",
+]  # fmt: skip
+
+
+def variants(loaded: Results) -> list[list[dict[str, Any]]]:
+    """Ways of running one network in one setting, where it was run in several.
+
+    Returns:
+        A list per setting of rows of the measurements with ``variant``, and
+        where torch's plain forward in NCHW was measured too, ``against``: what
+        `compared` says of it against that.
+    """
+    good = loaded.measurements[loaded.measurements["status"] == "ok"]
+    times = launch_times(loaded)
+    found = []
+    for _, group in good.groupby(VARIANT_SETTING, dropna=False, sort=False):
+        rows: list[dict[str, Any]] = [
+            {**row, "variant": variant_name(row["compile"], row["fuse"], row["runtime"], "device")}
+            for row in ({str(k): v for k, v in r.items()} for r in group.to_dict("records"))
+        ]
+        if len({row["variant"] for row in rows}) > 1:
+            plain = [r for r in rows if (r["variant"], r["memory_format"]) == (EAGER, "nchw")]
+            for row in rows:
+                is_plain = bool(plain) and row is plain[0]
+                row["against"] = None if is_plain or not plain else compared(row, plain[0], times)
+            found.append(rows)
+    return found
 
 
 def find_runs(root: Path) -> list[Path]:
@@ -220,6 +284,20 @@ def parts_of(folder: Path) -> list[Path]:
     if (folder / results.RUN).exists():
         return [folder]
     return sorted(path.parent for path in folder.glob(f"*/{results.RUN}"))
+
+
+def _read_measurements(path: Path) -> pd.DataFrame:
+    """Reads ``measurements.csv``, also of schema 1."""
+    first = [name for name in COLUMNS if name not in SINCE_SCHEMA_2]
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        with path.open(encoding="utf-8") as file:
+            is_first = file.readline().rstrip("\n") == ",".join(first)
+        if is_first:
+            usual: dict[str, Any] = {
+                f.name: f.default for f in fields(Measurement) if f.name in SINCE_SCHEMA_2
+            }
+            return _read_csv(path, first).assign(**usual)
+    return _read_csv(path, COLUMNS)
 
 
 def _read_launches(folder: Path, run_id: str) -> pd.DataFrame:

@@ -4,21 +4,35 @@ from __future__ import annotations
 
 import re
 
-_SIZE = re.compile(r"(\d+)x(\d+)")
+_SIZE = re.compile(r"\d+x\d+")
+_SHAPE = re.compile(r"\d+x\d+x\d+")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|min|h)?")
 _SECONDS = {"ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
 
 
-def parse_size(text: str) -> tuple[int, int]:
+def parse_size(text: str) -> tuple[int, ...]:
     """Reads ``HxW``, such as ``512x1024``, as (height, width) in pixels.
 
     Raises:
         ValueError: Not of that form.
     """
-    match = _SIZE.fullmatch(text.strip().lower())
+    return _sides(_SIZE, text)
+
+
+def parse_shape(text: str) -> tuple[int, ...]:
+    """Reads ``CxHxW``, such as ``3x512x1024``, as (channels, height, width).
+
+    Raises:
+        ValueError: Not of that form.
+    """
+    return _sides(_SHAPE, text)
+
+
+def _sides(form: re.Pattern[str], text: str) -> tuple[int, ...]:
+    match = form.fullmatch(text.strip().lower())
     if match is None:
         raise ValueError(text)
-    return int(match[1]), int(match[2])
+    return tuple(map(int, match[0].split("x")))
 
 
 def parse_fraction(text: str) -> float:

@@ -7,17 +7,27 @@ case layer by layer, ``ceilings`` what the device can reach at best.
 
 from __future__ import annotations
 
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
 from dabench.clock import host_clock
+from dabench.energy import FEWEST_SECONDS, EnergyMeter, NoEnergyError
 from dabench.engine import PhaseSamples, Sample, StopRule, measure, measure_once
+from dabench.errors import DabenchError
 from dabench.plan import Case
+from dabench.variants import EXPORTED
+
+if TYPE_CHECKING:
+    from dabench.device import Device
+    from dabench.workload import Workload
 
 Message = dict[str, Any]
 Send = Callable[[Message], None]
@@ -48,18 +58,18 @@ def _probe(request: Message, send: Send) -> None:
 
 def _count(request: Message, send: Send) -> None:
     from dabench.flops import count_model
+    from dabench.networks import build_network, spec_of
     from dabench.shares import time_shares
-    from dabench_models import MODELS, build
 
     for item in request["items"]:
         count = count_model(**item)
         # The count first: should measuring the shares fail, it is not lost.
         send({"kind": "count", "count": {**count.to_dict(), "time_shares": None}})
-        if count.uncounted:
+        if count.uncounted and request.get("shares", True):
             shares = time_shares(
-                build(count.model),
-                MODELS[count.model],
-                size=(count.height, count.width),
+                build_network(count.model),
+                spec_of(count.model),
+                shape=(count.channels, count.height, count.width),
                 mode=count.mode,
                 operators=count.uncounted,
             )
@@ -68,7 +78,8 @@ def _count(request: Message, send: Send) -> None:
 
 def _time(request: Message, send: Send) -> None:
     from dabench.device import open_device
-    from dabench.workload import LOSSES, Workload
+    from dabench.runtimes import prepare
+    from dabench.workload import LOSSES, Workload, is_variant
 
     case = Case.of(request["case"])
     device = open_device(case.device)
@@ -76,14 +87,18 @@ def _time(request: Message, send: Send) -> None:
     # The paper left cuDNN at its default, which does not search.
     device.configure(dtype=case.dtype, threads=case.threads, autotune=steady)
     load = Workload(case, device, request["seed"])
-    precision = "as is" if case.dtype in ("fp32", "tf32") else "cast" if load.casts else "autocast"
+    meter, energy = _meter(device)
+    with _scratch(request) as folder:
+        prepared = prepare(load, device, folder, host_clock) if is_variant(case) else {}
     send(
         {
             "kind": "device",
             "device": {
                 **device.describe(),
-                "precision": precision,
+                "precision": _precision(load),
                 "loss": LOSSES[case.family] if case.mode == "train" else None,
+                "energy": energy,
+                **prepared,
             },
         }
     )
@@ -93,8 +108,8 @@ def _time(request: Message, send: Send) -> None:
         device.reset_peak()
         with _watched(device.throttle_events) as watch:
             if steady:
-                # After warm-up: autotuning's workspaces are not the network's.
-                result = measure(work, device, host_clock, rule, device.reset_peak)
+                result = measure(work, device, host_clock, rule, partial(_warmed_up, device, meter))
+                watch["joules"] = _joules(meter, phase, result)
             else:
                 result = measure_once(work, device, host_clock, device.paper_passes)
         send(
@@ -110,6 +125,49 @@ def _time(request: Message, send: Send) -> None:
                 **watch,
             }
         )
+
+
+@contextmanager
+def _scratch(request: Message) -> Iterator[Path]:
+    """Where compilers and exporters write: the case's own folder of the run, or a passing one."""
+    if request.get("scratch"):
+        yield Path(request["scratch"])
+        return
+    with tempfile.TemporaryDirectory(prefix="dabench-") as folder:
+        yield Path(folder)
+
+
+def _precision(load: Workload) -> str:
+    """How the dtype came about: ``as is``, ``cast``, ``autocast`` or by the ``runtime``."""
+    if load.case.dtype in ("fp32", "tf32"):
+        return "as is"
+    if load.case.runtime in EXPORTED:
+        return "runtime"
+    return "cast" if load.casts else "autocast"
+
+
+def _meter(device: Device) -> tuple[EnergyMeter | None, str]:
+    """What counts the device's joules, and its name or why there is none."""
+    try:
+        meter = device.energy_meter()
+    except NoEnergyError as error:
+        return None, f"n/a: {error}"
+    return meter, meter.source
+
+
+def _warmed_up(device: Device, meter: EnergyMeter | None) -> None:
+    """Between warm-up and samples: autotuning's workspaces and energy are not the network's."""
+    device.reset_peak()
+    if meter is not None:
+        meter.start()
+
+
+def _joules(meter: EnergyMeter | None, phase: str, result: PhaseSamples) -> float | None:
+    """Energy per pass, for phases that have nothing else to do between their passes."""
+    seconds = sum(sample.wall_s for sample in result.samples)
+    if meter is None or phase not in ("forward", "total") or seconds < FEWEST_SECONDS:
+        return None
+    return meter.joules() / len(result.samples)
 
 
 def _layers(request: Message, send: Send) -> None:
@@ -214,6 +272,8 @@ def _status(error: Exception) -> str:
 
 def _one_line(error: Exception) -> str:
     first = next(iter(str(error).strip().splitlines()), "")
+    if isinstance(error, DabenchError):
+        return first
     return f"{type(error).__name__}: {first}" if first else type(error).__name__
 
 

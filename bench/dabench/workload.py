@@ -7,12 +7,14 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dabench.device import Device
+from dabench.networks import build_network
 from dabench.plan import Case
-from dabench_models import build
+from dabench.tensors import main_output, tensors
+from dabench.variants import EXPORTED, VARIANT_AXES
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -20,6 +22,7 @@ LOSSES = {
     "segmenter": "cross-entropy over the main and auxiliary heads, BCE with logits on detail",
     "discriminator": "BCE with logits",
     "classifier": "cross-entropy",
+    "other": "cross-entropy over all outputs, BCE with logits for those of one channel",
 }
 
 
@@ -29,6 +32,15 @@ class Workload:
     Weights and inputs are random and the same in every launch of a seed. In
     eval mode a lower precision casts network and input; in train mode the
     weights stay fp32 and the forward runs under autocast, as one trains.
+    Runtimes that take an exported file get it in fp32 and lower it themselves.
+
+    Attributes:
+        model: The network, as a module.
+        call: What a pass calls with the input; the model, unless
+            `dabench.runtimes.prepare` puts something else there.
+        x: The input, (N, C, H, W).
+        reference: Main output of the plain network in fp32, for cases that run
+            it in another way; else None.
     """
 
     def __init__(self, case: Case, device: Device, seed: int) -> None:
@@ -38,16 +50,24 @@ class Workload:
         self.memory_format = (
             torch.channels_last if case.memory_format == "nhwc" else torch.contiguous_format
         )
-        self.casts = case.mode == "eval" and case.dtype in _DTYPES
-        dtype = _DTYPES[case.dtype] if self.casts else torch.float32
-        model = build(case.model).to(self.device, dtype)
-        # torch's stubs allow the memory format only by itself.
-        self.model = model.to(memory_format=self.memory_format)
-        self.model.train(case.mode == "train")
+        self.casts = case.mode == "eval" and case.dtype in _DTYPES and case.runtime not in EXPORTED
+        self.dtype = _DTYPES[case.dtype] if self.casts else torch.float32
+        network = build_network(case.model).to(self.device)
+        network.train(case.mode == "train")
         shape = (case.batch, case.channels, case.height, case.width)
         # Random, never zeros: zeros can run faster than data does.
         x = torch.randn(shape, device=self.device)
-        self.x = x.to(dtype, memory_format=self.memory_format)
+        self.reference = (
+            _reference(network, x) if is_variant(case) and case.mode == "eval" else None
+        )
+        if case.fuse == "on":
+            network = _fused(network)
+        # torch's stubs allow the memory format only by itself.
+        self.model = network.to(self.dtype).to(memory_format=self.memory_format)
+        self.call: Callable[[Tensor], Any] = self.model
+        self.x = x.to(self.dtype, memory_format=self.memory_format)
+        # Pinned where there is a GPU: from there the copy need not be waited for.
+        self._host_x = x.cpu().pin_memory() if self.device.type == "cuda" else x.cpu()
         self._targets: list[Tensor] = []
         self._optimizer: torch.optim.Optimizer | None = None
 
@@ -60,11 +80,21 @@ class Workload:
     def forward(self) -> Any:
         """One forward pass, with the graph recorded in train mode."""
         with self.autocast():
-            return self.model(self.x)
+            return self.call(self.x)
+
+    def forward_from_host(self) -> Tensor:
+        """A forward with what an application has to do around it.
+
+        The fp32 image is copied to the device and brought into dtype and layout there; the main
+        output's classes are chosen there too.
+        """
+        x = self._host_x.to(self.device, non_blocking=True)
+        x = x.to(self.dtype, memory_format=self.memory_format)
+        return main_output(self.call(x)).argmax(1)
 
     def loss(self, output: Any) -> Tensor:
         """The family's loss against fixed random targets."""
-        heads = [h for h in (output if isinstance(output, tuple) else (output,)) if h is not None]
+        heads = [h for h in tensors(output) if h.is_floating_point()]
         if not self._targets:
             self._targets = [_target(head) for head in heads]
         losses = [_loss(h.float(), t) for h, t in zip(heads, self._targets, strict=True)]
@@ -90,7 +120,7 @@ class Workload:
     def work(self, phase: str) -> Pass:
         """The pass of one phase."""
         if self.case.mode == "eval":
-            return _InferencePass(self)
+            return _HostPass(self) if self.case.input == "host" else _InferencePass(self)
         makers: dict[str, Callable[[Workload], Pass]] = {
             "forward": _ForwardPass,
             "backward": _BackwardPass,
@@ -98,6 +128,25 @@ class Workload:
             "total": _TotalPass,
         }
         return makers[phase](self)
+
+
+def is_variant(case: Case) -> bool:
+    """Whether a case runs its network in another way than torch's plain one."""
+    apart = ("compile", "fuse", "runtime")
+    return any(getattr(case, axis) != VARIANT_AXES[axis] for axis in apart)
+
+
+def _reference(network: nn.Module, x: Tensor) -> Tensor:
+    with torch.inference_mode():
+        return main_output(network(x)).float()
+
+
+def _fused(network: nn.Module) -> nn.Module:
+    """The network with batch norm folded into the convolutions before it, in fp32."""
+    from torch.fx.experimental.optimization import fuse
+
+    folded: nn.Module = fuse(network)
+    return folded
 
 
 def _target(head: Tensor) -> Tensor:
@@ -142,6 +191,14 @@ class _InferencePass(Pass):
     def run(self) -> None:
         with torch.inference_mode():
             self.output = self.load.forward()
+
+
+class _HostPass(Pass):
+    """Eval, end to end: from an image on the host to a label map on the device."""
+
+    def run(self) -> None:
+        with torch.inference_mode():
+            self.output = self.load.forward_from_host()
 
 
 class _ForwardPass(Pass):

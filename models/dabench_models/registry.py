@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 if TYPE_CHECKING:
     from torch import nn
 
-Family = Literal["segmenter", "discriminator", "classifier"]
+Family = Literal["segmenter", "discriminator", "classifier", "other"]
 
 STDC_PAPER = "Fan et al., CVPR 2021 (STDC)"
 BISENET_PAPER = "Yu et al., ECCV 2018 (BiSeNet)"

@@ -110,7 +110,7 @@ def count_alone(network, shape=(3, 8, 8)):
     spec = MODELS["disc"].__class__(
         name="x", family="classifier", builder="", channels=shape[0], summary="", source=""
     )
-    return count_network(network, spec, batch=1, size=shape[1:], mode="train")
+    return count_network(network, spec, batch=1, shape=shape, mode="train")
 
 
 def test_grouped_backward_is_the_forward_thrice_in_all():
@@ -190,7 +190,7 @@ def test_time_shares_of_what_is_not_counted_are_measured(mode):
     shares = time_shares(
         build("dw-disc"),
         MODELS["dw-disc"],
-        size=(64, 64),
+        shape=(19, 64, 64),
         mode=mode,
         operators=["leaky_relu_", "convolution", "nothing"],
     )

@@ -23,7 +23,8 @@ class Pool:
         self.requests.append(request)
         if request["kind"] == "count":
             item = request["items"][0]
-            model, rest = item["name"], {k: item[k] for k in ("height", "width", "mode")}
+            sides = ("channels", "height", "width", "mode")
+            model, rest = item["name"], {k: item[k] for k in sides}
             macs = {
                 "macs": 5,
                 "executed_macs": 7,

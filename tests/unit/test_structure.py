@@ -11,12 +11,12 @@ ROOT = Path(__file__).parents[2]
 
 # Lower may not import higher.
 LAYERS = (
-    ("errors", "units", "clock", "memory"),
+    ("errors", "units", "clock", "memory", "energy"),
     ("stats", "roofline"),
-    ("engine", "config"),
+    ("engine", "config", "networks", "variants", "tensors"),
     ("plan", "operators", "device", "data"),
     ("grid", "flops", "shares", "measurement", "workload", "environment", "layers", "kernels"),
-    ("results", "tracing"),
+    ("results", "tracing", "runtimes"),
     ("worker",),
     ("forkserver", "launcher", "runner", "tables", "training_records", "profile_records"),
     ("session", "training_tables", "ceilings", "audit", "profile_tables", "explain"),

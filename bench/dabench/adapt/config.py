@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from dabench.errors import UsageError, bad_value
-from dabench.plan import spec_of
+from dabench.networks import spec_of
 
 DISCRIMINATORS = ("disc", "dw-disc", "diag-disc", "diag-disc-bias")
 DTYPES = ("auto", "fp32", "bf16", "fp16")

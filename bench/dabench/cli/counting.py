@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dabench.cli.output import print_json, print_line, print_table
-from dabench.config import Grid
+from dabench.cli.timing import ModelArgs
 from dabench.errors import UsageError
-from dabench.grid import parse
+from dabench.grid import make_grid, parse
+from dabench.networks import split_names
 from dabench.units import format_bytes
 
 if TYPE_CHECKING:
@@ -27,6 +28,11 @@ def flops(
         str | None,
         typer.Option(metavar="HxW", help="Default: the model's own.", show_default=False),
     ] = None,
+    input_: Annotated[
+        str | None,
+        typer.Option("--input", metavar="CxHxW", help="Size and channels.", show_default=False),
+    ] = None,
+    model_arg: ModelArgs = None,
     mode: Annotated[
         str,
         typer.Option(metavar="MODE", help="eval: graph of the main output; train: of all heads."),
@@ -47,20 +53,17 @@ def flops(
 
     Example: dabench flops --model disc,dw-disc,diag-disc
     """
-    grid = _checked(model or [], batch, size, mode)
-    from dabench.flops import count_model
+    items = _checked(model or [], batch, size, input_, mode, model_arg or [])
+    from dabench.session import count_models
 
-    height, width = grid.sizes[0] if grid.sizes else (None, None)
-    counts = [
-        count_model(name, batch=grid.batches[0], height=height, width=width, mode=each)
-        for name in grid.models
-        for each in grid.modes
-    ]
-    shares = [_shares(count) if time_share else {} for count in counts]
+    documents = count_models(items, shares=time_share)
     if json:
-        pairs = zip(counts, shares, strict=True)
-        print_json({"counts": [{**c.to_dict(), "time_shares": s or None} for c, s in pairs]})
+        print_json({"counts": documents})
         return
+    from dabench.flops import ModelCount
+
+    counts = [ModelCount.of(document) for document in documents]
+    shares = [document["time_shares"] or {} for document in documents]
     _print_models(counts)
     if layers:
         for count in counts:
@@ -69,36 +72,36 @@ def flops(
         _print_uncounted(count, known)
 
 
-def _checked(model: list[str], batch: str, size: str | None, mode: str) -> Grid:
-    """Checks every value, before torch is imported."""
-    from dabench.plan import check_size, spec_of
+def _checked(
+    model: list[str],
+    batch: str,
+    size: str | None,
+    shape: str | None,
+    mode: str,
+    model_arg: list[str],
+) -> list[dict[str, Any]]:
+    """What to count, every value checked before torch is imported."""
+    from dabench.plan import expand
 
-    names = tuple(name.strip() for text in model for name in text.split(","))
+    names = tuple(name for text in model for name in split_names(text))
     if not names:
         raise UsageError("--model: name at least one; 'dabench models' lists them")
-    grid = Grid(
-        models=names,
-        batches=(parse("batch", batch),),
-        sizes=() if size is None else (parse("size", size),),
-        modes=tuple(name.strip() for name in mode.split(",")),
-    )
-    for spec in map(spec_of, names):
-        check_size(spec, *(grid.sizes[0] if grid.sizes else (spec.height, spec.width)))
-    return grid
-
-
-def _shares(count: ModelCount) -> dict[str, float]:
-    """Time shares of the operators that a count leaves out."""
-    from dabench.shares import time_shares
-    from dabench_models import MODELS, build
-
-    return time_shares(
-        build(count.model),
-        MODELS[count.model],
-        size=(count.height, count.width),
-        mode=count.mode,
-        operators=count.uncounted,
-    )
+    axes = {
+        "model": names,
+        "batch": (parse("batch", batch),),
+        "size": () if size is None else (parse("size", size),),
+        "input": () if shape is None else (parse("input", shape),),
+        "mode": tuple(name.strip() for name in mode.split(",")),
+        "model_arg": tuple(parse("model_arg", text) for text in model_arg),
+        "device": ("cpu",),
+    }
+    return [
+        {
+            "name": case.model, "batch": case.batch, "channels": case.channels,
+            "height": case.height, "width": case.width, "mode": case.mode,
+        }
+        for case in (planned.case for planned in expand(*make_grid(axes, {})))
+    ]  # fmt: skip
 
 
 _QUANTITIES: dict[str, Callable[[ModelCount], str]] = {

@@ -64,7 +64,7 @@ def explain(
         )
     from dabench.explain import BASE, EVIDENCE_COLUMNS, runs_of
     from dabench.explain import explain as explained
-    from dabench.plan import spec_of
+    from dabench.networks import spec_of
     from dabench.session import new_run_folder
 
     one, two = (spec_of(name).name for name in (first, second))

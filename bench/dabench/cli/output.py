@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dabench.units import format_bytes, format_interval, format_seconds, significant
+from dabench.variants import variant_name
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -64,7 +65,7 @@ def print_table(
     console().print(table)
 
 
-_WORDS = ("model", "device", "mode", "phase", "dtype", "layout", "protocol", "ended")
+_WORDS = ("model", "device", "mode", "phase", "dtype", "layout", "protocol", "variant", "ended")
 
 
 def print_measurements(rows: Sequence[Measurement]) -> None:
@@ -74,10 +75,28 @@ def print_measurements(rows: Sequence[Measurement]) -> None:
     good = [row for row in rows if row.status == "ok"]
     if good:
         varying = _varying(good)
+        extra = [name for name, cell in _EXTRA.items() if any(cell(row) != "-" for row in good)]
         print_table(
             _settings_line(good[0], varying),
-            (*varying, "median", "95% interval", "images/s", "GFLOP/s", "peak", "n", "ended"),
-            ((*(_AXES[name](row) for name in varying), *_cells(row)) for row in good),
+            (
+                *varying,
+                "median",
+                "95% interval",
+                "images/s",
+                "GFLOP/s",
+                "peak",
+                "n",
+                "ended",
+                *extra,
+            ),
+            (
+                (
+                    *(_AXES[name](row) for name in varying),
+                    *_cells(row),
+                    *(_EXTRA[name](row) for name in extra),
+                )
+                for row in good
+            ),
             words=_WORDS,
         )
         _print_flags([row for row in good if row.flags], varying)
@@ -120,6 +139,17 @@ _AXES: dict[str, Callable[[Measurement], str]] = {
     "layout": lambda row: row.memory_format,
     "threads": lambda row: f"{row.threads} threads",
     "protocol": lambda row: row.protocol,
+    "variant": lambda row: variant_name(row.compile, row.fuse, row.runtime, row.input),
+}
+
+
+# Columns shown only where some row has them.
+_EXTRA: dict[str, Callable[[Measurement], str]] = {
+    "compiling": lambda row: format_seconds(row.compile_s),
+    "difference": lambda row: "-" if row.difference is None else f"{row.difference:.1e}",
+    "J/image": lambda row: (
+        "-" if row.joules_per_image is None else significant(row.joules_per_image)
+    ),
 }
 
 

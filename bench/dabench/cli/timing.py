@@ -12,9 +12,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dabench.cli.output import console, print_json, print_measurements
-from dabench.config import DTYPES, MEMORY_FORMATS, MODES, ORDERS, PHASES, PROTOCOLS, Grid, Settings
+from dabench.config import (
+    COMPILES,
+    DTYPES,
+    FUSES,
+    INPUTS,
+    MEMORY_FORMATS,
+    MODES,
+    ORDERS,
+    PHASES,
+    PROTOCOLS,
+    RUNTIMES,
+    Grid,
+    Settings,
+)
 from dabench.errors import UsageError
 from dabench.grid import AXES, SETTINGS, load_grids, make_grid, parse, presets
+from dabench.networks import FORMS, split_names
 
 if TYPE_CHECKING:
     from dabench.runner import Observer
@@ -42,6 +56,27 @@ Formats = Annotated[Several, _option("--memory-format", "Default nchw.", MEMORY_
 Threads = Annotated[Several, _option("--threads", "Threads of CPU kernels. Default: torch's.")]
 Phases = Annotated[Several, _option("--phase", "Default: all of the mode.", PHASES)]
 Protocols = Annotated[Several, _option("--protocol", "Default steady.", PROTOCOLS)]
+Compiles = Annotated[
+    Several, _option("--compile", "torch.compile; compiling is not timed. Default off.", COMPILES)
+]
+Fuses = Annotated[
+    Several, _option("--fuse", "Fold batch norm into convolutions. Default off.", FUSES)
+]
+Runtimes = Annotated[
+    Several, _option("--runtime", "What runs the network. Default eager.", RUNTIMES)
+]
+Inputs = Annotated[
+    Several,
+    _option(
+        "--input",
+        "host: the copy to the device and the argmax belong to the pass. Default device. "
+        "CxHxW: the input's shape.",
+        INPUTS,
+    ),
+]
+ModelArgs = Annotated[
+    Several, _option("--model-arg", "key=value for the factory of a network from outside.")
+]
 Warmup = Annotated[
     str | None, _option("--warmup", "Fewest warm-up passes; more follow until steady. Default 2.")
 ]
@@ -74,7 +109,7 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON document on standar
 
 
 def time(
-    model: Annotated[Several, _option("--model", "Names; 'dabench models' lists them.")] = None,
+    model: Annotated[Several, _option("--model", f"Names of 'dabench models', or {FORMS}.")] = None,
     device: Devices = None,
     batch: Batches = None,
     size: Sizes = None,
@@ -84,6 +119,11 @@ def time(
     threads: Threads = None,
     phase: Phases = None,
     protocol: Protocols = None,
+    compile_: Compiles = None,
+    fuse: Fuses = None,
+    runtime: Runtimes = None,
+    input_: Inputs = None,
+    model_arg: ModelArgs = None,
     warmup: Warmup = None,
     repeat: Repeat = None,
     target_ci: TargetCi = None,
@@ -103,7 +143,7 @@ def time(
 
     Example: dabench time --model disc,dw-disc --batch 8 --mode train,eval
     """
-    given = {key: value for key, value in locals().items() if value is not None}
+    given = _named(locals())
     if not model:
         raise UsageError("--model: name at least one; 'dabench models' lists them")
     grid = grid_of(given)
@@ -134,6 +174,11 @@ def sweep(
     threads: Threads = None,
     phase: Phases = None,
     protocol: Protocols = None,
+    compile_: Compiles = None,
+    fuse: Fuses = None,
+    runtime: Runtimes = None,
+    input_: Inputs = None,
+    model_arg: ModelArgs = None,
     warmup: Warmup = None,
     repeat: Repeat = None,
     target_ci: TargetCi = None,
@@ -150,7 +195,7 @@ def sweep(
 
     The options of 'dabench time' replace the grid's own values.
     """
-    given = {key: value for key, value in locals().items() if value not in (None, False)}
+    given = _named(locals())
     if resume_from is not None:
         if others := sorted(given.keys() - {"resume_from", "quiet", "json"}):
             raise UsageError(f"--resume goes on as planned; leave out {others[0]!r}")
@@ -166,6 +211,11 @@ def sweep(
     _measure(grids, out=out, name=name, quiet=quiet, json=json)
 
 
+def _named(options: dict[str, Any]) -> dict[str, Any]:
+    """The options a user gave, by name: those that are words of Python end in an underscore."""
+    return {k.rstrip("_"): v for k, v in options.items() if v is not None and v is not False}
+
+
 def grid_of(given: dict[str, Any]) -> tuple[Grid, Settings]:
     """A grid from option values as typed: lists of strings, each perhaps with commas."""
     return make_grid(*_typed(given))
@@ -178,7 +228,8 @@ def _typed(given: dict[str, Any]) -> tuple[dict[str, tuple[Any, ...]], dict[str,
 
 
 def _values(key: str, typed: Iterable[str]) -> tuple[Any, ...]:
-    split = [part.strip() for text in typed for part in text.split(",")]
+    # An argument's value may hold commas.
+    split = typed if key == "model_arg" else [p for text in typed for p in split_names(text)]
     return tuple(parse(key, part) for part in split)
 
 

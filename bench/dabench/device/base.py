@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
+from dabench.energy import EnergyMeter
 from dabench.engine import DeviceTimer
 
 if TYPE_CHECKING:
@@ -49,6 +50,13 @@ class Device(Protocol):
         """Peak memory since `reset_peak`, above the baseline of the process.
 
         None where the device cannot tell.
+        """
+
+    def energy_meter(self) -> EnergyMeter:
+        """Counts the device's joules.
+
+        Raises:
+            NoEnergyError: It cannot tell; the message says why.
         """
 
     def throttle_events(self) -> int | None:

@@ -10,6 +10,7 @@ import torch
 
 from dabench import memory
 from dabench.device.base import DeviceUnavailableError
+from dabench.energy import EnergyMeter, Rapl
 from dabench.engine import DeviceTimer
 
 _THROTTLE_COUNTERS = "devices/system/cpu/cpu*/thermal_throttle/core_throttle_count"
@@ -45,6 +46,9 @@ class CpuDevice:
 
     def peak_bytes(self) -> int | None:
         return max(memory.peak_resident_bytes() - self._baseline, 0)
+
+    def energy_meter(self) -> EnergyMeter:
+        return Rapl()
 
     def throttle_events(self) -> int | None:
         counters = list(Path("/sys").glob(_THROTTLE_COUNTERS))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 
 from dabench.device.base import DeviceUnavailableError
+from dabench.energy import Counter, EnergyMeter, NoEnergyError
 from dabench.engine import DeviceTimer
 
 
@@ -66,6 +68,25 @@ class CudaDevice:
     def peak_bytes(self) -> int | None:
         return int(torch.cuda.max_memory_allocated(self._index))
 
+    def energy_meter(self) -> EnergyMeter:
+        try:
+            import pynvml
+        except ImportError:
+            raise NoEnergyError("NVML is missing; pip install 'dabench[cuda]'") from None
+        try:
+            handle = self._nvml_handle()
+            return Counter("NVML", lambda: int(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)))
+        except pynvml.NVMLError as error:
+            raise NoEnergyError(f"NVML cannot tell: {error}") from None
+
+    def _nvml_handle(self) -> Any:
+        """This GPU in NVML, which counts those that CUDA does not see too."""
+        import pynvml
+
+        pynvml.nvmlInit()
+        uuid = f"GPU-{torch.cuda.get_device_properties(self._index).uuid}"
+        return pynvml.nvmlDeviceGetHandleByUUID(uuid)
+
     def throttle_events(self) -> int | None:
         """Microseconds of slowdown for power or heat, from NVML where it is installed."""
         try:
@@ -73,9 +94,7 @@ class CudaDevice:
         except ImportError:
             return None
         try:
-            pynvml.nvmlInit()
-            uuid = f"GPU-{torch.cuda.get_device_properties(self._index).uuid}"
-            handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
+            handle = self._nvml_handle()
             policies = (pynvml.NVML_PERF_POLICY_POWER, pynvml.NVML_PERF_POLICY_THERMAL)
             times = [pynvml.nvmlDeviceGetViolationStatus(handle, p) for p in policies]
         except pynvml.NVMLError:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import torch
 
 from dabench.device.base import DeviceUnavailableError
+from dabench.energy import EnergyMeter, NoEnergyError
 from dabench.engine import DeviceTimer
 
 
@@ -40,6 +41,9 @@ class MpsDevice:
 
     def peak_bytes(self) -> int | None:
         return None
+
+    def energy_meter(self) -> EnergyMeter:
+        raise NoEnergyError("mps does not tell")
 
     def throttle_events(self) -> int | None:
         return None

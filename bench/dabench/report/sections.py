@@ -19,6 +19,7 @@ from dabench.units import (
     format_seconds,
     significant,
 )
+from dabench.variants import EAGER, EXPORTED, VARIANT_AXES, variant_name
 from dabench_models import MODELS
 
 DISCRIMINATORS = ("disc", "dw-disc", "diag-disc", "diag-disc-bias")
@@ -103,10 +104,11 @@ def speed_tables(out: Writer, loaded: Results) -> None:
                 "model": rows["model"],
                 **_setting_columns(rows),
                 "median": rows["median_s"].map(format_seconds),
-                "95% interval": [_interval(row) for _, row in rows.iterrows()],
+                "95% interval": [interval(row) for _, row in rows.iterrows()],
                 "images/s": rows["images_per_s"].map(significant),
                 "GFLOP/s": (rows["flops_per_s"] / 1e9).map(lambda v: "-" if v != v else f"{v:.0f}"),
                 "peak memory": rows["peak_bytes"].astype("float64").map(format_bytes),
+                **_joules(rows),
                 "n": [f"{row['n']} / {row['launches']}" for _, row in rows.iterrows()],
                 "ended": rows["stop"],
                 "flags": rows["flags"],
@@ -120,6 +122,12 @@ def speed_tables(out: Writer, loaded: Results) -> None:
         )
 
 
+def _joules(rows: pd.DataFrame) -> dict[str, pd.Series[str]]:
+    joules = rows["joules_per_image"]
+    shown = joules.map(lambda value: "-" if value != value else significant(value))
+    return {"J/image": shown} if joules.notna().any() else {}
+
+
 def _setting_columns(rows: pd.DataFrame) -> dict[str, pd.Series[str]]:
     """The axes that vary, or that a reader cannot do without."""
     columns = {
@@ -129,6 +137,7 @@ def _setting_columns(rows: pd.DataFrame) -> dict[str, pd.Series[str]]:
         "phase": rows["phase"],
         "dtype": rows["dtype"] + rows["precision"].map(lambda p: "" if p == "as is" else f" ({p})"),
         "layout": rows["memory_format"],
+        "variant": variant_column(rows),
         "threads": rows["threads"].astype(str),
         "device": rows["device"],
         "run": rows["run_id"],
@@ -137,7 +146,14 @@ def _setting_columns(rows: pd.DataFrame) -> dict[str, pd.Series[str]]:
     return {k: v for k, v in columns.items() if k in always or v.nunique() > 1}
 
 
-def _interval(row: pd.Series[str]) -> str:
+def variant_column(rows: pd.DataFrame) -> pd.Series[str]:
+    """The ways the networks were run, in words."""
+    axes = rows[list(VARIANT_AXES)].itertuples(index=False)
+    return pd.Series([variant_name(*each) for each in axes], index=rows.index, dtype="str")
+
+
+def interval(row: Mapping[Any, Any] | pd.Series[Any]) -> str:
+    """A measurement's interval in words, with its scope where that is one launch."""
     text = format_interval(float(row["ci_low_s"]), float(row["ci_high_s"]))
     return text if row["ci_scope"] != WITHIN_ONE_LAUNCH else f"{text} ({WITHIN_ONE_LAUNCH})"
 
@@ -252,6 +268,7 @@ def _ratio_setting(table: pd.DataFrame) -> dict[str, pd.Series[str]]:
         "phase": table["phase"],
         "dtype": table["dtype"],
         "layout": table["memory_format"],
+        **({"variant": ways} if (ways := variant_column(table)).nunique() > 1 else {}),
     }
 
 
@@ -266,7 +283,7 @@ def pictures(out: Writer, loaded: Results, folder: Path, name: str) -> None:
         frame = pd.DataFrame(
             {
                 "label": rows["model"] + _label(rows),
-                "group": rows["dtype"] + " " + rows["memory_format"],
+                "group": rows["dtype"] + " " + rows["memory_format"] + _way(rows),
                 "panel": rows["mode"] + " " + rows["phase"],
                 "value": rows["median_s"] * 1e3,
                 "low": rows["ci_low_s"] * 1e3,
@@ -279,6 +296,10 @@ def pictures(out: Writer, loaded: Results, folder: Path, name: str) -> None:
             title += f" (some {WITHIN_ONE_LAUNCH})"
         bars_with_intervals(frame, unit="ms per pass", title=title, path=path)
         out.picture(path.name, title)
+
+
+def _way(rows: pd.DataFrame) -> pd.Series[str]:
+    return variant_column(rows).map(lambda name: "" if name == EAGER else f" {name}")
 
 
 def _label(rows: pd.DataFrame) -> pd.Series[str]:
@@ -318,6 +339,7 @@ _RULES = {
     "launches": "Launches",
     "warmup": "Warm-up",
     "flags": "Flags",
+    "variants": "Other ways to run a network",
 }
 _STEADY = (
     "Protocol `steady`: random inputs and weights made outside the timed region, garbage "
@@ -346,12 +368,35 @@ def method(out: Writer, loaded: Results) -> None:
         lines.append("bf16 and fp16 in eval: weights and input are cast (`cast`).")
     if (good["precision"] == "autocast").any():
         lines.append("bf16 and fp16 in train: autocast over fp32 weights (`autocast`).")
+    lines += _variants_and_energy(good)
     lines += _device_settings(loaded)
     lines.append(
         "Peak memory on a CPU: the worker's resident size above that before the network was built."
     )
     out.bullets(lines)
     out.table(_environments(loaded), "The machines and software, one column per run.")
+
+
+def _variants_and_energy(good: pd.DataFrame) -> list[str]:
+    lines = []
+    if good["runtime"].isin(EXPORTED).any() or (good["compile"] != "off").any():
+        lines.append(
+            "Peak memory of compiled and exported networks includes the compiler or exporter and "
+            "the plain network they are checked against."
+        )
+    if (good["input"] == "host").any():
+        lines.append(
+            "Input on host: a pass copies the fp32 image to the device (on a CPU there is nothing "
+            "to copy), brings it into dtype and layout, runs the forward and takes the argmax over "
+            "the classes there."
+        )
+    told = sorted({text for text in good["energy"] if text})
+    if told:
+        lines.append(
+            f"Energy ({'; '.join(told)}): joules while samples were taken, divided by their "
+            "number; an idle machine's draw is included."
+        )
+    return lines
 
 
 def _asked(loaded: Results) -> list[str]:

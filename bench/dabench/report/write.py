@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dabench.errors import UsageError
 from dabench.profile_tables import is_profile, load_profiles
-from dabench.report import audit, profile, sections, training
+from dabench.report import audit, profile, sections, training, variants
 from dabench.report.text import Latex, Markdown, Writer
 from dabench.results import write_atomically
 from dabench.tables import Results, load
@@ -82,6 +82,7 @@ def _timing(out: Writer, loaded: Results, folder: Path, name: str) -> None:
             sections.paper_table(out, loaded, device)
     sections.ratio_table(out, loaded)
     sections.speed_tables(out, loaded)
+    variants.section(out, loaded)
     sections.pictures(out, loaded, folder, name)
     sections.operations_table(out, loaded)
     discriminators = (loaded.measurements["family"] == "discriminator").any()

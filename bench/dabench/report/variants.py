@@ -1,0 +1,92 @@
+"""Compiled, fused and exported networks beside the plain one: what each way buys."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from dabench.report.sections import interval
+from dabench.report.text import Writer
+from dabench.tables import LaunchTimes, Results, compared, launch_times, variants
+from dabench.units import format_seconds, significant
+from dabench.variants import EXPORTED
+
+WITHIN = 1.10
+"""Torch's best is said to keep up where it takes at most so much of the best exported time."""
+
+
+def section(out: Writer, loaded: Results) -> None:
+    """A table of all ways that were measured, and which is best."""
+    settings = variants(loaded)
+    if not settings:
+        return
+    out.heading("Compilers and runtimes")
+    rows = [row for setting in settings for row in setting]
+    columns = {name: [_COLUMNS[name](row) for row in rows] for name in _COLUMNS}
+    always = ("model", "way", "layout", "median", "of eager nchw")
+    out.table(
+        pd.DataFrame({k: v for k, v in columns.items() if k in always or len(set(v)) > 1}),
+        "One network run in several ways. `of eager nchw`: time over that of torch's plain forward "
+        "in NCHW, where that was measured too, with its 95% interval. `compiling`: until the first "
+        "pass was done, never part of a sample. `difference`: relative L2 distance of the output "
+        "from the plain network's in fp32.",
+    )
+    times = launch_times(loaded)
+    out.bullets([line for setting in settings if (line := _best(setting, times))])
+
+
+def _ratio(found: Mapping[str, Any] | None) -> str:
+    if found is None:
+        return "-"
+    low, high = significant(found["ratio_low"]), significant(found["ratio_high"])
+    return f"{significant(found['ratio'])} ({low} to {high})"
+
+
+def _difference(value: float) -> str:
+    return "-" if value != value else f"{value:.1e}"
+
+
+_COLUMNS: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "model": lambda row: row["model"],
+    "machine": lambda row: row["machine"],
+    "batch": lambda row: str(row["batch"]),
+    "size": lambda row: f"{row['height']}x{row['width']}",
+    "mode": lambda row: row["mode"],
+    "phase": lambda row: row["phase"],
+    "dtype": lambda row: row["dtype"],
+    "input": lambda row: row["input"],
+    "threads": lambda row: str(row["threads"]),
+    "way": lambda row: row["variant"],
+    "layout": lambda row: "its own" if row["runtime"] in EXPORTED else row["memory_format"],
+    "median": lambda row: format_seconds(row["median_s"]),
+    "95% interval": interval,
+    "of eager nchw": lambda row: _ratio(row["against"]),
+    "compiling": lambda row: format_seconds(row["compile_s"]),
+    "difference": lambda row: _difference(row["difference"]),
+    "launches": lambda row: str(row["launches"]),
+}
+
+
+def _best(rows: Sequence[Mapping[str, Any]], times: LaunchTimes) -> str:
+    """Whether torch's best way keeps up with the best exported one; empty where one is missing."""
+    exported = [row for row in rows if row["runtime"] in EXPORTED]
+    own = [row for row in rows if row["runtime"] not in EXPORTED]
+    if not exported or not own:
+        return ""
+    ours, theirs = (min(each, key=lambda row: row["median_s"]) for each in (own, exported))
+    found = compared(ours, theirs, times)
+    if found["ratio_high"] <= WITHIN:
+        says = "it keeps up within 10%"
+    elif found["ratio_low"] > WITHIN:
+        says = "it does not keep up within 10%"
+    else:
+        says = "whether it keeps up within 10% is undecided"
+    return (
+        f"{ours['model']}, {ours['mode']} {ours['phase']}, batch {ours['batch']}, {ours['dtype']}: "
+        f"torch's best is {ours['variant']} in {ours['memory_format']} "
+        f"({format_seconds(ours['median_s'])}), the best exported one is {theirs['variant']} "
+        f"({format_seconds(theirs['median_s'])}); torch takes {_ratio(found)} times as long: "
+        f"{says}."
+    )

@@ -1,0 +1,114 @@
+"""Ways to run a network that change its speed and not its function: which go together, and why not.
+
+Torch-free, so that a plan can say what is impossible before anything is built;
+`dabench.runtimes` carries them out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dabench.plan import Case
+
+VARIANT_AXES: Mapping[str, str] = MappingProxyType(
+    {"compile": "off", "fuse": "off", "runtime": "eager", "input": "device"}
+)
+"""Axis -> its usual value, which names nothing in a case's id or a table."""
+
+ONNX_PACKAGES = ("onnx", "onnxscript")
+"""What exporting a network needs."""
+
+EXPORTED = ("onnxruntime", "openvino", "tensorrt")
+"""Runtimes that run an exported file, not the module."""
+
+RUNTIME_PACKAGES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "onnxruntime": (*ONNX_PACKAGES, "onnxruntime"),
+        "openvino": (*ONNX_PACKAGES, "openvino"),
+        "tensorrt": (*ONNX_PACKAGES, "onnxruntime"),
+    }
+)
+
+EXTRAS = {"onnxruntime": "onnxruntime", "openvino": "openvino", "tensorrt": "onnxruntime"}
+"""Runtime -> the extra of dabench that installs it."""
+
+# Runtime -> device -> dtypes it runs there; what is missing is not offered there.
+RUNTIME_DTYPES: Mapping[str, Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {
+        "cuda-graph": {"cuda": ("fp32", "tf32", "bf16", "fp16")},
+        "onnxruntime": {"cpu": ("fp32",), "cuda": ("fp32",)},
+        "openvino": {"cpu": ("fp32", "bf16")},
+        "tensorrt": {"cuda": ("fp32", "fp16")},
+    }
+)
+
+
+ALLOWED_DIFFERENCE: Mapping[str, float] = MappingProxyType(
+    {"fp32": 1e-3, "tf32": 1e-2, "fp16": 2e-2, "bf16": 1e-1}
+)
+"""Largest relative L2 difference from the plain network in fp32, by dtype."""
+
+VARIANT_RULE = (
+    "before a variant is timed its main output is compared with that of the plain network in "
+    "fp32, same weights and input; a relative L2 difference above "
+    + ", ".join(f"{limit:g} in {dtype}" for dtype, limit in ALLOWED_DIFFERENCE.items())
+    + " is a failed row; compile time is that of the case's first launch, caches empty, export "
+    "and first pass included"
+)
+
+
+EAGER = "eager"
+"""The variant that torch runs as it is."""
+
+
+def variant_name(compile_mode: str, fuse: str, runtime: str, source: str) -> str:
+    """A variant in words: ``eager``, ``fused``, ``compile default, fused``, ``openvino``."""
+    parts = [] if compile_mode == "off" else [f"compile {compile_mode}"]
+    parts += ["fused"] if fuse == "on" else []
+    parts += [] if runtime == "eager" else [runtime]
+    name = ", ".join(parts) or EAGER
+    return name if source == "device" else f"{name}, input on host"
+
+
+def why_impossible(case: Case) -> str | None:
+    """Why a case's variant cannot be had in its setting, or None."""
+    name = variant_name(case.compile, case.fuse, case.runtime, case.input)
+    if name == EAGER:
+        return None
+    if case.protocol == "paper":
+        return f"the paper's protocol is of the plain forward, not of {name!r}"
+    if case.mode == "train" and (
+        case.fuse == "on" or case.runtime != "eager" or case.input == "host"
+    ):
+        return f"{name!r} is a way of inference; use --mode eval"
+    if case.mode == "train" and case.compile == "freeze":
+        return "frozen weights cannot be trained; use --mode eval"
+    runtime = case.runtime
+    if runtime == "eager":
+        return None
+    if case.compile != "off":
+        return f"torch.compile compiles for torch, not for {runtime}; leave one out"
+    elsewhere = _elsewhere(runtime, case.device.partition(":")[0], case.dtype)
+    if elsewhere or runtime not in EXPORTED:
+        return elsewhere
+    if case.fuse == "on":
+        return f"{runtime} folds batch norm by itself; leave --fuse off"
+    if case.memory_format != "nchw":
+        return f"{runtime} chooses its layouts by itself; use --memory-format nchw"
+    missing = [package for package in RUNTIME_PACKAGES[runtime] if find_spec(package) is None]
+    if missing:
+        return f"{missing[0]} is not installed; pip install 'dabench[{EXTRAS[runtime]}]'"
+    return None
+
+
+def _elsewhere(runtime: str, device: str, dtype: str) -> str | None:
+    known = RUNTIME_DTYPES[runtime]
+    if device not in known:
+        return f"{runtime} runs on {' and '.join(known)}, not on {device}"
+    if dtype not in known[device]:
+        return f"{runtime} is offered in {', '.join(known[device])} on {device}, not in {dtype}"
+    return None

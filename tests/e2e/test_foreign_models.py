@@ -1,0 +1,156 @@
+"""Other people's networks, as they come: with packages of the same names, odd outputs, errors."""
+
+import sys
+
+import pytest
+
+import dabench
+from dabench.results import read_counts
+
+# Every repository has a ``models``, a ``utils`` and a ``configs`` of its own.
+NET = """
+from dataclasses import dataclass
+import torch
+from models.blocks import Block
+from utils import scale
+import configs.default as default
+
+@dataclass
+class Options:
+    width: int = default.WIDTH
+
+class Net(torch.nn.Module):
+    def __init__(self, num_classes=5, **kwargs):
+        super().__init__()
+        self.block = Block(3, Options().width)
+        self.head = torch.nn.Conv2d(Options().width, num_classes, 1)
+
+    def forward(self, x):
+        y = self.head(self.block(x) * scale())
+        return {OUTPUT}
+
+def broken():
+    raise RuntimeError("weights are behind a login\\nsecond line")
+
+def not_a_network():
+    return 3
+"""
+OUTPUTS = {
+    "tensor": "y",
+    "tuple": "(y, y[:, :1])",
+    "list": "[y, None]",
+    "dict": "{'out': y, 'aux': y + 1}",
+}
+
+
+def repository(root, *, width, output="tensor"):
+    """A checkout with its own packages; widths tell one from another by their operations."""
+    (root / "models").mkdir(parents=True)
+    (root / "models" / "__init__.py").write_text("")
+    (root / "models" / "blocks.py").write_text(
+        "from torch import nn\n"
+        "def Block(i, o):\n"
+        "    conv = nn.Conv2d(i, o, 3, padding=1, bias=False)\n"
+        "    return nn.Sequential(conv, nn.BatchNorm2d(o), nn.ReLU())\n"
+    )
+    # Without __init__.py: a namespace package.
+    (root / "configs").mkdir()
+    (root / "configs" / "default.py").write_text(f"WIDTH = {width}\n")
+    (root / "utils.py").write_text("def scale():\n    return 2.0\n")
+    (root / "net.py").write_text(NET.replace("{OUTPUT}", OUTPUTS[output]))
+    return root / "net.py"
+
+
+def conv_macs(width, classes, pixels):
+    return pixels * (3 * 9 * width + width * classes)
+
+
+@pytest.fixture
+def nets(tmp_path):
+    return {
+        output: repository(tmp_path / output, width=width, output=output)
+        for width, output in zip((4, 6, 8, 10), OUTPUTS, strict=True)
+    }
+
+
+def test_a_grid_of_repositories_with_packages_of_the_same_names(tmp_path, nets):
+    """Each is built from its own packages, and one that fails is a row with its error."""
+    references = [f"{path}:Net" for path in nets.values()]
+    failing = [f"{nets['tensor']}:{name}" for name in ("broken", "not_a_network", "missing")]
+    grid = tmp_path / "grid.toml"
+    grid.write_text(
+        "[[grid]]\n"
+        f"model = {[*references, *failing]!r}\n"
+        'device = "cpu"\nmode = ["eval", "train"]\nphase = ["forward", "backward"]\n'
+        'input = "3x16x24"\nbatch = 2\nrepeat = 2\nlaunches = 1\n'
+    )
+    result = dabench.sweep(grid, out=tmp_path / "run")
+    good = [row for row in result if row.status == "ok"]
+    assert {(row.model, row.mode, row.phase) for row in good} == {
+        (name, mode, phase)
+        for name in references
+        for mode, phase in (("eval", "forward"), ("train", "forward"), ("train", "backward"))
+    }
+    assert {(row.family, row.channels, row.height, row.width) for row in good} == {
+        ("other", 3, 16, 24)
+    }
+    counts = {c["model"]: c for c in read_counts(tmp_path / "run") if c["mode"] == "eval"}
+    for width, name in zip((4, 6, 8, 10), references, strict=True):
+        macs = counts[name]["by_operator"]["convolution"]
+        assert macs == conv_macs(width, 5, 16 * 24)
+    reasons = {row.model.rpartition(":")[2]: row.reason for row in result if row.status != "ok"}
+    assert reasons["broken"] == "RuntimeError: weights are behind a login"
+    assert "made a int, not a torch.nn.Module" in reasons["not_a_network"]
+    assert "has no attribute 'missing'" in reasons["missing"]
+    # The caller's own process imported nothing of theirs.
+    assert not {"models", "utils", "configs", "net"} & set(sys.modules)
+
+
+def test_arguments_reach_the_factory(nets):
+    path = f"{nets['tensor']}:Net"
+    classes = dabench.count(f"{path}(num_classes=7)", height=8, width=8)
+    assert classes.by_operator["convolution"] == conv_macs(4, 7, 64)
+    row = dabench.time(
+        path, device="cpu", input="3x8x8", model_arg={"num_classes": 9}, repeat=1, launches=1
+    )
+    assert row[0].model == f"{path}(num_classes=9)"
+    assert row[0].macs >= conv_macs(4, 9, 64)
+
+
+def test_a_file_within_a_package_keeps_its_relative_imports(tmp_path):
+    package = tmp_path / "pkg" / "nets"
+    package.mkdir(parents=True)
+    for folder in (package, package.parent):
+        (folder / "__init__.py").write_text("")
+    (package.parent / "base.py").write_text("from torch.nn import Conv2d\n")
+    (package / "one.py").write_text(
+        "from ..base import Conv2d\ndef make():\n    return Conv2d(3, 4, 1)\n"
+    )
+    count = dabench.count(f"{package}/one.py:make", height=8, width=8)
+    assert count.macs == 3 * 4 * 64
+
+
+def test_modules_of_the_working_folder(tmp_path, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "net.py").write_text(
+        "import torch\nclass Nets:\n    @staticmethod\n"
+        "    def small(n=2):\n        return torch.nn.Conv2d(3, n, 1)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert dabench.count("mine.net:Nets.small(n=5)", height=4, width=4).macs == 3 * 5 * 16
+
+
+@pytest.mark.parametrize(
+    ("name", "package"),
+    [
+        ("torchvision:resnet18(num_classes=3)", "torchvision"),
+        ("torchvision:lraspp_mobilenet_v3_large(num_classes=3)", "torchvision"),
+        ("timm:resnet18(num_classes=3)", "timm"),
+        ("smp:Unet(encoder_name='resnet18', classes=3)", "segmentation_models_pytorch"),
+    ],
+)
+def test_libraries_by_name_without_downloading_weights(name, package):
+    pytest.importorskip(package)
+    row = dabench.time(name, device="cpu", input="3x64x64", repeat=1, launches=1)[0]
+    assert (row.status, row.reason) == ("ok", "")
+    assert row.macs > 1e6

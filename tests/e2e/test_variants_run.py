@@ -1,0 +1,106 @@
+"""Fused, compiled and exported networks in real workers: equal to the plain one, or a row."""
+
+import pytest
+
+import dabench
+
+LIMIT_FP32 = 1e-3
+
+# A batch norm whose statistics are not the trivial ones, or folding it would prove nothing.
+NETS = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, padding=1)
+        self.norm = nn.BatchNorm2d(8)
+        self.head = nn.Conv2d(8, 4, 1)
+        with torch.no_grad():
+            self.norm.running_mean.uniform_(-1, 1)
+            self.norm.running_var.uniform_(0.5, 2)
+            self.norm.weight.uniform_(0.5, 2)
+
+    def forward(self, x):
+        return self.head(self.norm(self.conv(x)).relu())
+
+class Unsteady(Net):
+    # Its output is another at every call: no two ways of running it agree.
+    def forward(self, x):
+        return super().forward(x) + torch.randn(x.shape[-1])
+
+class Branching(Net):
+    def forward(self, x):
+        return super().forward(x) if x.sum() > 1e9 else super().forward(-x)
+"""
+
+
+@pytest.fixture(scope="module")
+def nets(tmp_path_factory):
+    path = tmp_path_factory.mktemp("nets") / "nets.py"
+    path.write_text(NETS)
+    return path
+
+
+def measure(model, **options):
+    small = {"device": "cpu", "repeat": 2, "launches": 1}
+    return dabench.time(model, **{**small, **options})
+
+
+def test_fused_networks_agree_and_host_input_is_another_pass(nets):
+    rows = measure(
+        [f"{nets}:Net", "stdc1-bisenet"], size="64x64", fuse=[False, True], input=["device", "host"]
+    )
+    assert {row.status for row in rows} == {"ok"}
+    assert len(rows) == 8
+    for row in rows:
+        if row.fuse == "on":
+            assert 0 <= row.difference < LIMIT_FP32
+            assert row.compile_s is None
+        else:
+            assert row.difference is None
+
+
+def test_bf16_is_folded_before_it_is_cast(nets):
+    (row,) = measure(f"{nets}:Net", size="64x64", fuse=True, dtype="bf16")
+    assert row.status == "ok"
+    assert 1e-4 < row.difference < 0.02
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_exported_networks_agree(nets, runtime):
+    pytest.importorskip(runtime)
+    rows = measure(
+        ["stdc1-bisenet", "diag-disc", f"{nets}:Net", f"{nets}:Unsteady"],
+        size="64x64",
+        runtime=runtime,
+        launches=2,
+    )
+    *good, bad = rows
+    for row in good:
+        assert (row.status, row.reason) == ("ok", "")
+        assert row.difference < LIMIT_FP32
+        assert row.compile_s > 0
+        assert (row.launches, row.n) == (2, 4)
+    assert bad.status == "error"
+    assert "differs from the plain network in fp32 by" in bad.reason
+    assert "allowed in fp32 is 0.001" in bad.reason
+
+
+def test_what_a_compiler_cannot_take_is_a_row(nets):
+    (row,) = measure(f"{nets}:Branching", size="64x64", fuse=True)
+    assert row.status == "error"
+    assert "control flow" in row.reason
+
+
+@pytest.mark.slow
+def test_torch_compile_is_timed_apart_and_agrees(nets):
+    rows = measure(f"{nets}:Net", size="64x64", compile="default", mode=["eval", "train"], batch=2)
+    by_phase = {(row.mode, row.phase): row for row in rows}
+    assert {row.status for row in rows} == {"ok"}
+    evaluated = by_phase["eval", "forward"]
+    assert evaluated.difference < LIMIT_FP32
+    # Had a sample held the compiling, it would be as long.
+    assert all(row.max_s < row.compile_s for row in rows)
+    assert by_phase["train", "backward"].difference is None

@@ -1,0 +1,160 @@
+"""Names of networks: references read, checked and put together without importing anything."""
+
+import sys
+
+import pytest
+
+from dabench import networks
+from dabench.config import Grid, Settings
+from dabench.errors import UsageError
+from dabench.grid import load_grids, make_grid, parse
+from dabench.networks import (
+    Reference,
+    is_reference,
+    parse_argument,
+    spec_of,
+    split_names,
+    with_arguments,
+)
+from dabench.plan import expand
+
+
+@pytest.mark.parametrize(
+    ("text", "source", "factory", "arguments"),
+    [
+        ("nets/unet.py:UNet", "nets/unet.py", "UNet", {}),
+        ("pkg.models.unet:build.small", "pkg.models.unet", "build.small", {}),
+        ("timm:resnet18.a1_in1k", "timm", "resnet18.a1_in1k", {}),
+        ("smp:Unet(encoder_name='resnet18', classes=19)", "smp", "Unet",
+         {"encoder_name": "resnet18", "classes": 19}),
+        ("C:/nets/a.py:f( x = (1, 2) )", "C:/nets/a.py", "f", {"x": (1, 2)}),
+    ],
+)  # fmt: skip
+def test_references_are_read(text, source, factory, arguments):
+    reference = Reference.of(text)
+    assert (reference.source, reference.factory) == (source, factory)
+    assert dict(reference.arguments) == arguments
+    assert Reference.of(reference.name) == reference
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("timm:", "path/to/file.py:factory"),
+        (":resnet18", "path/to/file.py:factory"),
+        ("timm:resnet18(3)", "key=value"),
+        ("timm:resnet18(a=open('x'))", "Python literals"),
+        ("timm:resnet18(**x)", "key=value"),
+        ("timm:resnet18(a=1", "path/to/file.py:factory"),
+        ("nowhere.py:f", "there is no file 'nowhere.py'"),
+        ("json:resnet-18", "no name of a factory"),
+        ("a b:f", "there is no module"),
+        ("tim:resnet18", "there is no module 'tim'; did you mean 'timm'?"),
+    ],
+)
+def test_what_is_no_reference_is_one_line(text, message):
+    with pytest.raises(UsageError, match="--model") as caught:
+        spec_of(text)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_package_names_the_extra(monkeypatch):
+    monkeypatch.setattr(networks.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r"timm is missing; pip install 'dabench\[timm\]'"):
+        spec_of("timm:resnet18")
+
+
+def test_unknown_names_are_told_of_both_kinds():
+    with pytest.raises(UsageError, match=r"did you mean 'dw-disc'.*or path/to/file.py:factory"):
+        spec_of("dw-dsc")
+
+
+def test_reading_a_reference_imports_nothing(tmp_path):
+    (tmp_path / "bomb.py").write_text("raise SystemExit('imported')\n")
+    before = set(sys.modules)
+    spec = spec_of(f"{tmp_path}/bomb.py:Net")
+    assert (spec.family, spec.channels, spec.height, spec.width) == ("other", 3, 512, 1024)
+    assert not [name for name in set(sys.modules) - before if "bomb" in name]
+    assert spec_of("timm:vit_tiny_patch16_224").height == 224
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("num_classes=19", ("num_classes", 19)),
+        ("name=resnet18", ("name", "resnet18")),
+        ("flag=true", ("flag", True)),
+        ("weights=None", ("weights", None)),
+        ("sizes=[1, 2]", ("sizes", [1, 2])),
+        ("path=a=b", ("path", "a=b")),
+    ],
+)
+def test_arguments_of_factories(text, expected):
+    assert parse_argument(text) == expected
+
+
+@pytest.mark.parametrize("text", ["19", "=19", "a-b=1"])
+def test_what_is_no_argument_names_the_option(text):
+    with pytest.raises(UsageError, match=r"--model-arg.*key=value"):
+        parse("model_arg", text)
+
+
+def test_names_are_split_outside_of_brackets():
+    assert split_names("disc, timm:x(a=1, b=2),smp:Unet") == [
+        "disc",
+        "timm:x(a=1, b=2)",
+        "smp:Unet",
+    ]
+
+
+def test_arguments_go_to_references_alone_and_give_way_to_their_own():
+    assert with_arguments("disc", (("n", 1),)) == "disc"
+    assert with_arguments("timm:x(n=2)", (("n", 1), ("m", "a"))) == "timm:x(n=2, m='a')"
+    assert is_reference("timm:x")
+    assert not is_reference("disc")
+
+
+def test_model_args_are_part_of_the_models_name():
+    grid, settings = make_grid(
+        {"model": ("timm:resnet18", "dw-disc"), "device": ("cpu",), "model_arg": (("n", 5),)},
+        {"repeat": 1},
+    )
+    assert [p.case.model for p in expand(grid, settings)] == ["timm:resnet18(n=5)", "dw-disc"]
+    with pytest.raises(UsageError, match=r"--model-arg.*outside"):
+        expand(Grid(models=("disc",), model_args=(("n", 5),)), Settings.of(repeat=1))
+
+
+def test_grid_files_say_all_of_it(tmp_path):
+    path = tmp_path / "grid.toml"
+    path.write_text(
+        '[[grid]]\nmodel = ["timm:resnet18"]\nmodel_arg = {num_classes = 3, name = "x"}\n'
+        'input = ["3x64x96", "host"]\nfuse = [true, false]\ncompile = true\n'
+        'runtime = "onnxruntime"\n'
+    )
+    ((grid, _),) = load_grids(str(path))
+    assert grid.model_args == (("num_classes", 3), ("name", "x"))
+    assert (grid.sizes, grid.inputs) == (((3, 64, 96),), ("host",))
+    assert (grid.fuses, grid.compiles, grid.runtimes) == (
+        ("on", "off"),
+        ("default",),
+        ("onnxruntime",),
+    )
+
+
+def test_the_shape_of_an_input():
+    def case(name, **axes):
+        grid, settings = make_grid({"model": (name,), "device": ("cpu",), **axes}, {"repeat": 1})
+        (planned,) = expand(grid, settings)
+        return planned.case.channels, planned.case.height, planned.case.width
+
+    assert case("timm:resnet18", input=(parse("input", "4x32x64"),)) == (4, 32, 64)
+    assert case("timm:resnet18", size=((32, 64),)) == (3, 32, 64)
+    assert case("disc", input=((19, 32, 64),)) == (19, 32, 64)
+    with pytest.raises(UsageError, match=r"--input: '3x32x64'.*disc takes 19 channels"):
+        case("disc", input=((3, 32, 64),))
+    with pytest.raises(UsageError, match=r"--input: '19x32x64'.*--size"):
+        case("disc", input=((19, 32, 64),), size=((32, 64),))
+    for text in ("3x64", "0y1", "3x"):
+        with pytest.raises(UsageError, match=r"--input.*3x512x1024|choices: device, host"):
+            make_grid({"model": ("disc",), "input": (parse("input", text),)}, {})

@@ -1,0 +1,89 @@
+"""Compilers and runtimes in reports: what is compared, what the sentence says, old records."""
+
+from pathlib import Path
+
+import pytest
+from fakes import make_case, make_launch
+from records import ENVIRONMENT
+
+from dabench.measurement import summarise
+from dabench.report import write_report
+from dabench.results import MEASUREMENTS, RunWriter
+from dabench.tables import load, variants
+
+ROOT = Path(__file__).parents[2]
+
+
+def write_variants(folder, seconds):
+    """A run with one network in several ways: {(runtime, layout, fuse): seconds}."""
+    run = {"run_id": folder.name, "created": "then", "command": "c", "plan": []}
+    writer = RunWriter.create(folder, {**run, "environment": ENVIRONMENT})
+    rows, number = [], 0
+    for (runtime, layout, fuse), base in seconds.items():
+        case = make_case(model="disc", runtime=runtime, memory_format=layout, fuse=fuse)
+        facts = {"device_name": "Test CPU", "threads": 2, "precision": "as is", "loss": None}
+        if runtime != "eager":
+            facts |= {"compile_s": 4.0, "difference": 2e-6}
+        launches = []
+        for _ in range(6):
+            times = [base * (1 + 0.001 * i) for i in range(3)]
+            launches.append(make_launch(case, times, launch=number, device=facts))
+            writer.launch(launches[-1])
+            number += 1
+        rows += summarise(case, launches, {}, None)
+    writer.measurements(rows)
+    return folder
+
+
+PLAIN, NHWC = ("eager", "nchw", "off"), ("eager", "nhwc", "off")
+FUSED, ORT = ("eager", "nhwc", "on"), ("onnxruntime", "nchw", "off")
+
+
+def test_all_ways_are_held_against_the_plain_forward(tmp_path):
+    folder = write_variants(tmp_path / "run", {PLAIN: 2.0, NHWC: 1.0, FUSED: 0.8, ORT: 0.5})
+    (rows,) = variants(load([folder]))
+    assert [(row["variant"], row["memory_format"]) for row in rows] == [
+        ("eager", "nchw"), ("eager", "nhwc"), ("fused", "nhwc"), ("onnxruntime", "nchw"),
+    ]  # fmt: skip
+    assert rows[0]["against"] is None
+    assert [round(row["against"]["ratio"], 3) for row in rows[1:]] == [0.5, 0.4, 0.25]
+    assert rows[3]["compile_s"] == 4.0
+
+
+@pytest.mark.parametrize(
+    ("exported", "says"),
+    [
+        (0.5, "it does not keep up within 10%"),
+        (0.78, "it keeps up within 10%"),
+        (2.0, "it keeps up within 10%"),
+    ],
+)
+def test_the_report_says_whether_torch_keeps_up(tmp_path, exported, says):
+    folder = write_variants(tmp_path / "run", {PLAIN: 2.0, FUSED: 0.8, ORT: exported})
+    write_report([folder], folder=tmp_path, name="r")
+    text = (tmp_path / "r.md").read_text()
+    (line,) = [line for line in text.splitlines() if "torch's best is" in line]
+    assert "torch's best is fused in nhwc (801 ms)" in line
+    assert "the best exported one is onnxruntime" in line
+    assert line.endswith(f"{says}.")
+    table = [line for line in text.splitlines() if line.startswith("| disc | onnxruntime")]
+    assert "| its own |" in table[0]
+    assert "| 4 s |" in table[0]
+    assert "| 2.0e-06 |" in table[0]
+
+
+def test_a_network_run_in_one_way_has_no_such_section(tmp_path):
+    folder = write_variants(tmp_path / "run", {PLAIN: 2.0, NHWC: 1.0})
+    assert variants(load([folder])) == []
+    write_report([folder], folder=tmp_path, name="r")
+    assert "Compilers and runtimes" not in (tmp_path / "r.md").read_text()
+
+
+def test_records_of_schema_1_are_read():
+    folder = ROOT / "results" / "20261123-152106-paper-cpu"
+    assert "runtime" not in (folder / MEASUREMENTS).read_text().splitlines()[0]
+    measured = load([folder]).measurements
+    assert set(measured["runtime"]) == {"eager"}
+    assert set(measured["compile"]) == {"off"}
+    assert measured["compile_s"].isna().all()
+    assert set(measured["energy"]) == {""}
