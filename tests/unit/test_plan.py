@@ -223,7 +223,7 @@ def test_grids_that_share_a_case_share_its_phases_or_are_refused():
 
 
 def test_unknown_presets_list_the_known():
-    with pytest.raises(UsageError, match="paper-cpu, paper-gpu, paper-quick, segmenters"):
+    with pytest.raises(UsageError, match="paper-cpu, paper-gpu, paper-quick, runtimes, segmenters"):
         load_grids("paper")
     with pytest.raises(UsageError, match=r"cannot read.*none\.toml"):
         load_grids("none.toml")
