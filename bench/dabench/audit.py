@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
+from typing import Any
 
 import pandas as pd
 
 from dabench.roofline import ITEM_BYTES
-from dabench.units import format_bytes, format_count, format_seconds
+from dabench.units import format_bytes, format_count, format_seconds, significant
+from dabench.variants import EAGER, variant_name
+from dabench_models import MODELS
 
 IMPOSSIBLE = "impossible"
 TRAIN_FASTER = "train faster than eval"
@@ -31,7 +34,8 @@ AUDIT_RULE = (
     f"bytes (input, parameters and output once) over its bandwidth; `{TRAIN_FASTER}`: by more than "
     f"{MARGIN:.0%} and beyond their intervals, forward against forward; `{SAME_FOR_BATCHES}`: "
     f"within {MARGIN:.0%} at {FEWEST_TIMES} times the batch or more, so the time is not the "
-    f"work's; `{UNSUPPORTED}`: the 95% intervals of two models in one setting overlap"
+    f"work's; `{UNSUPPORTED}`: of two models measured in one setting neither is faster, nor both "
+    "the same, within the 95% interval of their ratio"
 )
 
 ROW_COLUMNS = (
@@ -108,8 +112,7 @@ def measured_rows(measurements: pd.DataFrame) -> pd.DataFrame:
     good = measurements[(measurements["status"] == "ok") & (measurements["phase"] == "forward")]
     # Under the paper's protocol the host's clock stopped before the device was done.
     finished = good["device_median_s"].where(good["protocol"] == "paper")
-    threads = good["threads"].astype(str) + " threads"
-    setting = good["memory_format"] + ", " + threads + ", protocol " + good["protocol"]
+    setting = [_setting_of(row) for row in good.to_dict("records")]
     return pd.DataFrame(
         {
             **{
@@ -127,6 +130,13 @@ def measured_rows(measurements: pd.DataFrame) -> pd.DataFrame:
             "high_s": good["ci_high_s"].where(finished.isna()),
         }
     )[list(ROW_COLUMNS)]  # fmt: skip
+
+
+def _setting_of(row: Mapping[Hashable, Any]) -> str:
+    """What else must be equal for two measurements to be compared, in words."""
+    way = variant_name(row["compile"], row["fuse"], row["runtime"], row["input"])
+    facts = [row["memory_format"], f"{row['threads']} threads", f"protocol {row['protocol']}"]
+    return ", ".join(facts + [way] * (way != EAGER))
 
 
 def audit(rows: pd.DataFrame, operations: pd.DataFrame) -> list[Finding]:
@@ -149,7 +159,6 @@ def audit(rows: pd.DataFrame, operations: pd.DataFrame) -> list[Finding]:
     for _, group in rows.groupby(_SETTING, sort=False, dropna=False):
         findings += _train_against_eval(group)
         findings += _over_batches(group)
-        findings += _rankings(group)
     return findings
 
 
@@ -174,7 +183,17 @@ def _below_floor(row: object, operations: object) -> Iterator[Finding]:
     if seconds < floor:
         least, printed = format_seconds(floor), format_seconds(seconds)
         evidence = f"{arithmetic} take at least {least}; {printed} is {seconds / floor:.0%} of that"
+        if _may_use_winograd(str(_of(row, "model"))):
+            evidence += (
+                ", unless a library did 3x3 convolutions by Winograd's algorithm, which takes down "
+                "to a quarter of the multiplications"
+            )
         yield _finding(row, f"{IMPOSSIBLE} in {dtype}", f"{evidence} ({peak.chip}: {peak.source})")
+
+
+def _may_use_winograd(model: str) -> bool:
+    """Whether a network may have 3x3 convolutions of stride 1: the discriminators have none."""
+    return model not in MODELS or MODELS[model].family != "discriminator"
 
 
 def _train_against_eval(group: pd.DataFrame) -> Iterator[Finding]:
@@ -206,24 +225,35 @@ def _over_batches(group: pd.DataFrame) -> Iterator[Finding]:
                 yield _finding(a, SAME_FOR_BATCHES, evidence)
 
 
-def _rankings(group: pd.DataFrame) -> Iterator[Finding]:
-    bounded = group[group["low_s"].notna() & group["high_s"].notna()]
-    for _, same in bounded.groupby(["mode", "batch"], sort=False):
-        ordered = same.sort_values("seconds")
-        for (_, a), (_, b) in itertools.pairwise(ordered.iterrows()):
-            if a["model"] != b["model"] and b["low_s"] <= a["high_s"]:
-                evidence = (
-                    f"{a['model']} {format_seconds(a['seconds'])} (to {format_seconds(a['high_s'])}"
-                    f"), {b['model']} {format_seconds(b['seconds'])} (from "
-                    f"{format_seconds(b['low_s'])}): the intervals overlap"
-                )
-                yield _finding(a, UNSUPPORTED, evidence, model=f"{a['model']}, {b['model']}")
+def rankings(ratios: pd.DataFrame) -> list[Finding]:
+    """Pairs of networks whose order the measurements do not decide.
+
+    Args:
+        ratios: Of `dabench.tables.ratios`: every pair of one setting.
+    """
+    if ratios.empty:
+        return []
+    open_ones = ratios[(ratios["verdict"] == "undecided") & (ratios["phase"] == "forward")]
+    findings = []
+    for row in open_ones.to_dict("records"):
+        interval = f"{significant(row['ratio_low'])} to {significant(row['ratio_high'])}"
+        evidence = (
+            f"{row['numerator']} / {row['denominator']} is {significant(row['ratio'])} "
+            f"({interval}) over {row['launches']} launches each"
+        )
+        facts = {
+            **row,
+            "source": f"measured: {row['run_id']}",
+            "model": f"{row['numerator']}, {row['denominator']}",
+            "setting": _setting_of(row),
+            "passes": 1,
+        }
+        findings.append(_finding(pd.Series(facts), UNSUPPORTED, evidence))
+    return findings
 
 
-def _finding(
-    row: object, finding: str, evidence: str, *, mode: str | None = None, model: str | None = None
-) -> Finding:
-    facts = [model or _of(row, "model"), _of(row, "mode") if mode is None else mode]
+def _finding(row: object, finding: str, evidence: str, *, mode: str | None = None) -> Finding:
+    facts = [_of(row, "model"), _of(row, "mode") if mode is None else mode]
     shape = f"batch {_of(row, 'batch')} of {_of(row, 'height')}x{_of(row, 'width')}"
     passes = int(_of(row, "passes"))
     facts += [shape, _of(row, "dtype"), _of(row, "setting"), f"{passes} passes" * (passes > 1)]

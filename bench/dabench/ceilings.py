@@ -98,8 +98,9 @@ def _entries(path: Path) -> list[dict[str, Any]]:
     try:
         entries: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
         for entry in entries:
+            # Those of an older dabench lack streams and floors.
+            entry["machine"], entry["ceilings"]["streams"]
             Ceilings.of(entry["ceilings"])
-            entry["machine"]
     except (OSError, ValueError, KeyError, TypeError):
         return []
     return entries

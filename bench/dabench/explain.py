@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 
 from dabench.errors import DabenchError
 from dabench.profile_records import REMAINDER, LayerRow, ModelRow
-from dabench.roofline import COMPUTE, LAUNCH, MEMORY, SLOW, SLOW_FRACTION
+from dabench.roofline import COMPUTE, LAUNCH, MEMORY, SLOW, SLOW_FRACTION, format_roof
+from dabench.trials import Trial, changed
 from dabench.units import format_bytes, format_count, format_seconds, significant
 
 BASE = "fp32 nchw"
@@ -20,7 +21,9 @@ BASE = "fp32 nchw"
 NAMED_LAYERS = 4
 CLEAR_GAIN = 1.05
 
-EVIDENCE_COLUMNS = ("row", "network", "setting", "what", "time", "of the roof", "bound")
+EVIDENCE_COLUMNS = (
+    "row", "network", "setting", "what", "time", "FLOP", "bytes", "of the roof", "bound",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,20 +88,40 @@ class Explanation:
         """The row of a network as a whole; returns its number."""
         bounds = {row.bound or "-" for row in run.rows}
         interval = f"{format_seconds(run.low_s)} to {format_seconds(run.high_s)}"
-        return self._row(
-            run, f"whole pass ({interval})", run.seconds, run.roof_s, ", ".join(sorted(bounds))
-        )
+        flops = format_count(run.flops)
+        if run.executed_flops != run.flops:
+            flops += f" ({format_count(run.executed_flops)} executed)"
+        work = (flops, format_bytes(run.moved_bytes))
+        what = f"whole pass ({interval})"
+        return self._row(run, what, run.seconds, work, run.roof_s, ", ".join(sorted(bounds)))
 
     def part(self, run: Run, what: str, layers: Sequence[LayerRow]) -> int:
         """The row of some layers added up; returns its number."""
         bounds = {layer.bound for layer in layers if layer.bound}
         roof_s = sum(layer.roof_s or 0.0 for layer in layers)
         seconds = sum(layer.median_s for layer in layers)
-        return self._row(run, what, seconds, roof_s, ", ".join(sorted(bounds)))
+        flops = sum(layer.executed_flops or 0 for layer in layers)
+        moved = sum(layer.moved_bytes or 0 for layer in layers)
+        work = (format_count(flops) if flops else "-", format_bytes(moved) if moved else "-")
+        return self._row(run, what, seconds, work, roof_s, ", ".join(sorted(bounds)))
 
-    def _row(self, run: Run, what: str, seconds: float, roof_s: float, bound: str) -> int:
-        roof = f"{roof_s / seconds:.0%}" if seconds > 0 and roof_s else "-"
-        cells = (run.model, run.setting, what, format_seconds(seconds), roof, bound or "-")
+    def trial(self, trial: Trial, base: str) -> int:
+        """The row of whole passes with one thing changed; returns its number."""
+        interval = f"{format_seconds(trial.low_s)} to {format_seconds(trial.high_s)}"
+        compiling = "" if trial.compile_s is None else f", compiled in {trial.compile_s:.0f} s"
+        setting = ", ".join(filter(None, (base, trial.change)))
+        what = f"one image, without hooks ({interval}{compiling})"
+        seconds = format_seconds(trial.seconds)
+        return self._cells((trial.model, setting, what, seconds, "-", "-", "-", "-"))
+
+    def _row(
+        self, run: Run, what: str, seconds: float, work: tuple[str, str], roof_s: float, bound: str
+    ) -> int:
+        roof = format_roof(roof_s / seconds) if seconds > 0 and roof_s else "-"
+        cells = (run.model, run.setting, what, format_seconds(seconds), *work, roof, bound or "-")
+        return self._cells(cells)
+
+    def _cells(self, cells: tuple[str, ...]) -> int:
         for row in self.evidence:
             if row[1:] == cells:
                 return int(row[0])
@@ -129,7 +152,13 @@ def setting_of(row: ModelRow) -> str:
     return f"{row.dtype} {row.memory_format}"
 
 
-def explain(first: str, second: str, runs: Mapping[tuple[str, str], Run], base: str) -> Explanation:
+def explain(
+    first: str,
+    second: str,
+    runs: Mapping[tuple[str, str], Run],
+    base: str,
+    trials: Sequence[Trial] = (),
+) -> Explanation:
     """Explains the times of two networks.
 
     Args:
@@ -137,6 +166,7 @@ def explain(first: str, second: str, runs: Mapping[tuple[str, str], Run], base: 
         second: The one that should be faster, such as ``dw-disc``.
         runs: Both in the base setting, and in any others.
         base: The setting the explanation starts from.
+        trials: Whole passes in the base setting with one thing changed.
 
     Raises:
         DabenchError: The operations of one of them were not counted.
@@ -154,6 +184,7 @@ def explain(first: str, second: str, runs: Mapping[tuple[str, str], Run], base: 
     _unseen(text, a, b)
     _slowest(text, b, runs)
     _settings(text, first, second, runs, base)
+    _trials(text, first, second, trials, base)
     return text
 
 
@@ -165,8 +196,9 @@ def _promise(text: Explanation, a: Run, b: Run) -> None:
     says = f"{b.model} is {_times(measured)} as fast as {a.model}"
     if low <= 1 <= high:
         says = f"the measurement does not decide which of {a.model} and {b.model} is faster"
+    share = f"1/{significant(expected)} of" if expected >= 1 else _times(1 / expected)
     text.say(
-        f"By operations {b.model} should take 1/{significant(expected)} of {a.model}'s time "
+        f"By operations {b.model} should take {share} {a.model}'s time "
         f"({format_count(b.flops)}FLOP against {format_count(a.flops)}FLOP); in {a.setting} {says} "
         f"(ratio {significant(measured)}, {significant(low)} to {significant(high)} from the "
         "intervals of both).",
@@ -217,12 +249,14 @@ def _unseen(text: Explanation, a: Run, b: Run) -> None:
     """What no count of multiply-adds sees: activations, upsampling, the rest."""
     said, rows = [], []
     for run in (a, b):
-        unseen = [r for r in run.layers if not r.macs and r.layer != REMAINDER]
+        unseen = [r for r in run.layers if r.macs == 0]
         upsampling = [r for r in run.layers if r.stage == "upsampling"]
+        between = [r for r in run.layers if r.macs is None and r.layer != REMAINDER]
         left = [r for r in run.layers if r.layer == REMAINDER]
         for what, layers in (
             ("layers without multiply-adds, such as LeakyReLU", unseen),
             ("upsampling", upsampling),
+            ("between layers: calls, and memory given back", between),
             ("what no layer accounts for", left),
         ):
             if layers:
@@ -273,21 +307,20 @@ def _settings(
     for model in (first, second):
         mine = {setting: run for (name, setting), run in runs.items() if name == model}
         start = mine[base]
-        gains = []
-        for setting, run in mine.items():
-            if setting != base:
-                gain = start.seconds / run.seconds
-                gains.append((gain, setting, text.whole(run)))
-        if not gains:
+        others = [run for setting, run in mine.items() if setting != base]
+        if not others:
             continue
-        ordered = sorted(gains, reverse=True)
-        listed = _listed([f"{_times(gain)} as fast in {setting}" for gain, setting, _ in ordered])
-        best, setting, _ = max(gains)
-        advice = (
-            f"try {setting} first" if best > CLEAR_GAIN else f"none of them clearly beats {base}"
+        others.sort(key=lambda run: run.seconds)
+        rows = [text.whole(start), *(text.whole(run) for run in others)]
+        listed = _listed(
+            [
+                f"{_times(start.seconds / run.seconds)} "
+                f"{_range(start.low_s / run.high_s, start.high_s / run.low_s)} as fast in "
+                f"{run.setting}"
+                for run in others
+            ]
         )
-        rows = [text.whole(start), *(row for *_, row in gains)]
-        text.say(f"{model}, against itself in {base}: {listed}; {advice}.", *rows)
+        text.say(f"{model}, against itself in {base}: {listed}; {_advice(start, others)}.", *rows)
     ratios, rows = [], []
     for name, setting in runs:
         if name == first and (second, setting) in runs:
@@ -295,6 +328,59 @@ def _settings(
             ratios.append(f"{significant(a.seconds / b.seconds)} in {setting}")
             rows += [text.whole(a), text.whole(b)]
     text.say(f"The ratio {first} / {second} is {_listed(ratios)}.", *rows)
+
+
+def _advice(start: Run, others: Sequence[Run]) -> str:
+    """What to try first: the same precision before a lower one, and only what clearly helps.
+
+    Args:
+        start: In the base setting.
+        others: The same network in other settings, fastest first.
+    """
+    clear = [run for run in others if start.low_s > CLEAR_GAIN * run.high_s]
+    if not clear:
+        return f"none of them clearly beats {start.setting}"
+    precision = start.setting.partition(" ")[0]
+    same = [run for run in clear if run.setting.startswith(f"{precision} ")]
+    if not same:
+        return f"try {clear[0].setting} where that precision will do; none helps in {precision}"
+    if clear[0] is same[0]:
+        return f"try {same[0].setting} first"
+    return f"try {same[0].setting} first, and {clear[0].setting} where that precision will do"
+
+
+def _trials(text: Explanation, first: str, second: str, trials: Sequence[Trial], base: str) -> None:
+    """What changes of another kind do, one at a time."""
+    as_it_is = {trial.model: trial for trial in trials if not trial.change}
+    for model in (first, second):
+        mine = changed(trials, model)
+        if not mine:
+            continue
+        rows = [text.trial(trial, base) for trial in (as_it_is[model], *mine)]
+        listed = _listed(
+            [f"{_times(t.gain[0])} {_range(*t.gain[1:])} with {t.change}" for t in mine]
+        )
+        clear = [t for t in mine if t.gain[1] > CLEAR_GAIN]
+        best = max(clear, key=lambda t: t.gain[0], default=None)
+        advice = f"{best.change} helps most" if best else "none of these clearly helps"
+        text.say(
+            f"{model} in {base} with one thing changed, in images per second: {listed}; {advice}.",
+            *rows,
+        )
+    ratios, rows = [], []
+    for trial in (t for t in trials if t.against):
+        assert trial.against is not None
+        partner = [t for t in trials if (t.model, t.change) == (first, trial.change)]
+        rows += [text.trial(t, base) for t in (*partner, trial)]
+        ratio, low, high = trial.against
+        how = f"with {trial.change}" if trial.change else "as it is"
+        ratios.append(f"{significant(ratio)} {_range(low, high)} {how}")
+    if ratios:
+        text.say(f"The ratio {first} / {second} of these is {_listed(ratios)}.", *rows)
+
+
+def _range(low: float, high: float) -> str:
+    return f"({significant(low)} to {significant(high)})"
 
 
 def _factor(lost: float) -> str:

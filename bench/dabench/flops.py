@@ -64,6 +64,8 @@ class LayerCount:
         backward_bytes_moved: What the backward must read (the gradient of the
             output, what was saved, weights) and write (gradients), in fp32; 0 in
             eval.
+        form: Of a convolution, where libraries take another path: ``1x1`` or
+            ``grouped``.
     """
 
     layer: str
@@ -79,6 +81,7 @@ class LayerCount:
     # Records made before these were counted lack them.
     operators: int = 0
     backward_bytes_moved: int = 0
+    form: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -257,7 +260,17 @@ def _layer(
         bytes_moved=4 * _elements_moved(own, scale, masked=algorithmic != 1),
         operators=sum(counts.calls for counts in own.values()),
         backward_bytes_moved=4 * backward_elements,
+        form=form_of(module),
     )
+
+
+def form_of(layer: nn.Module) -> str:
+    """The form of a convolution (`LayerCount.form`); empty for any other layer."""
+    if not isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+        return ""
+    if layer.groups > 1:
+        return "grouped"
+    return "1x1" if set(layer.kernel_size) == {1} else ""
 
 
 def _backward_macs(operator: str, counts: OperatorCounts, needs_input_gradient: bool) -> int:

@@ -5,46 +5,55 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import product
+from statistics import median
 from typing import Any
 
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from dabench.clock import host_clock
 from dabench.device.base import Device
+from dabench.flops import form_of
+from dabench.layers import measure_layers
+from dabench.roofline import floor_key
 
 SECONDS_EACH = 0.4
+SECONDS_PER_STREAM = 0.1
+SECONDS_OF_FLOORS = 0.5
 FEWEST, MOST = 5, 200
 TINY_CALLS = 300
 # Bytes read and written: from what fits the nearest cache to what fits none.
-COPY_BYTES = tuple(2**exponent for exponent in (16, 18, 20, 22, 24, 26, 28, 29))
+STREAM_BYTES = tuple(2**exponent for exponent in range(16, 30))
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def measure_kernels(device: Device, dtype: str) -> dict[str, Any]:
-    """Rates of matrix products, convolutions, copies and an empty operator.
+    """Rates of matrix products, convolutions and memory, and what layers cost at least.
 
-    A ceiling is what can be had, so each is the best of its passes, while the
-    operator's overhead is a median.
+    A ceiling is what can be had, so each is the best of its passes, while
+    overheads are medians.
 
     Args:
         device: Configured for the dtype and the threads.
         dtype: Of `dabench.config.DTYPES`.
 
     Returns:
-        ``kernels``, ``copies`` and ``launch_s`` of `dabench.roofline.Ceilings`.
+        ``kernels``, ``streams``, ``launch_s`` and ``floors`` of
+        `dabench.roofline.Ceilings`.
     """
     kind = _DTYPES.get(dtype, torch.float32)
     place = device.torch_device()
     with torch.inference_mode():
         rates = {
-            name: flops / _best(run, device)
+            name: flops / _best(run, device, SECONDS_EACH)
             for name, flops, run in _dense(place, kind, large=device.queues_work)
         }
-        copies = [(size, size / _best(_copy(size, place), device)) for size in COPY_BYTES]
+        streams = [(size, *_fastest_stream(size, place, device)) for size in STREAM_BYTES]
         launch_s = _tiny(place, kind, device)
-    return {"kernels": rates, "copies": copies, "launch_s": launch_s}
+    floors = {name: _floors(name, kind, device) for name in KINDS_OF_PASS}
+    return {"kernels": rates, "streams": streams, "launch_s": launch_s, "floors": floors}
 
 
 def _dense(
@@ -69,10 +78,89 @@ def _dense(
         yield f"conv {kernel}x{kernel} of {channels} channels, {layout_name}", flops, run
 
 
-def _copy(moved: int, place: torch.device) -> Callable[[], Any]:
-    source = torch.randn(moved // 8, device=place)
-    target = torch.empty_like(source)
-    return lambda: target.copy_(source)
+def _fastest_stream(moved: int, place: torch.device, device: Device) -> tuple[float, str]:
+    """The highest rate at which so many bytes are read or written, and by what.
+
+    A copy to other memory reads what it overwrites on many processors, which
+    nobody counts: work in place, or that only reads, can be twice as fast.
+    """
+    half, whole = (torch.randn(moved // size, device=place) for size in (8, 4))
+    target = torch.empty_like(half)
+    ways: dict[str, Callable[[], Any]] = {
+        "copy": partial(target.copy_, half),
+        "in place": partial(half.mul_, 1.0),
+        "read": whole.sum,
+        "write": partial(whole.fill_, 1.0),
+    }
+    rates = {how: moved / _best(run, device, SECONDS_PER_STREAM) for how, run in ways.items()}
+    best = max(rates, key=lambda how: rates[how])
+    return rates[best], best
+
+
+KINDS_OF_PASS = ("eval forward", "train forward", "train backward")
+_CHANNELS = 8
+
+
+class _Tiny:
+    """A pass over one layer of each common kind, on maps of a single pixel."""
+
+    def __init__(self, kind_of_pass: str, kind: torch.dtype, place: torch.device) -> None:
+        self.mode, self.phase = kind_of_pass.split()
+        layers = (
+            nn.Conv2d(_CHANNELS, _CHANNELS, 1),
+            nn.Conv2d(_CHANNELS, _CHANNELS, 3, padding=1),
+            nn.Conv2d(_CHANNELS, _CHANNELS, 3, padding=1, groups=_CHANNELS),
+            nn.BatchNorm2d(_CHANNELS),
+            nn.ReLU(),
+            nn.LeakyReLU(),
+            nn.Sigmoid(),
+            nn.MaxPool2d(1),
+            nn.AvgPool2d(1),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(_CHANNELS, _CHANNELS),
+        )
+        # As networks run: cast in eval, fp32 weights in training.
+        dtype = kind if self.mode == "eval" else torch.float32
+        self.network = nn.Sequential(*layers).to(place, dtype).train(self.mode == "train")
+        self._x = torch.randn(2, _CHANNELS, 1, 1, device=place, dtype=dtype)
+        self.output: Any = None
+
+    def prepare(self) -> None:
+        self.network.zero_grad(set_to_none=True)
+        if self.phase == "backward":
+            self.output = self.network(self._x).sum()
+
+    def run(self) -> None:
+        if self.phase == "backward":
+            torch.autograd.backward(self.output)
+        else:
+            with torch.inference_mode(self.mode == "eval"):
+                self.output = self.network(self._x)
+
+    def release(self) -> None:
+        self.output = None
+
+    def kinds(self) -> Iterator[tuple[str, str]]:
+        """Paths of the layers and their kinds, as `Ceilings.floor_s` looks them up."""
+        for path, layer in self.network.named_children():
+            yield path, floor_key(type(layer).__name__, form_of(layer))
+
+
+def _floors(kind_of_pass: str, kind: torch.dtype, device: Device) -> dict[str, float]:
+    """Seconds that layers take with next to nothing to do, as a profile would time them."""
+    work = _Tiny(kind_of_pass, kind, device.torch_device())
+    samples = measure_layers(
+        work.network,
+        work,
+        backward=work.phase == "backward",
+        device=device,
+        clock=host_clock,
+        limit_s=SECONDS_OF_FLOORS,
+    )
+    return {
+        name: median(samples.layers[path]) for path, name in work.kinds() if path in samples.layers
+    }
 
 
 def _tiny(place: torch.device, kind: torch.dtype, device: Device) -> float:
@@ -87,13 +175,13 @@ def _tiny(place: torch.device, kind: torch.dtype, device: Device) -> float:
     return times[len(times) // 2] / TINY_CALLS
 
 
-def _best(run: Callable[[], Any], device: Device) -> float:
-    """Seconds of the fastest pass."""
+def _best(run: Callable[[], Any], device: Device, limit_s: float) -> float:
+    """Seconds of the fastest pass, of as many as there is time for."""
     begin = host_clock()
     _seconds(run, device)
     best = _seconds(run, device)
     passes = 0
-    while passes < FEWEST or (passes < MOST and host_clock() - begin < SECONDS_EACH):
+    while passes < FEWEST or (passes < MOST and host_clock() - begin < limit_s):
         best = min(best, _seconds(run, device))
         passes += 1
     return best

@@ -153,7 +153,7 @@ def summarise_phase(
     phase: str,
     launches: Sequence[PhaseLayers],
     count: Mapping[str, Any] | None,
-    ceilings: Ceilings,
+    ceilings: Ceilings | None,
     spec: ModelSpec,
     device_name: str | None,
 ) -> tuple[ModelRow, list[LayerRow]]:
@@ -165,7 +165,7 @@ def summarise_phase(
         launches: At least one.
         count: `dabench.flops.ModelCount` of the same graph and batch, as a document; None
             where it could not be counted.
-        ceilings: Of the case's device, dtype and threads.
+        ceilings: Of the case's device, dtype and threads; None where they could not be measured.
         spec: Names the stages.
         device_name: As the worker said.
     """
@@ -200,6 +200,7 @@ def summarise_phase(
         )
     )  # fmt: skip
     roof_s = sum(row.roof_s or 0.0 for row in rows)
+    held = bool(counts) and ceilings is not None
     time_of = {name: sum(r.median_s for r in rows if r.bound == name) for name in BOUNDS}
     model = ModelRow(
         **_setting(case, phase),
@@ -220,9 +221,9 @@ def summarise_phase(
         flops=sum(row.flops or 0 for row in rows) if counts else None,
         executed_flops=sum(row.executed_flops or 0 for row in rows) if counts else None,
         moved_bytes=sum(row.moved_bytes or 0 for row in rows) if counts else None,
-        roof_s=roof_s if counts else None,
-        roof_fraction=roof_s / whole.estimate if counts else None,
-        bound=max(time_of, key=lambda b: time_of[b]) if counts else None,
+        roof_s=roof_s if held else None,
+        roof_fraction=roof_s / whole.estimate if held else None,
+        bound=max(time_of, key=lambda b: time_of[b]) if held else None,
     )
     return model, rows
 
@@ -248,7 +249,11 @@ def _setting(case: Case, phase: str) -> dict[str, Any]:
 
 
 def _work(
-    count: Mapping[str, Any] | None, case: Case, phase: str, ceilings: Ceilings, seconds: float
+    count: Mapping[str, Any] | None,
+    case: Case,
+    phase: str,
+    ceilings: Ceilings | None,
+    seconds: float,
 ) -> dict[str, Any]:
     """What a layer does, at which rates, and how far below the roof."""
     if count is None:
@@ -259,8 +264,7 @@ def _work(
     executed = 2 * int(count[f"executed_{which}macs"])
     # Counted in fp32.
     moved = int(count[f"{which}bytes_moved"]) // 4 * ITEM_BYTES[case.dtype]
-    roof = roof_of(ceilings, flops=executed, moved_bytes=moved, operators=count["operators"])
-    known = {
+    known: dict[str, Any] = {
         "macs": macs,
         "flops": 2 * macs,
         "executed_flops": executed,
@@ -269,11 +273,18 @@ def _work(
     }
     if seconds <= 0 or not moved:
         return known
-    return {
-        **known,
+    known |= {
         "intensity": executed / moved,
         "flops_per_s": executed / seconds,
         "bytes_per_s": moved / seconds,
+    }
+    if ceilings is None:
+        return known
+    kind = (count["kind"], count["form"])
+    floor_s = ceilings.floor_s(f"{case.mode} {phase}", *kind, count["operators"])
+    roof = roof_of(ceilings, flops=executed, moved_bytes=moved, launch_s=floor_s)
+    return {
+        **known,
         "compute_s": roof.compute_s,
         "memory_s": roof.memory_s,
         "roof_s": roof.seconds,

@@ -1,4 +1,4 @@
-"""Profiles as pandas tables: read, checked, and grouped by stage."""
+"""Profiles as pandas tables: read and checked."""
 
 from __future__ import annotations
 
@@ -26,13 +26,15 @@ class Profiles:
         runs: The documents of ``run.json``.
         models: A row per case and phase, with ``run_id``.
         layers: A row per case, phase and layer, with ``run_id``.
-        ceilings: Of all runs.
+        ceilings: Of all runs, each with its run.
+        folders: Run -> where its records are.
     """
 
     runs: list[dict[str, Any]]
     models: pd.DataFrame
     layers: pd.DataFrame
-    ceilings: list[Ceilings]
+    ceilings: list[tuple[str, Ceilings]]
+    folders: dict[str, Path]
 
 
 def is_profile(folder: Path) -> bool:
@@ -51,25 +53,15 @@ def load_profiles(folders: Sequence[Path]) -> Profiles:
         ResultsError: A damaged file, named with its line.
     """
     runs, models, layers = [], [], []
-    ceilings: list[Ceilings] = []
+    ceilings: list[tuple[str, Ceilings]] = []
     for folder in folders:
         run = read_run(folder)
         runs.append(run)
-        ceilings += [Ceilings.of(document) for document in run["ceilings"]]
+        ceilings += [(run["run_id"], Ceilings.of(document)) for document in run["ceilings"]]
         models.append(_read(folder / MODELS, MODEL_COLUMNS, run["run_id"]))
         layers.append(_read(folder / LAYERS, LAYER_COLUMNS, run["run_id"]))
-    return Profiles(runs, pd.concat(models), pd.concat(layers), ceilings)
-
-
-def stages(layers: pd.DataFrame) -> pd.DataFrame:
-    """Layers added up per stage, in the order they first appear.
-
-    Returns:
-        Columns of `CASE`, ``stage``, ``median_s``, ``share``, ``executed_flops``,
-        ``moved_bytes``, ``roof_s``.
-    """
-    sums = ["median_s", "share", "executed_flops", "moved_bytes", "roof_s"]
-    return layers.groupby([*CASE, "stage"], sort=False, as_index=False)[sums].sum()
+    places = {run["run_id"]: folder for run, folder in zip(runs, folders, strict=True)}
+    return Profiles(runs, pd.concat(models), pd.concat(layers), ceilings, places)
 
 
 def _read(path: Path, columns: Sequence[str], run_id: str) -> pd.DataFrame:

@@ -13,6 +13,7 @@ from typing import Any
 from dabench.ceilings import Setting, ceilings_of
 from dabench.config import Grid, Settings
 from dabench.environment import describe_host
+from dabench.errors import DabenchError
 from dabench.launcher import Launcher
 from dabench.measurement import LaunchRecord
 from dabench.networks import spec_of
@@ -85,12 +86,14 @@ def run_profile(
         plan = _plan(grids, environment)
         possible = [p.case for p in plan if p.impossible is None]
         settings_of = {Setting(c.device, c.dtype, c.threads) for c in possible}
-        ceilings = ceilings_of(sorted(settings_of), launcher, environment)
+        ceilings, without = _ceilings(sorted(settings_of), launcher, environment)
         document = _document(folder, plan, environment, command, ceilings)
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             write_atomically(folder / RUN, json.dumps(document, indent=1) + "\n")
-        profiler = _Profiler(plan, launcher, ceilings, ProfileRecord(folder), observer, trace)
+        profiler = _Profiler(
+            plan, launcher, ceilings, without, ProfileRecord(folder), observer, trace
+        )
         interrupted = profiler.run()
     return Profile(profiler.models, profiler.layers, ceilings, environment, folder, interrupted)
 
@@ -103,6 +106,7 @@ class _Profiler:
         plan: Sequence[PlannedCase],
         launcher: Launcher,
         ceilings: Mapping[Setting, Ceilings],
+        without: Mapping[Setting, str],
         record: ProfileRecord,
         observer: Observer,
         trace: bool,
@@ -110,10 +114,12 @@ class _Profiler:
         self._plan = plan
         self._launcher = launcher
         self._ceilings = ceilings
+        self._without = without
         self._record = record
         self._observer = observer
         self._trace = trace
         self._counts: dict[str, Mapping[str, Any]] = {}
+        self._notes: dict[str, str] = {}
         self._done: dict[str, list[PhaseLayers]] = {p.case.case_id: [] for p in plan}
         self._failed: dict[str, tuple[str, str]] = {
             p.case.case_id: ("unsupported", p.impossible) for p in plan if p.impossible is not None
@@ -144,11 +150,14 @@ class _Profiler:
             "height": case.height,
             "width": case.width,
         }
-        request = {"kind": "count", "items": [{**item, "mode": case.mode, "batch": case.batch}]}
+        items = [{**item, "mode": case.mode, "batch": case.batch}]
+        request = {"kind": "count", "items": items, "shares": False}
         found: dict[str, Any] = {}
-        self._launcher.run(
+        last = self._launcher.run(
             request, lambda message: found.update(message["count"]), timeout_s=COUNT_TIMEOUT_S
         )
+        if not found:
+            self._notes[case.case_id] = f"operations not counted: {last['reason']}"
         self._counts[case.case_id] = found
 
     def _launch(self, number: int, planned: PlannedCase) -> None:
@@ -209,18 +218,35 @@ class _Profiler:
                     reason = "not measured: the run ended before"
                     self.models.append(failed_phase(case, phase, "pending", reason))
                 else:
+                    setting = Setting(case.device, case.dtype, case.threads)
                     model, layers = summarise_phase(
                         case,
                         phase,
                         launches,
                         self._counts.get(case.case_id) or None,
-                        self._ceilings[Setting(case.device, case.dtype, case.threads)],
+                        self._ceilings.get(setting),
                         spec_of(case.model),
                         self._names.get(case.case_id),
                     )
+                    notes = (self._notes.get(case.case_id), self._without.get(setting))
+                    model = replace(model, reason="; ".join(filter(None, notes)))
                     self.models.append(model)
                     self.layers += layers
         self._record.summary(self.models, self.layers)
+
+
+def _ceilings(
+    settings: Sequence[Setting], launcher: Launcher, environment: Mapping[str, Any]
+) -> tuple[dict[Setting, Ceilings], dict[Setting, str]]:
+    """The ceilings there are, and why others are not: times are worth having without a roof."""
+    found: dict[Setting, Ceilings] = {}
+    without = {}
+    for setting in settings:
+        try:
+            found |= ceilings_of([setting], launcher, environment)
+        except DabenchError as error:
+            without[setting] = str(error)
+    return found, without
 
 
 def measure_ceilings(settings: Sequence[Setting], *, again: bool) -> list[Ceilings]:
@@ -251,8 +277,17 @@ def _plan(
             phases=grid.phases or PHASES,
         )
         for planned in expand(resolved, settings):
-            plan.setdefault(planned.case.case_id, planned)
+            plan.setdefault(planned.case.case_id, _untimable(planned))
     return list(plan.values())
+
+
+def _untimable(planned: PlannedCase) -> PlannedCase:
+    """Marks cases on devices that queue work and have no timer: a host's clock would mislead."""
+    kind = planned.case.device.partition(":")[0]
+    if planned.impossible is None and kind in ("mps", "xla"):
+        reason = f"layers cannot be timed on {kind}, which queues work and offers no timer"
+        return replace(planned, impossible=f"{reason}; 'dabench time' times whole passes")
+    return planned
 
 
 def _document(

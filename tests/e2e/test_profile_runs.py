@@ -56,7 +56,7 @@ def test_a_profile_from_command_to_report(dabench, tmp_path):
     text = (tmp_path / "reports" / "p.md").read_text()
     assert "Where the time goes" in text
     assert "The machine's ceilings" in text
-    assert (tmp_path / "reports" / "p-stages.png").stat().st_size > 5000
+    assert (tmp_path / "reports" / "p-layers.png").stat().st_size > 5000
     assert (tmp_path / "reports" / "p-roofline-fp32-1t.png").stat().st_size > 5000
 
 
@@ -71,6 +71,35 @@ def test_a_case_that_cannot_be_is_a_row(dabench, tmp_path):
     assert models["status"].tolist() == ["unsupported"] * 2
 
 
+NETS = """
+from torch import nn
+
+def tiny():
+    layers = [
+        nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 1), nn.LeakyReLU(),
+        nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.BatchNorm2d(8), nn.Sigmoid(),
+    ]
+    return nn.Sequential(*layers)
+"""
+
+
+def test_layers_with_next_to_nothing_to_do_are_bound_by_their_launch(dabench, tmp_path):
+    """A real profile of maps of one pixel: whatever they take, it is not their work."""
+    (tmp_path / "nets.py").write_text(NETS)
+    shown = dabench(
+        "profile", "--model", "nets.py:tiny", "--input", "8x1x1", "--threads", "1", "--mode",
+        "eval,train", "--batch", "2", "--max-time", "2s", "--launches", "2", "--out", "run",
+    )  # fmt: skip
+    assert shown.returncode == 0, shown.stderr
+    layers = pd.read_csv(tmp_path / "run" / "layers.csv")
+    bound = layers[layers["bound"].notna()]
+    for (mode, phase), rows in bound.groupby(["mode", "phase"]):
+        launch = rows.loc[rows["bound"] == "launch", "median_s"].sum()
+        assert launch > 0.75 * rows["median_s"].sum(), (mode, phase)
+    models = pd.read_csv(tmp_path / "run" / "models.csv")
+    assert set(models["bound"]) == {"launch"}
+
+
 def test_an_explanation_cites_its_rows(dabench, tmp_path):
     shown = dabench(
         "explain", "--size", "64x64", "--threads", "1", "--max-time", "500ms", "--out", "run",
@@ -79,9 +108,15 @@ def test_an_explanation_cites_its_rows(dabench, tmp_path):
     assert shown.returncode == 0, shown.stderr
     document = json.loads(shown.stdout)
     assert document["sentences"][0].startswith("By operations dw-disc should take 1/14.")
-    assert {row["setting"] for row in document["evidence"]} == {
+    profiled = {row["setting"] for row in document["evidence"] if "one image" not in row["what"]}
+    assert profiled == {
         f"{dtype} {layout}" for dtype in ("fp32", "bf16") for layout in ("nchw", "nhwc")
     }
+    tried = {row["setting"] for row in document["evidence"] if "one image" in row["what"]}
+    assert {
+        "fp32 nchw", "fp32 nchw, torch.compile (default)", "fp32 nchw, batch 1",
+        "fp32 nchw, batch 8",
+    } <= tried  # fmt: skip
     assert dabench("report", "run", "--name", "why", "--out", "reports").returncode == 0
     report = (tmp_path / "reports" / "why.md").read_text()
     for sentence in document["sentences"]:

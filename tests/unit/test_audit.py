@@ -1,7 +1,10 @@
 """The audit on planted rows, and on the published tables."""
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
+from records import write_run
 
 from dabench.audit import (
     ROW_COLUMNS,
@@ -9,10 +12,12 @@ from dabench.audit import (
     peak_of,
     published_operations,
     published_rows,
+    rankings,
     unchecked,
 )
 from dabench.flops import count_model
-from dabench.tables import published
+from dabench.report.audit import audited
+from dabench.tables import load, published
 
 OPERATIONS = pd.DataFrame(
     [
@@ -91,13 +96,48 @@ def test_one_time_for_all_batches_is_not_the_works():
     assert findings(row(device_name=""), row(device_name="", batch=8, seconds=8.0)) == []
 
 
-def test_a_ranking_within_the_spread():
-    a = row(device_name="", seconds=1.0, low_s=0.9, high_s=1.1)
-    b = row(device_name="", seconds=1.2, low_s=1.05, high_s=1.3, model="other")
-    (found,) = findings(a, b)
+def pair(**changes):
+    known = {
+        "run_id": "r", "machine": "m", "device": "cpu", "batch": 1, "channels": 3, "height": 10,
+        "width": 10, "mode": "eval", "dtype": "fp32", "memory_format": "nchw", "threads": 2,
+        "protocol": "steady", "phase": "forward", "compile": "off", "fuse": "off",
+        "runtime": "eager", "input": "device", "numerator": "net", "denominator": "other",
+        "ratio": 1.1, "ratio_low": 0.9, "ratio_high": 1.3, "launches": 3, "verdict": "undecided",
+    }  # fmt: skip
+    return {**known, **changes}
+
+
+def test_a_ranking_that_the_ratio_does_not_decide():
+    (found,) = rankings(pd.DataFrame([pair(), pair(verdict="slower"), pair(verdict="same")]))
     assert found.finding == "ranking not supported"
-    assert found.what == "net, other, eval, batch 1 of 10x10, fp32"
-    assert findings(a, {**b, "low_s": 1.11}) == []
+    assert (
+        found.what == "net, other, eval, batch 1 of 10x10, fp32, nchw, 2 threads, protocol steady"
+    )
+    assert found.evidence == "net / other is 1.1 (0.9 to 1.3) over 3 launches each"
+    (other,) = rankings(pd.DataFrame([pair(runtime="openvino"), pair(phase="backward")]))
+    assert other.what.endswith("protocol steady, openvino")
+    assert rankings(pd.DataFrame()) == []
+
+
+def test_all_pairs_of_a_setting_are_ranked(tmp_path):
+    """Also those that are not neighbours: the first and the last of three may be undecided."""
+    loaded = load([write_run(tmp_path)])
+    found, _ = audited(loaded, with_published=False)
+    assert [f for f in found if f.finding == "ranking not supported"] == []
+    noisy = loaded.samples.assign(
+        wall_s=loaded.samples["wall_s"] * (1 + loaded.samples["launch"] % 3)
+    )
+    found, _ = audited(replace(loaded, samples=noisy), with_published=False)
+    pairs = {f.what.partition(", eval")[0] for f in found if f.finding == "ranking not supported"}
+    assert {"disc, dw-disc", "disc, diag-disc", "dw-disc, diag-disc"} <= pairs
+
+
+def test_winograd_is_named_where_it_may_be_why():
+    rows = [row(seconds=0.1, model=name) for name in ("stdc1-bisenet", "disc")]
+    counted = pd.concat([OPERATIONS.assign(model=name) for name in ("stdc1-bisenet", "disc")])
+    segmenter, discriminator = audit(pd.DataFrame(rows, columns=list(ROW_COLUMNS)), counted)
+    assert "unless a library did 3x3 convolutions by Winograd" in segmenter.evidence
+    assert "Winograd" not in discriminator.evidence
 
 
 def test_the_published_gpu_times_are_impossible_and_the_cpu_ones_are_not():

@@ -23,8 +23,9 @@ class Workers:
         found = {
             "device_name": "Test CPU",
             "kernels": {"matmul": 1e9 * len(self.asked)},
-            "copies": [[1024, 1e9]],
+            "streams": [[1024, 1e9, "copy"]],
             "launch_s": 1e-6,
+            "floors": {},
         }
         receive({"kind": "ceilings", "ceilings": found})
         return {"kind": "done"}
@@ -67,6 +68,14 @@ def test_a_damaged_file_is_measured_over(cache, text):
     ceilings_of([FP32], workers, HERE)
     ceilings_of([FP32], workers, HERE)
     assert len(workers.asked) == 1
+
+
+def test_what_an_older_dabench_remembered_is_measured_anew(cache):
+    workers = Workers()
+    ceilings_of([FP32], workers, HERE)
+    cache.write_text(cache.read_text().replace('"streams"', '"copies"'))
+    ceilings_of([FP32], workers, HERE)
+    assert len(workers.asked) == 2
 
 
 def test_a_failure_says_why():

@@ -8,6 +8,7 @@ import pytest
 from dabench.errors import DabenchError
 from dabench.explain import explain, runs_of
 from dabench.profile_records import LayerRow, ModelRow
+from dabench.trials import Trial
 
 
 def network(model, setting, layers, spread=0.0):
@@ -66,12 +67,12 @@ def test_the_numbers_are_in_the_sentences():
     assert "dw-disc's dw (Conv2d, forward) runs far below both roofs: 400 ms, 80% of the" in text
     assert "in fp32 nhwc it takes 100 ms (50% of that roof)" in text
     assert (
-        "dw-disc, against itself in fp32 nchw: 2.5 times as fast in fp32 nhwc; try fp32 nhwc"
-        in text
+        "dw-disc, against itself in fp32 nchw: 2.5 times (2.5 to 2.5) as fast in fp32 nhwc; "
+        "try fp32 nhwc first" in text
     )
     assert (
-        "disc, against itself in fp32 nchw: 1 times as fast in fp32 nhwc; none of them clearly"
-        in text
+        "disc, against itself in fp32 nchw: 1 times (1 to 1) as fast in fp32 nhwc; none of them "
+        "clearly" in text
     )
     assert "disc / dw-disc is 2 in fp32 nchw and 5 in fp32 nhwc" in text
 
@@ -95,6 +96,86 @@ def test_operations_on_a_masks_zeros_are_not_called_memory_traffic():
     assert "5.71, not 2.5; so of the promise a factor of 2.29 is gained" in text
     turned = " ".join(explain("dw-disc", "disc", found, "fp32 nchw").sentences)
     assert "zeros of masks included, the ratio is 0.4 (" in turned
+    assert "By operations disc should take 10 times dw-disc's time (" in turned
+
+
+def slower(network_rows, factor):
+    """The same layers, each so many times as long."""
+    return [(name, factor * seconds, *rest) for name, seconds, *rest in network_rows]
+
+
+@pytest.mark.parametrize(
+    ("settings", "advice"),
+    [
+        # Seconds relative to fp32 nchw.
+        ({"fp32 nhwc": 0.5}, "try fp32 nhwc first."),
+        ({"fp32 nhwc": 0.5, "bf16 nhwc": 0.2},
+         "try fp32 nhwc first, and bf16 nhwc where that precision will do."),
+        ({"fp32 nhwc": 0.97, "bf16 nhwc": 0.2},
+         "try bf16 nhwc where that precision will do; none helps in fp32."),
+        ({"fp32 nhwc": 0.97, "bf16 nhwc": 1.5}, "none of them clearly beats fp32 nchw."),
+    ],
+)  # fmt: skip
+def test_the_same_precision_is_tried_first_and_only_clear_gains(settings, advice):
+    def advised(spread):
+        nets = [network(name, "fp32 nchw", LIGHT, spread) for name in ("disc", "dw-disc")]
+        for setting, factor in settings.items():
+            nets += [
+                network(name, setting, slower(LIGHT, factor), spread)
+                for name in ("disc", "dw-disc")
+            ]
+        text = explain("disc", "dw-disc", runs(*nets), "fp32 nchw")
+        (said,) = [s for s in text.sentences if s.startswith("dw-disc, against itself")]
+        return said.partition(" [")[0]
+
+    assert advised(0.01).endswith(advice)
+    # Where intervals overlap nothing clearly helps.
+    assert advised(0.7).endswith("none of them clearly beats fp32 nchw.")
+
+
+def trial(model, change, seconds, gain, against=None):
+    return Trial(
+        model=model, change=change, seconds=seconds, low_s=0.9 * seconds, high_s=1.1 * seconds,
+        gain=gain, against=against, compile_s=12.0 if "compile" in change else None,
+    )  # fmt: skip
+
+
+def test_trials_are_said_with_their_intervals_and_rows():
+    compiled = "torch.compile (default)"
+    text = explain(
+        "disc", "dw-disc", planted(), "fp32 nchw",
+        [
+            trial("disc", "", 1.0, (1.0, 1.0, 1.0)),
+            trial("disc", compiled, 1.0, (1.0, 0.9, 1.1)),
+            trial("dw-disc", "", 0.5, (1.0, 1.0, 1.0), (2.0, 1.9, 2.1)),
+            trial("dw-disc", compiled, 0.25, (2.0, 1.8, 2.2), (4.0, 3.7, 4.3)),
+        ],
+    )  # fmt: skip
+    said = " ".join(text.sentences)
+    assert (
+        "disc in fp32 nchw with one thing changed, in images per second: 1 times (0.9 to 1.1) "
+        "with torch.compile (default); none of these clearly helps." in said
+    )
+    assert (
+        "2 times (1.8 to 2.2) with torch.compile (default); torch.compile (default) helps" in said
+    )
+    assert (
+        "The ratio disc / dw-disc of these is 2 (1.9 to 2.1) as it is and 4 (3.7 to 4.3) with "
+        "torch.compile (default)." in said
+    )
+    rows = [row for row in text.evidence if "without hooks" in row[3]]
+    assert len(rows) == 4
+    assert rows[-1][1:5] == (
+        "dw-disc", "fp32 nchw, torch.compile (default)",
+        "one image, without hooks (225 ms to 275 ms, compiled in 12 s)", "250 ms",
+    )  # fmt: skip
+
+
+def test_every_amount_in_the_first_sentences_is_in_the_evidence():
+    text = explain("disc", "dw-disc", planted(), "fp32 nchw")
+    cells = {cell for row in text.evidence for cell in row}
+    for amount in re.findall(r"[\d.]+ [kMG]?(?:FLOP|[KMG]iB)", " ".join(text.sentences[:3])):
+        assert amount.removesuffix("FLOP") in {cell.removesuffix("FLOP") for cell in cells}
 
 
 def test_uncounted_operations_are_said_and_no_traceback():

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from dabench.errors import DabenchError, UsageError
-from dabench.flops import ModelCount, count_model, count_network
+from dabench.flops import ModelCount, count_model, count_network, form_of
 from dabench.operators import trace_operators
 from dabench.shares import time_shares
 from dabench_models import MODELS, build
@@ -220,3 +220,19 @@ def test_bytes_of_the_backward_by_hand():
     upsampling = layers["(functional)"]
     assert upsampling.backward_bytes_moved == 4 * 2 * (2 * 2 + 64 * 64)
     assert count_model("dw-disc", height=64, width=64).layers[0].backward_bytes_moved == 0
+
+
+@pytest.mark.parametrize(
+    ("layer", "form"),
+    [
+        (nn.Conv2d(4, 4, 1), "1x1"),
+        (nn.Conv2d(4, 4, 3), ""),
+        (nn.Conv2d(4, 4, 1, groups=2), "grouped"),
+        (nn.Linear(4, 4), ""),
+    ],
+)
+def test_forms_of_convolutions(layer, form):
+    assert form_of(layer) == form
+    assert {row.form for row in count_model("dw-disc", height=32, width=32).layers} == {
+        "", "1x1", "grouped",
+    }  # fmt: skip

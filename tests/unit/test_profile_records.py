@@ -12,7 +12,7 @@ from dabench.profile_records import (
     failed_phase,
     summarise_phase,
 )
-from dabench.profile_tables import is_profile, load_profiles, stages
+from dabench.profile_tables import is_profile, load_profiles
 from dabench.roofline import Ceilings
 from dabench_models import MODELS
 
@@ -23,14 +23,14 @@ CASE = Case(
 )  # fmt: skip
 ROOF = Ceilings(
     device="cpu", device_name="Test CPU", dtype="bf16", threads=1, kernels={"matmul": 100.0},
-    copies=((1 << 30, 10.0),), launch_s=0.001, measured="then", versions={},
+    streams=((1 << 30, 10.0, "copy"),), launch_s=0.001, measured="then", versions={},
 )  # fmt: skip
 COUNT = {
     "layers": [
         {
             "layer": "conv_layers.0", "kind": "Conv2d", "shape": "64x32x32", "operators": 1,
             "macs": 100, "executed_macs": 200, "bytes_moved": 40, "backward_macs": 300,
-            "executed_backward_macs": 600, "backward_bytes_moved": 80,
+            "executed_backward_macs": 600, "backward_bytes_moved": 80, "form": "",
         }
     ]
 }  # fmt: skip
@@ -101,9 +101,9 @@ def test_records_read_back(tmp_path):
     record.summary([model, failed_phase(CASE, "backward", "oom", "too large")], rows)
     assert is_profile(tmp_path)
     read = load_profiles([tmp_path])
-    assert read.ceilings == [ROOF]
+    assert read.ceilings == [("r", ROOF)]
     assert read.models["status"].tolist() == ["ok", "oom"]
     assert read.layers["median_s"].tolist() == [6, 3, 1]
-    assert stages(read.layers)["stage"].tolist() == ["block 1", "upsampling", REMAINDER]
+    assert read.layers["stage"].tolist() == ["block 1", "upsampling", REMAINDER]
     passes = (tmp_path / "passes.csv").read_text().splitlines()
     assert len(passes) == 1 + 4 * 3  # bare, hooked and two layers, three passes each

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +11,8 @@ import typer
 
 from dabench.cli.output import console, print_json, print_line, print_table
 from dabench.cli.profiling import finish, run_with_progress
-from dabench.cli.timing import Json, Out, Quiet, grid_of
+from dabench.cli.timing import Json, Out, Quiet, grid_of, progress
+from dabench.config import Grid
 from dabench.errors import UsageError
 
 SETTINGS = (("fp32", "bf16"), ("nchw", "nhwc"))
@@ -31,6 +34,12 @@ def explain(
         str | None, typer.Option(metavar="THREADS", help="Default: torch's.")
     ] = None,
     max_time: Annotated[str, typer.Option(metavar="TIME", help="Per network and setting.")] = "12s",
+    trials: Annotated[
+        bool,
+        typer.Option(
+            "--trials/--no-trials", help="Also time torch.compile, other batches and threads."
+        ),
+    ] = True,
     out: Out = None,
     quiet: Quiet = False,
     json: Json = False,
@@ -38,7 +47,8 @@ def explain(
     """Say in plain words why one network is not as much faster as its operations promise.
 
     Profiles both in fp32 and bf16, NCHW and NHWC, and tells from which layers
-    and causes the difference comes.
+    and causes the difference comes; then what compiling, other batches and
+    threads change.
 
     Example: dabench explain disc dw-disc --batch 2 --threads 1
     """
@@ -66,6 +76,7 @@ def explain(
     from dabench.explain import explain as explained
     from dabench.networks import spec_of
     from dabench.session import new_run_folder
+    from dabench.trials import read_trials
 
     one, two = (spec_of(name).name for name in (first, second))
     if one == two:
@@ -79,7 +90,9 @@ def explain(
                 print_line(f"{row.case_id} {row.phase}: {row.status}: {row.reason}")
         finish(done)
         raise typer.Exit(1)
-    text = explained(one, two, runs, BASE)
+    if trials and not done.interrupted:
+        try_changes(grid[0], done.folder, quiet=quiet or json)
+    text = explained(one, two, runs, BASE, read_trials(done.folder, one, two))
     if json:
         evidence = [dict(zip(EVIDENCE_COLUMNS, row, strict=True)) for row in text.evidence]
         print_json({"sentences": text.sentences, "evidence": evidence})
@@ -90,6 +103,18 @@ def explain(
         if not quiet:
             console(stderr=True).print(f"Records: {done.folder}", markup=False)
     finish(done)
+
+
+def try_changes(grid: Grid, folder: Path, *, quiet: bool) -> None:
+    """Times whole passes with one thing changed, into the profile's folder."""
+    from dabench.environment import describe_host
+    from dabench.session import run_grids
+    from dabench.trials import FOLDER, trial_grids
+
+    grids = trial_grids(grid, int(describe_host()["usable_cores"]))
+    command = shlex.join(["dabench", *sys.argv[1:]])
+    with progress(quiet=quiet) as observer:
+        run_grids(grids, folder=folder / FOLDER, observer=observer, command=command)
 
 
 def audit(

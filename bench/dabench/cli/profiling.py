@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import shlex
 import sys
 from pathlib import Path
@@ -17,9 +16,11 @@ from dabench.cli.timing import (
     Devices,
     Dtypes,
     Formats,
+    Inputs,
     Json,
     Launches,
     MaxTime,
+    ModelArgs,
     Modes,
     Out,
     Quiet,
@@ -29,17 +30,19 @@ from dabench.cli.timing import (
     Threads,
     Timeout,
     grid_of,
+    named,
+    progress,
 )
 from dabench.config import DTYPES, Grid
-from dabench.errors import UsageError
+from dabench.errors import UsageError, bad_value
 from dabench.grid import parse
+from dabench.roofline import format_roof
 from dabench.units import format_bytes, format_count, format_interval, format_seconds, significant
 
 if TYPE_CHECKING:
     from dabench.profile_records import LayerRow, ModelRow
     from dabench.profiling import Profile
     from dabench.roofline import Ceilings
-    from dabench.runner import Observer
 
 
 def profile(
@@ -53,6 +56,8 @@ def profile(
     dtype: Dtypes = None,
     memory_format: Formats = None,
     threads: Threads = None,
+    input_: Inputs = None,
+    model_arg: ModelArgs = None,
     max_time: MaxTime = None,
     launches: Launches = None,
     timeout: Timeout = None,
@@ -70,11 +75,13 @@ def profile(
 
     Example: dabench profile --model disc,dw-disc --mode train --size 128x160 --batch 4
     """
-    given = {k: v for k, v in locals().items() if v is not None and k not in ("trace", "rows")}
+    given = named(locals())
     if not model:
         raise UsageError("--model: name at least one; 'dabench models' lists them")
     given.setdefault("max_time", "12s")
     grid = grid_of(given)
+    if grid[0].inputs != ("device",):
+        raise bad_value("--input", "host", "a profile is of the network alone; it takes CxHxW")
     from dabench.session import new_run_folder
 
     name = "-".join(dict.fromkeys(grid[0].models))[:60]
@@ -100,15 +107,9 @@ def profile(
 def run_with_progress(grids: list[Any], folder: Path, *, trace: bool, quiet: bool) -> Profile:
     """Profiles grids into a folder, with a bar unless quiet."""
     from dabench.profiling import run_profile
-    from dabench.session import NoProgress
 
-    with contextlib.ExitStack() as stack:
-        observer: Observer = NoProgress()
-        if not quiet:
-            from dabench.cli.progress import LiveProgress
-
-            observer = stack.enter_context(LiveProgress())
-        command = shlex.join(["dabench", *sys.argv[1:]])
+    command = shlex.join(["dabench", *sys.argv[1:]])
+    with progress(quiet=quiet) as observer:
         return run_profile(grids, folder=folder, observer=observer, command=command, trace=trace)
 
 
@@ -156,10 +157,15 @@ def _print_ceilings(found: Ceilings) -> None:
         [
             ("compute", f"{found.flops_per_s / 1e9:.0f} GFLOP/s", found.best_kernel),
             *(
-                ("copy", f"{rate / 1e9:.1f} GB/s", f"{format_bytes(size)} read and written")
-                for size, rate in found.copies
+                ("memory", f"{rate / 1e9:.1f} GB/s", f"{format_bytes(size)}, {how}")
+                for size, rate, how in found.streams
             ),
             ("operator", format_seconds(found.launch_s), "a call with next to nothing to do"),
+            *(
+                ("layer", format_seconds(seconds), f"{kind}, {kind_of_pass}, next to nothing to do")
+                for kind_of_pass, floors in found.floors.items()
+                for kind, seconds in floors.items()
+            ),
         ],
         words=("ceiling", "with"),
     )
@@ -172,7 +178,10 @@ def _print_profile(done: Profile, limit: int) -> None:
             continue
         mine = [r for r in done.layers if (r.case_id, r.phase) == (row.case_id, row.phase)]
         _print_layers(row, mine, limit)
-    print_line("roof: share of what the machine's ceilings allow; 'dabench ceilings' shows them.")
+    print_line(
+        "roof: share of what the machine's ceilings allow, which 'dabench ceilings' shows; '!': "
+        "faster than they allow, so the ceiling is too low and says little."
+    )
 
 
 def _print_layers(model: ModelRow, rows: list[LayerRow], limit: int) -> None:
@@ -190,7 +199,7 @@ def _print_layers(model: ModelRow, rows: list[LayerRow], limit: int) -> None:
                 format_count(row.macs), _number(row.intensity),
                 _number(None if row.flops_per_s is None else row.flops_per_s / 1e9),
                 _number(None if row.bytes_per_s is None else row.bytes_per_s / 1e9),
-                _percent(row.roof_fraction), row.bound or "-",
+                format_roof(row.roof_fraction), row.bound or "-",
             )
             for row in first
         ],

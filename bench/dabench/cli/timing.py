@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -143,7 +143,7 @@ def time(
 
     Example: dabench time --model disc,dw-disc --batch 8 --mode train,eval
     """
-    given = _named(locals())
+    given = named(locals())
     if not model:
         raise UsageError("--model: name at least one; 'dabench models' lists them")
     grid = grid_of(given)
@@ -195,7 +195,7 @@ def sweep(
 
     The options of 'dabench time' replace the grid's own values.
     """
-    given = _named(locals())
+    given = named(locals())
     if resume_from is not None:
         if others := sorted(given.keys() - {"resume_from", "quiet", "json"}):
             raise UsageError(f"--resume goes on as planned; leave out {others[0]!r}")
@@ -211,7 +211,7 @@ def sweep(
     _measure(grids, out=out, name=name, quiet=quiet, json=json)
 
 
-def _named(options: dict[str, Any]) -> dict[str, Any]:
+def named(options: dict[str, Any]) -> dict[str, Any]:
     """The options a user gave, by name: those that are words of Python end in an underscore."""
     return {k.rstrip("_"): v for k, v in options.items() if v is not None and v is not False}
 
@@ -263,16 +263,23 @@ def continue_timing(folder: Path, *, quiet: bool, json: bool) -> None:
     _show(lambda observer: resume(folder, observer=observer), quiet=quiet, json=json)
 
 
-def _show(run: Callable[[Observer], Session], *, quiet: bool, json: bool) -> None:
-    """Runs with progress, then prints rows; says where the records are."""
+@contextlib.contextmanager
+def progress(*, quiet: bool) -> Iterator[Observer]:
+    """A bar that shows the launches, or nothing."""
     from dabench.session import NoProgress
 
-    with contextlib.ExitStack() as stack:
-        observer: Observer = NoProgress()
-        if not (quiet or json):
-            from dabench.cli.progress import LiveProgress
+    if quiet:
+        yield NoProgress()
+        return
+    from dabench.cli.progress import LiveProgress
 
-            observer = stack.enter_context(LiveProgress())
+    with LiveProgress() as observer:
+        yield observer
+
+
+def _show(run: Callable[[Observer], Session], *, quiet: bool, json: bool) -> None:
+    """Runs with progress, then prints rows; says where the records are."""
+    with progress(quiet=quiet or json) as observer:
         session = run(observer)
     rows = session.outcome.measurements
     if json:

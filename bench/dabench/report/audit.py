@@ -14,12 +14,13 @@ from dabench.audit import (
     measured_rows,
     published_operations,
     published_rows,
+    rankings,
     unchecked,
 )
 from dabench.errors import UsageError
 from dabench.report.text import Markdown, Writer
 from dabench.results import write_atomically
-from dabench.tables import Results, published
+from dabench.tables import Results, published, ratios
 
 _COUNTED = ["model", "height", "width", "mode", "executed_macs", "min_bytes", "params"]
 
@@ -41,7 +42,11 @@ def audited(loaded: Results | None, *, with_published: bool) -> tuple[list[Findi
     if not filled:
         return [], []
     table = pd.concat(filled, ignore_index=True)
-    return audit(table, pd.concat(operations, ignore_index=True)), list(unchecked(table))
+    findings = audit(table, pd.concat(operations, ignore_index=True))
+    if loaded is not None:
+        models = list(dict.fromkeys(loaded.measurements["model"]))
+        findings += rankings(ratios(loaded, models))
+    return findings, list(unchecked(table))
 
 
 def section(out: Writer, loaded: Results | None, *, with_published: bool) -> list[Finding]:

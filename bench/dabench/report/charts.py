@@ -79,10 +79,11 @@ def curves(frame: pd.DataFrame, *, unit: str, title: str, path: Path) -> None:
 
 
 def stacked_bars(frame: pd.DataFrame, *, unit: str, title: str, path: Path) -> None:
-    """Horizontal bars of parts, one bar per value of ``label``.
+    """Horizontal bars of segments, one bar per value of ``label``.
 
     Args:
-        frame: Columns ``label``, ``part`` and ``value``, in the order they are to appear.
+        frame: Columns ``label``, ``part`` (colour) and ``value``, a row per segment in the order
+            they are to appear.
         unit: Of the axis.
         title: Above the chart.
         path: Of the PNG.
@@ -90,7 +91,9 @@ def stacked_bars(frame: pd.DataFrame, *, unit: str, title: str, path: Path) -> N
     parts = list(dict.fromkeys(frame["part"]))
     labels = list(dict.fromkeys(frame["label"]))
     # What is left can be a little less than nothing; a bar cannot.
-    shown = frame.assign(value=frame["value"].clip(lower=0), order=frame["part"].map(parts.index))
+    shown = frame.assign(
+        value=frame["value"].clip(lower=0), order=frame.groupby("label", sort=False).cumcount()
+    )
     chart = (
         alt.Chart(shown)
         .mark_bar(stroke="white", strokeWidth=0.5)
@@ -98,6 +101,7 @@ def stacked_bars(frame: pd.DataFrame, *, unit: str, title: str, path: Path) -> N
             y=alt.Y("label:N", sort=labels, title=None, axis=alt.Axis(labelLimit=420)),
             x=alt.X("value:Q", title=unit),
             order="order:Q",
+            detail="order:Q",
             color=alt.Color(
                 "part:N",
                 sort=parts,

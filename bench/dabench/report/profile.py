@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from dabench.explain import BASE, EVIDENCE_COLUMNS, Run, explain, runs_of
+from dabench.explain import BASE, EVIDENCE_COLUMNS, Explanation, Run, explain, runs_of
 from dabench.profile_records import LayerRow, ModelRow
-from dabench.profile_tables import CASE, Profiles, stages
+from dabench.profile_tables import CASE, Profiles
 from dabench.report.charts import roofline, stacked_bars
-from dabench.report.text import Writer
-from dabench.roofline import Ceilings
+from dabench.report.text import Writer, slug
+from dabench.roofline import BEYOND, Ceilings, floor_key, format_roof
+from dabench.trials import read_trials
 from dabench.units import (
     format_bytes,
     format_count,
@@ -34,6 +37,7 @@ def sections(out: Writer, profiles: Profiles, folder: Path, name: str) -> None:
         for run in profiles.runs:
             _explanation(out, profiles, run["run_id"])
         _models(out, good)
+        _beyond(out, profiles.layers)
         _pictures(out, profiles, good, folder, name)
         for row in good.to_dict("records"):
             mine = (profiles.layers[CASE] == [row[key] for key in CASE]).all(axis=1)
@@ -49,18 +53,30 @@ def _explanation(out: Writer, profiles: Profiles, run_id: str) -> None:
     """In words, where a run holds two networks in several settings."""
     models = [ModelRow(**row) for row in _rows(profiles.models, run_id)]
     layers = [LayerRow(**row) for row in _rows(profiles.layers, run_id)]
-    runs = runs_of(models, layers)
-    in_base = sorted((r for (_, setting), r in runs.items() if setting == BASE), key=_flops)
-    if len(in_base) != 2 or len(runs) <= 2 or not in_base[0].flops:
-        return
-    light, heavy = in_base
-    text = explain(heavy.model, light.model, runs, BASE)
-    out.heading(f"Why {light.model} is as fast as it is", level=3)
+    for _, same in groupby(sorted(models, key=_circumstances), key=_circumstances):
+        runs = runs_of(list(same), layers)
+        in_base = sorted((r for (_, setting), r in runs.items() if setting == BASE), key=_flops)
+        if len(in_base) != 2 or len(runs) <= 2 or not in_base[0].flops:
+            continue
+        light, heavy = in_base
+        trials = read_trials(profiles.folders[run_id], heavy.model, light.model)
+        text = explain(heavy.model, light.model, runs, BASE, trials)
+        out.heading(f"Why {light.model} is as fast as it is", level=3)
+        explanation(out, text)
+
+
+def explanation(out: Writer, text: Explanation) -> None:
+    """Sentences and the table they rest on."""
     out.bullets(text.sentences)
     out.table(
         pd.DataFrame(text.evidence, columns=list(EVIDENCE_COLUMNS)),
         "What the sentences rest on; numbers in brackets are rows.",
     )
+
+
+def _circumstances(row: ModelRow) -> tuple[Any, ...]:
+    """What must be equal for two networks to be compared, but for dtype and layout."""
+    return row.device, row.batch, row.height, row.width, row.mode, row.threads
 
 
 def _rows(frame: pd.DataFrame, run_id: str) -> list[dict[str, Any]]:
@@ -86,7 +102,7 @@ def _models(out: Writer, models: pd.DataFrame) -> None:
                     for low, high in models[["ci_low_s", "ci_high_s"]].values
                 ],
                 "at the roof": models["roof_s"].map(format_seconds),
-                "of the roof": models["roof_fraction"].map("{:.0%}".format),
+                "of the roof": models["roof_fraction"].map(format_roof),
                 "mostly": models["bound"].fillna("-"),
                 "not in layers": (models["remainder_s"] / models["median_s"]).map("{:.1%}".format),
                 "hooks": models["disturbance"].map("{:+.1%}".format),
@@ -97,6 +113,20 @@ def _models(out: Writer, models: pd.DataFrame) -> None:
         "over the compute ceiling and bytes over the bandwidth; n is passes / launches; hooks: by "
         "how much they lengthened the pass.",
     )
+    notes = models.loc[models["reason"].fillna("") != "", ["model", "reason"]].drop_duplicates()
+    out.bullets([f"{model}: {reason}." for model, reason in notes.values])
+
+
+def _beyond(out: Writer, layers: pd.DataFrame) -> None:
+    """Says how often a ceiling was too low."""
+    held = layers[layers["roof_fraction"].notna()]
+    beyond = held[held["roof_fraction"] > BEYOND]
+    if not beyond.empty:
+        share = beyond["median_s"].sum() / layers["median_s"].sum()
+        out.paragraph(
+            f"{len(beyond)} of {len(held)} layer rows, {share:.1%} of the time, ran over "
+            f"{BEYOND - 1:.0%} faster than their roof: for these the ceilings are too low."
+        )
 
 
 def _settings(rows: pd.DataFrame) -> pd.Series[str]:
@@ -124,9 +154,7 @@ def _layers(out: Writer, model: pd.Series[str], layers: pd.DataFrame) -> None:
                 "FLOP/byte": first["intensity"].map(significant),
                 "GFLOP/s": (first["flops_per_s"] / 1e9).map(significant),
                 "GB/s": (first["bytes_per_s"] / 1e9).map(significant),
-                "of the roof": first["roof_fraction"].map(
-                    lambda value: "-" if value != value else f"{value:.0%}"
-                ),
+                "of the roof": first["roof_fraction"].map(format_roof),
                 "bound": first["bound"].fillna("-"),
             }
         ),
@@ -136,25 +164,25 @@ def _layers(out: Writer, model: pd.Series[str], layers: pd.DataFrame) -> None:
 
 
 def _pictures(out: Writer, profiles: Profiles, good: pd.DataFrame, folder: Path, name: str) -> None:
-    labels = good["model"] + ", " + _settings(good) + ", " + good["phase"]
+    labels = good["model"] + ", " + _settings(good) + ", " + good["phase"] + _apart(profiles, good)
     label_of = dict(zip(good[CASE].itertuples(index=False, name=None), labels, strict=True))
 
     def labelled(frame: pd.DataFrame) -> list[str]:
         return [label_of[key] for key in frame[CASE].itertuples(index=False, name=None)]
 
-    grouped = stages(profiles.layers)
     bars = pd.DataFrame(
-        {"label": labelled(grouped), "part": grouped["stage"], "value": 1e3 * grouped["median_s"]}
+        {
+            "label": labelled(profiles.layers),
+            "part": profiles.layers["stage"],
+            "value": 1e3 * profiles.layers["median_s"],
+        }
     )
-    path = folder / f"{name}-stages.png"
-    stacked_bars(bars, unit="ms per pass", title="Time per stage", path=path)
-    out.picture(path.name, "Time per stage of each network")
-    for ceilings in profiles.ceilings:
-        setting = {"dtype": ceilings.dtype, "threads": ceilings.threads}
-        layers = profiles.layers
-        for key, value in setting.items():
-            layers = layers[layers[key] == value]
-        layers = layers[(layers["intensity"] > 0) & layers["flops_per_s"].notna()]
+    path = folder / f"{name}-layers.png"
+    title = "Time per layer, coloured by stage"
+    stacked_bars(bars, unit="ms per pass", title=title, path=path)
+    out.picture(path.name, f"{title}: each segment is a layer, in the order they run")
+    machines = {c.device_name for _, c in profiles.ceilings}
+    for ceilings, layers in _under_each_roof(profiles):
         if layers.empty:
             continue
         points = pd.DataFrame(
@@ -165,10 +193,35 @@ def _pictures(out: Writer, profiles: Profiles, good: pd.DataFrame, folder: Path,
                 "share": layers["share"],
             }
         )
-        path = folder / f"{name}-roofline-{ceilings.dtype}-{ceilings.threads}t.png"
+        where = f"-{slug(ceilings.device_name)}" if len(machines) > 1 else ""
+        path = folder / f"{name}-roofline{where}-{ceilings.dtype}-{ceilings.threads}t.png"
         title = f"{ceilings.device_name}, {ceilings.dtype}, {ceilings.threads} threads: roofline"
         roofline(points, _roof_line(ceilings, points), title=title, path=path)
         out.picture(path.name, f"{title}; a point per layer, its size the share of the time")
+
+
+def _apart(profiles: Profiles, models: pd.DataFrame) -> pd.Series[str]:
+    """What tells cases of the same setting apart: the run, where there are several."""
+    setting = ["case_id", "phase"]
+    again = models.duplicated(setting, keep=False)
+    return (", " + models["run_id"]).where(again, "")
+
+
+def _under_each_roof(profiles: Profiles) -> Iterator[tuple[Ceilings, pd.DataFrame]]:
+    """Each machine's ceilings of a dtype and threads, with the layers held against them."""
+    devices = profiles.models[["run_id", "case_id", "device"]].drop_duplicates()
+    layers = profiles.layers.merge(devices, on=["run_id", "case_id"])
+    layers = layers[(layers["intensity"] > 0) & layers["flops_per_s"].notna()]
+    groups: dict[tuple[str, str, int], list[tuple[str, Ceilings]]] = {}
+    for run_id, ceilings in profiles.ceilings:
+        key = (ceilings.device_name, ceilings.dtype, ceilings.threads)
+        groups.setdefault(key, []).append((run_id, ceilings))
+    for (_, dtype, threads), known in groups.items():
+        runs = {run_id for run_id, _ in known}
+        # Measured more than once: the last one's line is drawn.
+        last = max((ceilings for _, ceilings in known), key=lambda c: c.measured)
+        mine = layers["run_id"].isin(runs) & (layers["device"] == last.device)
+        yield last, layers[mine & (layers["dtype"] == dtype) & (layers["threads"] == threads)]
 
 
 def _roof_line(ceilings: Ceilings, points: pd.DataFrame) -> pd.DataFrame:
@@ -184,7 +237,7 @@ def _ceilings(out: Writer, profiles: Profiles) -> None:
     if not profiles.ceilings:
         return
     out.heading("The machine's ceilings")
-    known = {(c.device_name, c.dtype, c.threads, c.measured): c for c in profiles.ceilings}
+    known = {(c.device_name, c.dtype, c.threads, c.measured): c for _, c in profiles.ceilings}
     out.table(
         pd.DataFrame(
             [
@@ -194,17 +247,25 @@ def _ceilings(out: Writer, profiles: Profiles) -> None:
                     "threads": f"{c.threads} threads",
                     "compute": f"{c.flops_per_s / 1e9:.0f} GFLOP/s",
                     "by": c.best_kernel,
-                    "copy from caches": f"{c.bytes_per_s(1) / 1e9:.1f} GB/s",
-                    "copy beyond them": f"{c.memory_bytes_per_s / 1e9:.1f} GB/s",
+                    "caches": f"{c.bytes_per_s(1) / 1e9:.1f} GB/s",
+                    "beyond them": f"{c.memory_bytes_per_s / 1e9:.1f} GB/s ({c.streams[-1][2]})",
                     "operator": format_seconds(c.launch_s),
+                    "dense convolution": _floor(c, ""),
+                    "grouped convolution": _floor(c, "grouped"),
                     "measured": c.measured,
                 }
                 for c in known.values()
             ]
         ),
-        "Best of what was tried; copies count bytes read and written. Small layers are held "
-        "against the bandwidth of copies of their own size.",
+        "Best of what was tried. Bandwidths count bytes read and written, of the fastest of a "
+        "copy, work in place, reading and writing; layers are held against that of as many bytes "
+        "as they move. Operator and convolutions (in eval): seconds with next to nothing to do.",
     )
+
+
+def _floor(ceilings: Ceilings, form: str) -> str:
+    known = ceilings.floors.get("eval forward", {})
+    return format_seconds(known.get(floor_key("Conv2d", form)))
 
 
 _BYTES = (

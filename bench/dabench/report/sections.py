@@ -10,7 +10,7 @@ import pandas as pd
 
 from dabench.measurement import WITHIN_ONE_LAUNCH
 from dabench.report.charts import bars_with_intervals
-from dabench.report.text import Writer
+from dabench.report.text import Writer, slug
 from dabench.tables import Results, paper_timing, ratios
 from dabench.units import (
     format_bytes,
@@ -290,7 +290,7 @@ def pictures(out: Writer, loaded: Results, folder: Path, name: str) -> None:
                 "high": rows["ci_high_s"] * 1e3,
             }
         )
-        path = folder / f"{name}-{family}-{_slug(str(machine))}.png"
+        path = folder / f"{name}-{family}-{slug(str(machine))}.png"
         title = f"{str(family).capitalize()}s on {machine}: median time and 95% interval"
         if (rows["ci_scope"] == WITHIN_ONE_LAUNCH).any():
             title += f" (some {WITHIN_ONE_LAUNCH})"
@@ -309,10 +309,6 @@ def _label(rows: pd.DataFrame) -> pd.Series[str]:
         if rows[name].nunique() > 1:
             label = label + f", {name} " + rows[name].astype(str)
     return label
-
-
-def _slug(text: str) -> str:
-    return "-".join("".join(c if c.isalnum() else " " for c in text.lower()).split())
 
 
 def failures(out: Writer, loaded: Results) -> None:
