@@ -15,6 +15,7 @@ from typing import Any
 from dabench.config import Grid, Settings
 from dabench.results import RUN
 from dabench.tables import compared, launch_times, load
+from dabench.units import format_threads
 
 FOLDER = "trials"
 REPEAT, LAUNCHES = 5, 3
@@ -114,7 +115,7 @@ def _changes(row: Mapping[str, Any], base: Mapping[str, Any]) -> Iterator[str]:
     words = {
         "compile": f"torch.compile ({row['compile']})",
         "batch": f"batch {row['batch']}",
-        "threads": f"{row['threads']} thread{'s' if row['threads'] > 1 else ''}",
+        "threads": format_threads(row["threads"]),
     }
     return (words[axis] for axis in _AXES if row[axis] != base[axis])
 

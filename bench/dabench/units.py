@@ -115,3 +115,8 @@ def significant(value: float, digits: int = 3) -> str:
 def _rounded(value: float, digits: int = 3) -> float:
     """The magnitude that will be shown: 0.99996 is one, and takes its unit."""
     return abs(float(f"{value:.{digits}g}"))
+
+
+def format_threads(count: int) -> str:
+    """``1 thread``, ``2 threads``."""
+    return f"{count} thread{'s' if count > 1 else ''}"

@@ -121,7 +121,8 @@ def _stages_of_discriminator(*, separable: bool) -> Mapping[str, str]:
     steps = 4 if separable else 2
     # The last block of the separable form has no activations: two layers follow block 4.
     layers = {f"conv_layers.{i}": f"block {min(i // steps, 4) + 1}" for i in range(4 * steps + 2)}
-    return MappingProxyType({**layers, "(functional)": "upsampling", "(loss)": "loss"})
+    rest = {"conv_layers": "between layers", "(functional)": "upsampling", "(loss)": "loss"}
+    return MappingProxyType({**layers, **rest})
 
 
 def _segmenter(name: str, *, summary: str, source: str, **options: object) -> ModelSpec:

@@ -154,3 +154,22 @@ def test_libraries_by_name_without_downloading_weights(name, package):
     row = dabench.time(name, device="cpu", input="3x64x64", repeat=1, launches=1)[0]
     assert (row.status, row.reason) == ("ok", "")
     assert row.macs > 1e6
+
+
+def test_thirty_networks_by_one_grid_file(tmp_path):
+    widths = range(1, 31)
+    lines = ["from torch import nn", "def make(n):", "    return nn.Conv2d(3, n, 3, padding=1)"]
+    for width in widths:
+        body = 'raise OSError("no such backbone")' if width == 13 else f"return make({width})"
+        lines += [f"def net{width}():", f"    {body}"]
+    (tmp_path / "zoo.py").write_text("\n".join(lines) + "\n")
+    names = [f"{tmp_path}/zoo.py:net{width}" for width in widths]
+    (tmp_path / "grid.toml").write_text(
+        f'[[grid]]\nmodel = {names!r}\ndevice = "cpu"\ninput = "3x8x8"\nrepeat = 1\nlaunches = 1\n'
+    )
+    result = dabench.sweep(tmp_path / "grid.toml")
+    assert [row.model for row in result] == names
+    macs = [row.macs for row in result if row.status == "ok"]
+    assert macs == [27 * width * 64 for width in widths if width != 13]
+    (bad,) = [row for row in result if row.status != "ok"]
+    assert (bad.model, bad.reason) == (names[12], "OSError: no such backbone")

@@ -107,3 +107,35 @@ def test_settings_are_stated_and_the_server_never_touches_the_gpu():
     stated = json.loads(json.dumps(messages[0]["device"]))
     assert stated["tf32"] is True
     assert stated["cudnn_benchmark"] is True
+
+
+@pytest.mark.parametrize("runtime", ["cuda-graph", "onnxruntime", "tensorrt"])
+def test_other_ways_to_run_a_network_agree_on_a_gpu(runtime):
+    """Runtimes that this GPU's packages lack are rows that say so."""
+    (row,) = dabench.time(
+        "stdc1-bisenet", device="cuda", size="128x128", runtime=runtime, repeat=3, launches=1
+    )
+    if row.status == "unsupported":
+        pytest.skip(row.reason)
+    assert (row.status, row.reason) == ("ok", "")
+    assert row.difference < 1e-3
+    assert row.compile_s > 0
+
+
+def test_input_on_the_host_takes_longer_than_the_forward_alone():
+    by_input = {
+        row.input: row
+        for row in dabench.time(
+            "dw-disc", device="cuda", batch=16, input=["device", "host"], repeat=10, launches=1
+        )
+    }
+    assert by_input["host"].median_s > by_input["device"].median_s
+
+
+def test_energy_is_measured_or_its_absence_explained():
+    (row,) = dabench.time("disc", device="cuda", batch=32, repeat=200, launches=1)
+    if row.joules_per_image is None:
+        assert row.energy.startswith("n/a: ")
+    else:
+        assert row.joules_per_image > 0
+        assert row.energy == "NVML"

@@ -37,7 +37,14 @@ from dabench.config import DTYPES, Grid
 from dabench.errors import UsageError, bad_value
 from dabench.grid import parse
 from dabench.roofline import format_roof
-from dabench.units import format_bytes, format_count, format_interval, format_seconds, significant
+from dabench.units import (
+    format_bytes,
+    format_count,
+    format_interval,
+    format_seconds,
+    format_threads,
+    significant,
+)
 
 if TYPE_CHECKING:
     from dabench.profile_records import LayerRow, ModelRow
@@ -152,7 +159,8 @@ def ceilings(
 
 def _print_ceilings(found: Ceilings) -> None:
     print_table(
-        f"{found.device_name}: {found.dtype}, {found.threads} threads, measured {found.measured}",
+        f"{found.device_name}: {found.dtype}, {format_threads(found.threads)}, "
+        f"measured {found.measured}",
         ("ceiling", "best", "with"),
         [
             ("compute", f"{found.flops_per_s / 1e9:.0f} GFLOP/s", found.best_kernel),

@@ -21,6 +21,7 @@ from dabench.units import (
     format_count,
     format_interval,
     format_seconds,
+    format_threads,
     significant,
 )
 
@@ -61,8 +62,15 @@ def _explanation(out: Writer, profiles: Profiles, run_id: str) -> None:
         light, heavy = in_base
         trials = read_trials(profiles.folders[run_id], heavy.model, light.model)
         text = explain(heavy.model, light.model, runs, BASE, trials)
-        out.heading(f"Why {light.model} is as fast as it is", level=3)
+        first = light.rows[0]
+        where = f"{first.device_name or first.device}, {_circumstances_of(first)}"
+        out.heading(f"Why {light.model} is as fast as it is: {where}", level=3)
         explanation(out, text)
+
+
+def _circumstances_of(row: ModelRow) -> str:
+    size = f"{row.batch}x{row.height}x{row.width}"
+    return f"{row.mode}, {size}, {format_threads(row.threads)}"
 
 
 def explanation(out: Writer, text: Explanation) -> None:
@@ -132,7 +140,7 @@ def _beyond(out: Writer, layers: pd.DataFrame) -> None:
 def _settings(rows: pd.DataFrame) -> pd.Series[str]:
     size = rows["height"].astype(str) + "x" + rows["width"].astype(str)
     setting = rows["mode"] + " " + rows["dtype"] + " " + rows["memory_format"]
-    threads = [f"{n} thread{'s' if n > 1 else ''}" for n in rows["threads"].astype(int)]
+    threads = rows["threads"].astype(int).map(format_threads)
     return rows["batch"].astype(str) + "x" + size + " " + setting + ", " + threads
 
 
@@ -164,7 +172,7 @@ def _layers(out: Writer, model: pd.Series[str], layers: pd.DataFrame) -> None:
 
 
 def _pictures(out: Writer, profiles: Profiles, good: pd.DataFrame, folder: Path, name: str) -> None:
-    labels = good["model"] + ", " + _settings(good) + ", " + good["phase"] + _apart(profiles, good)
+    labels = good["model"] + ", " + _settings(good) + ", " + good["phase"] + _apart(good)
     label_of = dict(zip(good[CASE].itertuples(index=False, name=None), labels, strict=True))
 
     def labelled(frame: pd.DataFrame) -> list[str]:
@@ -195,16 +203,19 @@ def _pictures(out: Writer, profiles: Profiles, good: pd.DataFrame, folder: Path,
         )
         where = f"-{slug(ceilings.device_name)}" if len(machines) > 1 else ""
         path = folder / f"{name}-roofline{where}-{ceilings.dtype}-{ceilings.threads}t.png"
-        title = f"{ceilings.device_name}, {ceilings.dtype}, {ceilings.threads} threads: roofline"
+        threads = format_threads(ceilings.threads)
+        title = f"{ceilings.device_name}, {ceilings.dtype}, {threads}: roofline"
         roofline(points, _roof_line(ceilings, points), title=title, path=path)
         out.picture(path.name, f"{title}; a point per layer, its size the share of the time")
 
 
-def _apart(profiles: Profiles, models: pd.DataFrame) -> pd.Series[str]:
-    """What tells cases of the same setting apart: the run, where there are several."""
+def _apart(models: pd.DataFrame) -> pd.Series[str]:
+    """What tells cases of the same setting apart: the machine, then the run."""
     setting = ["case_id", "phase"]
-    again = models.duplicated(setting, keep=False)
-    return (", " + models["run_id"]).where(again, "")
+    device = models["device_name"].fillna(models["device"])
+    by_machine = ", " + device if device.nunique() > 1 else pd.Series("", index=models.index)
+    again = models.assign(device_name=device).duplicated([*setting, "device_name"], keep=False)
+    return by_machine + (", " + models["run_id"]).where(again, "")
 
 
 def _under_each_roof(profiles: Profiles) -> Iterator[tuple[Ceilings, pd.DataFrame]]:
@@ -244,7 +255,7 @@ def _ceilings(out: Writer, profiles: Profiles) -> None:
                 {
                     "device": c.device_name,
                     "dtype": c.dtype,
-                    "threads": f"{c.threads} threads",
+                    "threads": format_threads(c.threads),
                     "compute": f"{c.flops_per_s / 1e9:.0f} GFLOP/s",
                     "by": c.best_kernel,
                     "caches": f"{c.bytes_per_s(1) / 1e9:.1f} GB/s",
