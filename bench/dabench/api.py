@@ -6,9 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from dabench.grid import AXES, SETTINGS, load_grids, make_grid, parse
+from dabench.errors import DabenchError
+from dabench.grid import AXES, SETTINGS, arguments_of, load_grids, make_grid, parse
 from dabench.measurement import Measurement
-from dabench.networks import is_reference, spec_of
+from dabench.networks import spec_of
+from dabench.references import is_reference
 from dabench.session import NoProgress, Session, count_models, run_grids
 
 if TYPE_CHECKING:
@@ -149,8 +151,10 @@ def count(
     if not is_reference(model):
         return count_model(model, **item)
     spec_of(model)  # what can be checked before a worker starts
-    (document,) = count_models([{"name": model, **item}], shares=False)
-    return ModelCount.of(document)
+    counted, failed = count_models([{"name": model, **item}], shares=False)
+    if failed:
+        raise DabenchError(f"cannot count {failed[0]}")
+    return ModelCount.of(counted[0])
 
 
 def load_results(*folders: str | Path) -> Results:
@@ -171,7 +175,7 @@ def _several(key: str, values: object) -> tuple[Any, ...]:
     Arguments of factories are a mapping.
     """
     if key == "model_arg" and isinstance(values, Mapping):
-        return tuple(values.items())
+        return arguments_of(values)
     if key == "size" and isinstance(values, tuple) and all(isinstance(v, int) for v in values):
         return (values,)
     if isinstance(values, Iterable) and not isinstance(values, str):

@@ -144,18 +144,22 @@ def audit(rows: pd.DataFrame, operations: pd.DataFrame) -> list[Finding]:
 
     Args:
         rows: Columns `ROW_COLUMNS`.
-        operations: Per image: ``model``, ``height``, ``width``, ``mode``,
-            ``executed_macs``, ``min_bytes`` (fp32) and ``params``.
+        operations: Per image: ``model``, ``channels``, ``height``, ``width``,
+            ``mode``, ``executed_macs``, ``min_bytes`` (fp32) and ``params``;
+            ``source`` where they hold for the rows of that source alone, since
+            two runs may mean different networks by one name.
     """
+    shape = ["model", "channels", "height", "width", "mode"]
     known = {
-        tuple(map(str, (row.model, row.height, row.width, row.mode))): row
-        for row in operations.itertuples(index=False)
+        (str(row.get("source") or ""), *(str(row[name]) for name in shape)): row
+        for row in operations.to_dict("records")
     }
     findings: list[Finding] = []
-    for row in rows.itertuples(index=False):
-        key = tuple(map(str, (row.model, row.height, row.width, row.mode)))
-        if key in known:
-            findings += _below_floor(row, known[key])
+    for row in rows.to_dict("records"):
+        key = tuple(str(row[name]) for name in shape)
+        counted = known.get((row["source"], *key)) or known.get(("", *key))
+        if counted is not None:
+            findings += _below_floor(pd.Series(row), pd.Series(counted))
     for _, group in rows.groupby(_SETTING, sort=False, dropna=False):
         findings += _train_against_eval(group)
         findings += _over_batches(group)

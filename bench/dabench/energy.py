@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Protocol
 
 POWERCAP = Path("/sys/class/powercap")
-FEWEST_SECONDS = 0.1
-"""Counters tick about every millisecond (RAPL) to 100 ms (NVML): less says nothing."""
 
 
 class NoEnergyError(Exception):
@@ -24,6 +22,10 @@ class EnergyMeter(Protocol):
     @property
     def source(self) -> str:
         """What is read, for the record."""
+
+    @property
+    def fewest_seconds(self) -> float:
+        """A hundred or ten ticks of its counter: less says nothing."""
 
     def start(self) -> None:
         """Counts from here."""
@@ -41,6 +43,8 @@ class Rapl:
     Raises:
         NoEnergyError: There are none, or this user may not read them.
     """
+
+    fewest_seconds = 0.1  # ticks of about a millisecond
 
     def __init__(self, root: Path = POWERCAP) -> None:
         try:
@@ -79,6 +83,8 @@ class Counter:
         source: What is read.
         millijoules: Reads it.
     """
+
+    fewest_seconds = 1.0  # NVML's ticks take up to 100 ms
 
     def __init__(self, source: str, millijoules: Callable[[], int]) -> None:
         self.source = source

@@ -21,12 +21,18 @@ _VARIABLES = (
     "PYTORCH_ALLOC_CONF", "CUBLAS_WORKSPACE_CONFIG", "PYTORCH_ENABLE_MPS_FALLBACK",
 )  # fmt: skip
 
+# What else may run or make a network.
+_PACKAGES = (
+    "torchvision", "onnx", "onnxruntime", "onnxruntime-gpu", "openvino", "timm",
+    "segmentation-models-pytorch",
+)  # fmt: skip
+
 _MATRIX_FLAGS = ("amx_bf16", "amx_tile", "avx512_bf16", "avx512f", "avx2")
 _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 
 FINGERPRINT = (
     "cpu", "logical_cores", "usable_cores", "python", "torch", "threads", "cpu_capability",
-    "gpus", "driver", "cuda", "cudnn", "variables", "dabench", "commit",
+    "gpus", "driver", "cuda", "cudnn", "variables", "dabench", "commit", "packages",
 )  # fmt: skip
 """What must be equal for two records to be of one machine, software and setting."""
 
@@ -47,6 +53,7 @@ def describe_host() -> dict[str, Any]:
         "python": platform.python_version(),
         "dabench": version_of("dabench"),
         "commit": git_commit(),
+        "packages": {name: version_of(name) for name in _PACKAGES if version_of(name)},
         "variables": {name: os.environ[name] for name in _VARIABLES if name in os.environ},
     }
 

@@ -199,7 +199,8 @@ def _promise(text: Explanation, a: Run, b: Run) -> None:
     share = f"1/{significant(expected)} of" if expected >= 1 else _times(1 / expected)
     text.say(
         f"By operations {b.model} should take {share} {a.model}'s time "
-        f"({format_count(b.flops)}FLOP against {format_count(a.flops)}FLOP); in {a.setting} {says} "
+        f"({format_count(b.flops)}FLOP against {format_count(a.flops)}FLOP for {_input(a)}); in "
+        f"{a.setting} {says} "
         f"(ratio {significant(measured)}, {significant(low)} to {significant(high)} from the "
         "intervals of both).",
         *rows,
@@ -222,6 +223,12 @@ def _promise(text: Explanation, a: Run, b: Run) -> None:
         "network runs from its roof.",
         *rows,
     )
+
+
+def _input(run: Run) -> str:
+    row = run.rows[0]
+    images = f"{row.batch} image{'s' if row.batch > 1 else ''}"
+    return f"{images} of {row.channels}x{row.height}x{row.width}"
 
 
 def _bounds(text: Explanation, a: Run, b: Run) -> None:

@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from torch.nn.modules.conv import _ConvNd as Convolution
 
 from dabench.config import Grid
 from dabench.errors import DabenchError
 from dabench.networks import build_network, spec_of
 from dabench.operators import OperatorCounts, Trace, trace_operators
 from dabench.plan import input_shape
+from dabench.roofline import CONVOLUTION, CONVOLUTION_1X1, GROUPED_CONVOLUTION
 from dabench_models import ModelSpec
 
 if TYPE_CHECKING:
@@ -64,8 +66,8 @@ class LayerCount:
         backward_bytes_moved: What the backward must read (the gradient of the
             output, what was saved, weights) and write (gradients), in fp32; 0 in
             eval.
-        form: Of a convolution, where libraries take another path: ``1x1`` or
-            ``grouped``.
+        form: Of any kind of convolution, where libraries take different paths:
+            ``convolution``, ``convolution 1x1`` or ``grouped convolution``.
     """
 
     layer: str
@@ -266,11 +268,11 @@ def _layer(
 
 def form_of(layer: nn.Module) -> str:
     """The form of a convolution (`LayerCount.form`); empty for any other layer."""
-    if not isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+    if not isinstance(layer, Convolution):
         return ""
     if layer.groups > 1:
-        return "grouped"
-    return "1x1" if set(layer.kernel_size) == {1} else ""
+        return GROUPED_CONVOLUTION
+    return CONVOLUTION_1X1 if set(layer.kernel_size) == {1} else CONVOLUTION
 
 
 def _backward_macs(operator: str, counts: OperatorCounts, needs_input_gradient: bool) -> int:

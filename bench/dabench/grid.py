@@ -22,7 +22,7 @@ from typing import Any
 
 from dabench.config import Grid, Settings
 from dabench.errors import DabenchError, UsageError, bad_value
-from dabench.networks import parse_argument
+from dabench.references import check_argument, parse_argument
 from dabench.units import parse_duration, parse_fraction, parse_shape, parse_size
 
 # Key in a file (and, with dashes, on the command line) -> field of `Grid`.
@@ -116,17 +116,33 @@ def make_grid(
         UsageError: A value that an option does not take, or an input size
             given twice.
     """
-    inputs = axes.get("input", ())
-    # ``--input`` says where the input lies, how large it is, or both.
-    shapes = tuple(value for value in inputs if isinstance(value, tuple))
-    if shapes and axes.get("size"):
-        shape = "x".join(map(str, shapes[0]))
-        raise bad_value("--input", shape, "--size gives the size already; name one")
-    sources = tuple(value for value in inputs if value not in shapes)
-    split: dict[str, Any] = {**axes, "input": sources, "size": shapes or axes.get("size", ())}
+    arguments = [key for key, _ in axes.get("model_arg", ())]
+    if again := [key for key in arguments if arguments.count(key) > 1]:
+        raise bad_value("--model-arg", again[0], "it is given twice")
+    split: dict[str, Any] = split_input(axes)
     grid = Grid(**{AXES[key]: values for key, values in split.items() if values})
     given = {SETTINGS[key]: value for key, value in settings.items() if value is not None}
     return grid, Settings.of(**given)
+
+
+def split_input(axes: Mapping[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:
+    """Axes with the shapes among ``input`` moved to ``size``.
+
+    ``input`` says where the input lies, how large it is, or both.
+
+    Raises:
+        UsageError: ``size`` is given too.
+    """
+    values = axes.get("input", ())
+    shapes = tuple(value for value in values if isinstance(value, tuple))
+    if not shapes:
+        return dict(axes)
+    if axes.get("size"):
+        shape = "x".join(map(str, shapes[0]))
+        raise bad_value("--input", shape, "--size gives the size already; name one")
+    sources = tuple(value for value in values if value not in shapes)
+    rest = {key: value for key, value in axes.items() if key != "input"}
+    return {**rest, "size": shapes, **({"input": sources} if sources else {})}
 
 
 def _table(
@@ -143,17 +159,32 @@ def _table(
     try:
         own_axes = {key: _axis(key, table[key]) for key in AXES if key in table}
         own = {key: parse(key, table[key]) for key in SETTINGS if key in table}
-        return make_grid({**own_axes, **axes}, {**own, **settings})
+        # Each split by itself: a shape from the command line replaces the file's.
+        return make_grid({**split_input(own_axes), **split_input(axes)}, {**own, **settings})
     except DabenchError as error:
         raise UsageError(f"{source}: {error}") from None
 
 
 def _axis(key: str, values: object) -> tuple[Any, ...]:
     if key == "model_arg" and isinstance(values, Mapping):
-        return tuple(values.items())
+        return arguments_of(values)
     if values == []:
         raise bad_value("--" + key.replace("_", "-"), values, "it takes at least one value")
     return tuple(parse(key, value) for value in (values if isinstance(values, list) else [values]))
+
+
+def arguments_of(values: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+    """Keyword arguments for factories from a table or a mapping.
+
+    Raises:
+        UsageError: A key or a value that no reference can hold.
+    """
+    for key, value in values.items():
+        try:
+            check_argument(key, value)
+        except ValueError:
+            raise bad_value("--model-arg", f"{key}={value}", _FORMS["model_arg"]) from None
+    return tuple(values.items())
 
 
 def parse(key: str, value: object) -> Any:
@@ -185,7 +216,7 @@ def parse(key: str, value: object) -> Any:
 _FORMS = {
     "size": "it takes HxW, such as 512x1024",
     "input": "it takes device, host or CxHxW, such as 3x512x1024",
-    "model_arg": "it takes key=value, such as num_classes=19",
+    "model_arg": "it takes key=value with a Python literal or a text, such as num_classes=19",
     "target_ci": "it takes a percentage such as 1%",
     "max_time": "it takes seconds, or a number with ms, s, min or h",
     "timeout": "it takes seconds, or a number with ms, s, min or h",

@@ -15,7 +15,6 @@ from dabench.clock import host_clock
 from dabench.device.base import Device
 from dabench.flops import form_of
 from dabench.layers import measure_layers
-from dabench.roofline import floor_key
 from dabench.stats import quantile
 
 SECONDS_EACH = 0.4
@@ -125,8 +124,10 @@ class _Tiny:
             nn.Flatten(),
             nn.Linear(_CHANNELS, _CHANNELS),
         )
-        # As networks run: cast in eval, fp32 weights in training.
+        # As networks run: cast in eval, autocast over fp32 weights in training.
         dtype = kind if self.mode == "eval" else torch.float32
+        lower = self.mode == "train" and kind != torch.float32
+        self._autocast = partial(torch.autocast, place.type, dtype=kind, enabled=lower)
         self.network = nn.Sequential(*layers).to(place, dtype).train(self.mode == "train")
         self._x = torch.randn(2, _CHANNELS, 1, 1, device=place, dtype=dtype)
         self.output: Any = None
@@ -134,13 +135,14 @@ class _Tiny:
     def prepare(self) -> None:
         self.network.zero_grad(set_to_none=True)
         if self.phase == "backward":
-            self.output = self.network(self._x).sum()
+            with self._autocast():
+                self.output = self.network(self._x).sum()
 
     def run(self) -> None:
         if self.phase == "backward":
             torch.autograd.backward(self.output)
         else:
-            with torch.inference_mode(self.mode == "eval"):
+            with torch.inference_mode(self.mode == "eval"), self._autocast():
                 self.output = self.network(self._x)
 
     def release(self) -> None:
@@ -149,7 +151,7 @@ class _Tiny:
     def kinds(self) -> Iterator[tuple[str, str]]:
         """Paths of the layers and their kinds, as `Ceilings.floor_s` looks them up."""
         for path, layer in list(self.network.named_children())[1:]:
-            yield path, floor_key(type(layer).__name__, form_of(layer))
+            yield path, form_of(layer) or type(layer).__name__
 
 
 def _floors(kind_of_pass: str, kind: torch.dtype, device: Device) -> dict[str, float]:

@@ -1,148 +1,30 @@
 """Networks by name: those of the registry, and other people's by reference.
 
-A reference says where a factory is and what to call it with::
-
-    path/to/file.py:factory            a function or class in a file
-    package.module:factory             the same in an installed or nearby package
-    torchvision:NAME  timm:NAME  smp:NAME
-    timm:resnet18(num_classes=10)      with keyword arguments
-
 Other people's code is imported where the network is built, that is in a worker
 process of its own: `spec_of` reads a reference without importing anything.
 """
 
 from __future__ import annotations
 
-import ast
-import difflib
+import hashlib
 import importlib
 import importlib.util
-import re
+import inspect
+import subprocess
 import sys
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from dabench.errors import UsageError, bad_value
+from dabench.errors import UsageError
+from dabench.references import FORMS, LIBRARIES, Reference, is_reference
 from dabench_models import ModelSpec, UnknownModelError, build, resolve
 
 if TYPE_CHECKING:
-    from torch import nn
-
-Arguments = tuple[tuple[str, Any], ...]
-
-FORMS = "path/to/file.py:factory, package.module:factory, torchvision:NAME, timm:NAME, smp:NAME"
-
-_CALL = re.compile(r"(?P<target>[^()]+)(\((?P<arguments>.*)\))?", re.DOTALL)
-_DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
-_WORDS = {"true": True, "false": False, "none": None}
-
-
-@dataclass(frozen=True, slots=True)
-class Library:
-    """A package that builds networks by name.
-
-    Attributes:
-        package: What is imported.
-        extra: The extra of dabench that installs it, if it is not always there.
-        defaults: Arguments that keep it from downloading weights.
-        size: Height and width its networks mostly take.
-    """
-
-    package: str
-    extra: str | None
-    defaults: Mapping[str, Any]
-    size: tuple[int, int] = (512, 1024)
-
-
-LIBRARIES: Mapping[str, Library] = {
-    "torchvision": Library("torchvision", None, {"weights": None, "weights_backbone": None}),
-    "timm": Library("timm", "timm", {"pretrained": False}, (224, 224)),
-    "smp": Library("segmentation_models_pytorch", "smp", {"encoder_weights": None}),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """A network of somebody else's.
-
-    Attributes:
-        source: A name of `LIBRARIES`, the path of a Python file, or a module.
-        factory: The name within it; dots lead to attributes.
-        arguments: Keyword arguments of the factory.
-    """
-
-    source: str
-    factory: str
-    arguments: Arguments
-
-    @classmethod
-    def of(cls, name: str) -> Reference:
-        """Reads a reference as the user writes it.
-
-        Raises:
-            UsageError: It is none.
-        """
-        call = _CALL.fullmatch(name.strip())
-        source, colon, factory = call["target"].rpartition(":") if call else ("", "", "")
-        if call is None or not colon or not source or not factory:
-            raise bad_value("--model", name, f"it takes a name of 'dabench models' or {FORMS}")
-        return cls(source.strip(), factory.strip(), _arguments(name, call["arguments"] or ""))
-
-    @property
-    def name(self) -> str:
-        """The reference in its one way of being written."""
-        listed = ", ".join(f"{key}={value!r}" for key, value in self.arguments)
-        return f"{self.source}:{self.factory}" + (f"({listed})" if listed else "")
-
-    @property
-    def is_file(self) -> bool:
-        """Whether the source is a Python file."""
-        return self.source.endswith(".py")
-
-    def check(self) -> None:
-        """Checks what can be checked without importing anything.
-
-        Raises:
-            UsageError: The file or the package is missing, or the names cannot be any.
-        """
-        library = LIBRARIES.get(self.source)
-        if library is not None:
-            if importlib.util.find_spec(library.package) is None:
-                mend = f"pip install 'dabench[{library.extra}]'" if library.extra else ""
-                raise UsageError(f"--model: {self.name}: {library.package} is missing; {mend}")
-            return
-        if self.is_file and not Path(self.source).is_file():
-            raise bad_value("--model", self.name, f"there is no file {self.source!r}")
-        if not self.is_file and not _is_module(self.source):
-            near = difflib.get_close_matches(self.source, LIBRARIES, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise bad_value("--model", self.name, f"there is no module {self.source!r}{hint}")
-        if not _DOTTED.fullmatch(self.factory):
-            raise bad_value("--model", self.name, f"{self.factory!r} is no name of a factory")
-
-    def build(self) -> Any:
-        """Imports the source and calls the factory; whatever that raises goes through."""
-        arguments = dict(self.arguments)
-        library = LIBRARIES.get(self.source)
-        if library is not None:
-            makers: dict[str, Callable[[str, dict[str, Any]], Any]] = {
-                "torchvision": _torchvision,
-                "timm": _timm,
-                "smp": _smp,
-            }
-            return makers[self.source](self.factory, {**library.defaults, **arguments})
-        found: Any = _file_module(Path(self.source)) if self.is_file else _module(self.source)
-        for part in self.factory.split("."):
-            found = getattr(found, part)
-        return found(**arguments)
-
-
-def is_reference(name: str) -> bool:
-    """Whether a name is of somebody else's network: those of the registry have no colon."""
-    return ":" in name
+    from torch import Tensor, nn
 
 
 def spec_of(name: str) -> ModelSpec:
@@ -176,78 +58,108 @@ def spec_of(name: str) -> ModelSpec:
 def build_network(name: str) -> nn.Module:
     """Builds a network by its name or reference, in training mode.
 
+    Other people's code may set threads or precisions for the whole process; these
+    are put back, so that a case is measured as it says.
+
     Raises:
         TypeError: The factory made something else.
+        RuntimeError: It tried to end the process.
     """
     if not is_reference(name):
         return build(name)
     from torch import nn
 
-    made = Reference.of(name).build()
+    try:
+        with _global_settings_kept():
+            made = _made(Reference.of(name))
+    except SystemExit as error:
+        raise RuntimeError(f"{name} tried to end the process: {error}") from error
     if not isinstance(made, nn.Module):
         raise TypeError(f"{name} made a {type(made).__name__}, not a torch.nn.Module")
-    return made.train()
+    # Not what it returns: those who override it often return nothing.
+    made.train()
+    return made
 
 
-def with_arguments(name: str, arguments: Arguments) -> str:
-    """A reference with keyword arguments added; those it names itself stay."""
-    if not arguments or not is_reference(name):
-        return name
-    reference = Reference.of(name)
-    both = {**dict(arguments), **dict(reference.arguments)}
-    return Reference(reference.source, reference.factory, tuple(both.items())).name
+def settle(network: nn.Module, x: Tensor) -> None:
+    """Gives lazy layers their shapes, which they take from a first input."""
+    import torch
+    from torch.nn.parameter import is_lazy
+
+    if any(is_lazy(p) for p in (*network.parameters(), *network.buffers())):
+        with torch.no_grad():
+            network(x)
 
 
-def parse_argument(text: str) -> tuple[str, Any]:
-    """Reads ``key=value``; what is no Python literal is a text.
+def identity_of(name: str) -> dict[str, str | None] | None:
+    """What tells one version of a network of others from another; None for the registry's.
 
     Raises:
-        ValueError: There is no key.
+        UsageError: Its source is not there.
     """
-    key, equals, value = text.partition("=")
-    key, value = key.strip(), value.strip()
-    if not equals or not key.isidentifier():
-        raise ValueError(text)
-    if value.lower() in _WORDS:
-        return key, _WORDS[value.lower()]
+    if not is_reference(name):
+        return None
+    reference = Reference.of(name)
+    reference.check()
+    library = LIBRARIES.get(reference.source)
+    if library is not None:
+        return {"version": metadata.version(library.distribution)}
+    if not reference.is_file:
+        return {"module": reference.source}
+    path = Path(reference.source)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return {"sha256": digest, "commit": _commit(path.resolve().parent)}
+
+
+def _commit(folder: Path) -> str | None:
+    """The commit of the checkout a folder is in, ``-dirty`` if changed."""
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--exclude=*"]
     try:
-        return key, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return key, value
+        shown = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError:
+        return None
+    return shown.stdout.strip() or None
 
 
-def split_names(text: str) -> list[str]:
-    """Names separated by commas, those within parentheses apart."""
-    return [part.strip() for part in re.split(r",(?![^()]*\))", text)]
+def _made(reference: Reference) -> Any:
+    """What the factory makes; whatever importing or calling it raises goes through."""
+    arguments = dict(reference.arguments)
+    library = LIBRARIES.get(reference.source)
+    if library is not None:
+        return _MAKERS[reference.source](reference.factory, {**library.defaults, **arguments})
+    path = Path(reference.source)
+    found: Any = _file_module(path) if reference.is_file else _module(reference.source)
+    for part in reference.factory.split("."):
+        found = getattr(found, part)
+    return found(**arguments)
 
 
-def _is_module(name: str) -> bool:
-    """Whether a module's first package is installed or lies in the working folder."""
-    first = name.partition(".")[0]
-    if not _DOTTED.fullmatch(name):
-        return False
-    nearby = Path(first).is_dir() or Path(f"{first}.py").is_file()
-    return nearby or importlib.util.find_spec(first) is not None
+@contextmanager
+def _global_settings_kept() -> Iterator[None]:
+    """Puts back what code of others changes for the whole process."""
+    import torch
 
-
-def _arguments(name: str, text: str) -> Arguments:
+    threads = torch.get_num_threads()
+    dtype = torch.get_default_dtype()
+    precision = torch.get_float32_matmul_precision()
+    cudnn: Any = torch.backends.cudnn
+    autotune, tf32 = cudnn.benchmark, cudnn.allow_tf32
+    gradients = torch.is_grad_enabled()
     try:
-        call = ast.parse(f"f({text})", mode="eval").body
-        assert isinstance(call, ast.Call)
-        if call.args or any(keyword.arg is None for keyword in call.keywords):
-            raise ValueError(text)
-        return tuple((str(k.arg), ast.literal_eval(k.value)) for k in call.keywords)
-    except (ValueError, SyntaxError):
-        allowed = "arguments are key=value with Python literals, such as (num_classes=19)"
-        raise bad_value("--model", name, allowed) from None
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_default_dtype(dtype)
+        torch.set_float32_matmul_precision(precision)
+        cudnn.benchmark, cudnn.allow_tf32 = autotune, tf32
+        torch.set_grad_enabled(gradients)
 
 
 def _torchvision(name: str, arguments: dict[str, Any]) -> Any:
     from torchvision.models import get_model, get_model_builder
 
     # Only segmenters and detectors have a backbone with weights of its own.
-    takes = importlib.import_module("inspect").signature(get_model_builder(name)).parameters
-    if "weights_backbone" not in takes:
+    if "weights_backbone" not in inspect.signature(get_model_builder(name)).parameters:
         arguments.pop("weights_backbone")
     return get_model(name, **arguments)
 
@@ -258,6 +170,13 @@ def _timm(name: str, arguments: dict[str, Any]) -> Any:
 
 def _smp(name: str, arguments: dict[str, Any]) -> Any:
     return importlib.import_module("segmentation_models_pytorch").create_model(name, **arguments)
+
+
+_MAKERS: dict[str, Callable[[str, dict[str, Any]], Any]] = {
+    "torchvision": _torchvision,
+    "timm": _timm,
+    "smp": _smp,
+}
 
 
 def _module(name: str) -> ModuleType:
@@ -272,11 +191,23 @@ def _file_module(path: Path) -> ModuleType:
     root, name = path.parent, path.stem
     while (root / "__init__.py").exists():
         root, name = root.parent, f"{root.name}.{name}"
-    _look_first_in([path.parent, root, Path.cwd()])
-    if root != path.parent:
-        # Its relative imports need the package it is in.
-        return importlib.import_module(name.removesuffix(".__init__"))
-    spec = importlib.util.spec_from_file_location(f"dabench_user_{name}", path)
+    # The package's root before its own folders, as for those who run it from there.
+    _look_first_in([root, path.parent, Path.cwd()])
+    name = name.removesuffix(".__init__")
+    if root != path.parent and all(part.isidentifier() for part in name.split(".")):
+        return importlib.import_module(name)
+    return _standalone(path)
+
+
+_FOLDER = "dabench_user"
+
+
+def _standalone(path: Path) -> ModuleType:
+    """Imports a file under a name of its own, its folder serving relative imports."""
+    folder = ModuleType(_FOLDER)
+    folder.__path__ = [str(path.parent)]
+    sys.modules[_FOLDER] = folder
+    spec = importlib.util.spec_from_file_location(f"{_FOLDER}.{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dabench.tensors import tensors
+from dabench.tensors import FlatOutputs, tensors
 
 with warnings.catch_warnings():
     # torch.jit announces its retirement on import and at every trace.
@@ -86,17 +86,6 @@ class Trace:
     output_elements: int
 
 
-class _TensorOutputs(nn.Module):
-    """The network with its outputs as a plain tuple, as the tracer needs them."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: Tensor) -> Any:
-        return tuple(tensors(self.network(x)))
-
-
 def trace_operators(network: nn.Module, x: Tensor) -> Trace:
     """Runs the network once and counts what its operators do.
 
@@ -106,8 +95,11 @@ def trace_operators(network: nn.Module, x: Tensor) -> Trace:
     Args:
         network: In the mode whose graph is wanted.
         x: An input, (N, C, H, W).
+
+    Raises:
+        TypeError: It puts out no tensor: nothing would be traced.
     """
-    wrapped = _TensorOutputs(network)
+    wrapped = FlatOutputs(network)
     watch = _Watch(network)
     analysis = JitModelAnalysis(wrapped, (x,))
     analysis.set_op_handle(**_handles(wrapped, x))

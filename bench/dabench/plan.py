@@ -10,7 +10,8 @@ from typing import Any
 
 from dabench.config import PHASES, Grid, Settings
 from dabench.errors import bad_value
-from dabench.networks import is_reference, spec_of, with_arguments
+from dabench.networks import spec_of
+from dabench.references import is_reference, with_arguments
 from dabench.variants import VARIANT_AXES, why_impossible
 from dabench_models import ModelSpec
 

@@ -187,7 +187,7 @@ def summarise_phase(
             low_s=min(medians),
             high_s=max(medians),
             share=median(medians) / whole.estimate,
-            **_work(counts.get(layer), case, phase, ceilings, median(medians)),
+            **_work(counts.get(layer), case, phase, ceilings, median(medians), scale),
         )
         rows.append(row)
     layers_s = sum(row.median_s for row in rows)
@@ -254,8 +254,13 @@ def _work(
     phase: str,
     ceilings: Ceilings | None,
     seconds: float,
+    scale: float,
 ) -> dict[str, Any]:
-    """What a layer does, at which rates, and how far below the roof."""
+    """What a layer does, at which rates, and how far below the roof.
+
+    Floors were timed by the same hooks, so where these are taken out of the
+    layer's time by ``scale`` they are taken out of its floor.
+    """
     if count is None:
         return {}
     backward = phase == "backward"
@@ -282,7 +287,7 @@ def _work(
         return known
     kind = (count["kind"], count["form"])
     floor_s = ceilings.floor_s(f"{case.mode} {phase}", *kind, count["operators"])
-    roof = roof_of(ceilings, flops=executed, moved_bytes=moved, launch_s=floor_s)
+    roof = roof_of(ceilings, flops=executed, moved_bytes=moved, launch_s=scale * floor_s)
     return {
         **known,
         "compute_s": roof.compute_s,

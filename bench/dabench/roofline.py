@@ -19,6 +19,10 @@ BEYOND = 1.05
 COMPUTE, MEMORY, LAUNCH, SLOW = "compute", "memory", "launch", "slow kernel"
 BOUNDS = (COMPUTE, MEMORY, LAUNCH, SLOW)
 
+CONVOLUTION, CONVOLUTION_1X1 = "convolution", "convolution 1x1"
+GROUPED_CONVOLUTION = "grouped convolution"
+"""Forms of convolutions for which libraries take different paths."""
+
 BOUND_RULE = (
     f"`{LAUNCH}`: the same kind of layer with next to nothing to do takes over "
     f"{LAUNCH_FRACTION:.0%} of the time; "
@@ -40,8 +44,8 @@ class Ceilings:
             move so much, smallest first.
         launch_s: Seconds an operator takes that has next to nothing to do.
         floors: Kind of pass (``eval forward``, ``train forward``, ``train
-            backward``) -> kind of layer -> seconds it takes by the profile's own
-            clock with next to nothing to do.
+            backward``) -> form of a convolution or class of another layer ->
+            seconds it takes by the profile's own clock with next to nothing to do.
         measured: Date and time, ISO 8601.
         versions: Of torch and what else decides.
     """
@@ -69,7 +73,7 @@ class Ceilings:
 
     @property
     def memory_bytes_per_s(self) -> float:
-        """Bandwidth of the largest stream, beyond the caches."""
+        """Bandwidth of the largest stream, beyond most caches."""
         return self.streams[-1][1]
 
     def bytes_per_s(self, moved: int) -> float:
@@ -95,14 +99,14 @@ class Ceilings:
             kind_of_pass: A key of ``floors``.
             kind: Class of the layer; one that was not measured is taken to cost
                 as much per operator as the cheapest that was.
-            form: Of a convolution, of whatever class: ``1x1``, ``grouped`` or empty.
+            form: Of a convolution, of whatever class; empty for other layers.
             operators: That it calls.
         """
         known = self.floors.get(kind_of_pass, {})
-        for key in (floor_key(kind, form), floor_key("Conv2d", form) if form else ""):
-            if key in known:
-                return known[key]
-        return operators * min(known.values(), default=self.launch_s)
+        floor = known.get(form or kind)
+        if floor is None:
+            return operators * min(known.values(), default=self.launch_s)
+        return floor
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON document; `Ceilings.of` reads it back."""
@@ -151,11 +155,6 @@ class Roof:
         if self.fraction(seconds) < SLOW_FRACTION:
             return SLOW
         return COMPUTE if self.compute_s >= self.memory_s else MEMORY
-
-
-def floor_key(kind: str, form: str) -> str:
-    """The name of a kind of layer among `Ceilings.floors`."""
-    return f"{kind} {form}".strip()
 
 
 def format_roof(fraction: float | None) -> str:

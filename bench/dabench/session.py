@@ -19,12 +19,14 @@ from dabench.environment import FINGERPRINT, describe_host
 from dabench.errors import DabenchError, ResultsError, UsageError
 from dabench.launcher import Launcher
 from dabench.measurement import FLAG_RULES, LaunchRecord, Measurement
+from dabench.networks import identity_of
 from dabench.plan import Case, PlannedCase, expand
 from dabench.runner import COUNT_TIMEOUT_S, LAUNCH_RULE, Observer, Outcome, Recorder, Runner
 from dabench.stats import INTERVAL_RULE
 from dabench.variants import VARIANT_RULE
 
 PROBE_TIMEOUT_S = 120.0
+LONGEST_NAME = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ def new_run_folder(root: Path, name: str) -> Path:
     """``root/<UTC time>-<name>``: unique and sorted by time."""
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     # References hold slashes and brackets.
-    name = re.sub(r"[^\w.-]+", "-", name).strip("-.")
+    name = re.sub(r"[^\w.-]+", "-", name).strip("-.")[:LONGEST_NAME]
     folder = root / f"{stamp}-{name}"
     suffix = 1
     while folder.exists():
@@ -130,6 +132,7 @@ def resume(folder: Path, *, observer: Observer) -> Session:
     with Launcher() as launcher, _scratch() as scratch:
         environment = describe_host() | probe(launcher)
         _same_machine(folder, run["environment"], environment)
+        _same_networks(folder, run.get("networks", {}))
         writer = results.RunWriter.resume(folder)
         done = results.read_launches(folder)
         plan = [
@@ -154,7 +157,9 @@ def _scratch() -> TemporaryDirectory[str]:
     return TemporaryDirectory(prefix="dabench-", ignore_cleanup_errors=True)
 
 
-def count_models(items: Sequence[Mapping[str, Any]], *, shares: bool) -> list[dict[str, Any]]:
+def count_models(
+    items: Sequence[Mapping[str, Any]], *, shares: bool
+) -> tuple[list[dict[str, Any]], list[str]]:
     """Counts networks, each in a worker of its own.
 
     Args:
@@ -162,12 +167,10 @@ def count_models(items: Sequence[Mapping[str, Any]], *, shares: bool) -> list[di
         shares: Whether to measure the time shares of what is not counted.
 
     Returns:
-        Documents of `dabench.flops.ModelCount`, with ``time_shares``.
-
-    Raises:
-        DabenchError: One could not be counted.
+        Documents of `dabench.flops.ModelCount`, with ``time_shares``, and a
+        line per network that could not be counted.
     """
-    counts = []
+    counts, failed = [], []
     with Launcher() as launcher:
         for item in items:
             found: dict[str, Any] = {}
@@ -177,10 +180,11 @@ def count_models(items: Sequence[Mapping[str, Any]], *, shares: bool) -> list[di
 
             request = {"kind": "count", "items": [dict(item)], "shares": shares}
             last = launcher.run(request, receive, timeout_s=COUNT_TIMEOUT_S)
-            if last["kind"] != "done" and not found:
-                raise DabenchError(f"{item['name']} cannot be counted: {last['reason']}")
-            counts.append(found)
-    return counts
+            if found:
+                counts.append(found)
+            else:
+                failed.append(f"{item['name']} ({item['mode']}): {last['reason']}")
+    return counts, failed
 
 
 def probe(launcher: Launcher) -> dict[str, Any]:
@@ -268,6 +272,11 @@ def _run_document(
             "interval": INTERVAL_RULE,
             "variants": VARIANT_RULE,
         },
+        "networks": {
+            name: identity
+            for name in dict.fromkeys(planned.case.model for planned in plan)
+            if (identity := identity_of(name)) is not None
+        },
         "plan": [
             {
                 "case": planned.case.to_dict(),
@@ -277,6 +286,16 @@ def _run_document(
             for planned in plan
         ],
     }
+
+
+def _same_networks(folder: Path, then: Mapping[str, Any]) -> None:
+    for name, identity in then.items():
+        now = identity_of(name)
+        if now != identity:
+            raise UsageError(
+                f"--resume: {name} has changed since {folder} was begun: it was "
+                f"{json.dumps(identity)}, now it is {json.dumps(now)}"
+            )
 
 
 def _same_machine(folder: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:

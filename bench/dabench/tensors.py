@@ -1,32 +1,46 @@
-"""Networks put out tensors, or tuples, lists and dicts of them: one way to go through all."""
+"""Networks put out tensors, or tuples, lists, dicts and dataclasses of them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def tensors(values: Any) -> Iterator[Tensor]:
-    """The tensors in nested tuples, lists and mappings, in order; anything else is passed over."""
+    """The tensors in nested outputs, in order; anything else is passed over."""
     if isinstance(values, Tensor):
         yield values
     elif isinstance(values, Mapping):
         yield from tensors(tuple(values.values()))
+    elif is_dataclass(values) and not isinstance(values, type):
+        yield from tensors(tuple(getattr(values, each.name) for each in fields(values)))
     # No other iterables: a generator would be used up before its owner sees it.
     elif isinstance(values, (list, tuple)):
         for value in values:
             yield from tensors(value)
 
 
-def main_output(values: Any) -> Tensor:
-    """The first tensor a network put out.
+def outputs(values: Any) -> list[Tensor]:
+    """All tensors a network put out, the main one first.
 
     Raises:
         TypeError: There is none.
     """
-    first = next(tensors(values), None)
-    if first is None:
+    found = list(tensors(values))
+    if not found:
         raise TypeError(f"the network put out no tensor but a {type(values).__name__}")
-    return first
+    return found
+
+
+class FlatOutputs(nn.Module):
+    """A network with its outputs as a plain tuple, as tracers and exporters need them."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return tuple(outputs(self.network(x)))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dabench.config import Grid, Settings
+from dabench.plan import Case
 from dabench.results import RUN
 from dabench.tables import compared, launch_times, load
 from dabench.units import format_threads
@@ -82,11 +83,20 @@ def read_trials(folder: Path, first: str, second: str) -> list[Trial]:
         for row in loaded.measurements.to_dict("records")
         if row["status"] == "ok"
     ]
+    # A network's first case is the one in which nothing is changed.
+    plans: dict[str, str] = {}
+    for item in loaded.runs[0]["plan"]:
+        case = Case.of(item["case"])
+        plans.setdefault(case.model, case.case_id)
     trials = []
     for model in (first, second):
         mine = [row for row in rows if row["model"] == model]
+        base = next((row for row in mine if row["case_id"] == plans.get(model)), None)
+        if base is None:
+            # Without it nothing can be said of what a change does.
+            continue
         for row in mine:
-            change = ", ".join(_changes(row, mine[0]))
+            change = ", ".join(_changes(row, base))
             partner = [r for r in rows if r["model"] == first and _same(r, row)]
             against = compared(partner[0], row, times) if partner and model == second else None
             trials.append(
@@ -96,7 +106,7 @@ def read_trials(folder: Path, first: str, second: str) -> list[Trial]:
                     seconds=row["median_s"] / row["batch"],
                     low_s=row["ci_low_s"] / row["batch"],
                     high_s=row["ci_high_s"] / row["batch"],
-                    gain=_gain(row, mine[0], compared(mine[0], row, times)),
+                    gain=_gain(row, base, compared(base, row, times)),
                     against=_three(against) if against else None,
                     compile_s=None if row["compile_s"] != row["compile_s"] else row["compile_s"],
                 )

@@ -7,6 +7,7 @@ Torch-free, so that a plan can say what is impossible before anything is built;
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.util import find_spec
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -22,29 +23,35 @@ VARIANT_AXES: Mapping[str, str] = MappingProxyType(
 ONNX_PACKAGES = ("onnx", "onnxscript")
 """What exporting a network needs."""
 
-EXPORTED = ("onnxruntime", "openvino", "tensorrt")
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """What runs a network in torch's place.
+
+    Attributes:
+        dtypes: Device -> dtypes it runs there; on others it is not offered.
+        extra: The extra of dabench that installs it; None comes with torch.
+            What has one runs an exported file.
+        package: What is imported.
+    """
+
+    dtypes: Mapping[str, tuple[str, ...]]
+    extra: str | None = None
+    package: str = ""
+
+
+RUNTIMES: Mapping[str, Runtime] = MappingProxyType(
+    {
+        "cuda-graph": Runtime({"cuda": ("fp32", "tf32", "bf16", "fp16")}),
+        "onnxruntime": Runtime({"cpu": ("fp32",), "cuda": ("fp32",)}, "onnxruntime", "onnxruntime"),
+        "openvino": Runtime({"cpu": ("fp32", "bf16")}, "openvino", "openvino"),
+        "tensorrt": Runtime({"cuda": ("fp32", "fp16")}, "onnxruntime", "onnxruntime"),
+    }
+)
+"""All but ``eager``."""
+
+EXPORTED = tuple(name for name, runtime in RUNTIMES.items() if runtime.extra)
 """Runtimes that run an exported file, not the module."""
-
-RUNTIME_PACKAGES: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        "onnxruntime": (*ONNX_PACKAGES, "onnxruntime"),
-        "openvino": (*ONNX_PACKAGES, "openvino"),
-        "tensorrt": (*ONNX_PACKAGES, "onnxruntime"),
-    }
-)
-
-EXTRAS = {"onnxruntime": "onnxruntime", "openvino": "openvino", "tensorrt": "onnxruntime"}
-"""Runtime -> the extra of dabench that installs it."""
-
-# Runtime -> device -> dtypes it runs there; what is missing is not offered there.
-RUNTIME_DTYPES: Mapping[str, Mapping[str, tuple[str, ...]]] = MappingProxyType(
-    {
-        "cuda-graph": {"cuda": ("fp32", "tf32", "bf16", "fp16")},
-        "onnxruntime": {"cpu": ("fp32",), "cuda": ("fp32",)},
-        "openvino": {"cpu": ("fp32", "bf16")},
-        "tensorrt": {"cuda": ("fp32", "fp16")},
-    }
-)
 
 
 ALLOWED_DIFFERENCE: Mapping[str, float] = MappingProxyType(
@@ -53,8 +60,9 @@ ALLOWED_DIFFERENCE: Mapping[str, float] = MappingProxyType(
 """Largest relative L2 difference from the plain network in fp32, by dtype."""
 
 VARIANT_RULE = (
-    "before a variant is timed its main output is compared with that of the plain network in "
-    "fp32, same weights and input; a relative L2 difference above "
+    "before a variant is timed its outputs are compared with those of the plain network in "
+    "fp32, same weights (batch norms with random statistics) and input; a relative L2 difference "
+    "(over the spread of the output) above "
     + ", ".join(f"{limit:g} in {dtype}" for dtype, limit in ALLOWED_DIFFERENCE.items())
     + " is a failed row; compile time is that of the case's first launch, caches empty, export "
     "and first pass included"
@@ -99,14 +107,15 @@ def why_impossible(case: Case) -> str | None:
         return f"{runtime} folds batch norm by itself; leave --fuse off"
     if case.memory_format != "nchw":
         return f"{runtime} chooses its layouts by itself; use --memory-format nchw"
-    missing = [package for package in RUNTIME_PACKAGES[runtime] if find_spec(package) is None]
+    needed = (RUNTIMES[runtime].package, *ONNX_PACKAGES)
+    missing = [package for package in needed if find_spec(package) is None]
     if missing:
-        return f"{missing[0]} is not installed; pip install 'dabench[{EXTRAS[runtime]}]'"
+        return f"{missing[0]} is not installed; pip install 'dabench[{RUNTIMES[runtime].extra}]'"
     return None
 
 
 def _elsewhere(runtime: str, device: str, dtype: str) -> str | None:
-    known = RUNTIME_DTYPES[runtime]
+    known = RUNTIMES[runtime].dtypes
     if device not in known:
         return f"{runtime} runs on {' and '.join(known)}, not on {device}"
     if dtype not in known[device]:

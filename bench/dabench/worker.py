@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from dabench.clock import host_clock
-from dabench.energy import FEWEST_SECONDS, EnergyMeter, NoEnergyError
+from dabench.energy import EnergyMeter, NoEnergyError
 from dabench.engine import PhaseSamples, Sample, StopRule, measure, measure_once
 from dabench.errors import DabenchError
 from dabench.plan import Case
@@ -88,8 +88,12 @@ def _time(request: Message, send: Send) -> None:
     device.configure(dtype=case.dtype, threads=case.threads, autotune=steady)
     load = Workload(case, device, request["seed"])
     meter, energy = _meter(device)
-    with _scratch(request) as folder:
-        prepared = prepare(load, device, folder, host_clock) if is_variant(case) else {}
+    prepared: Message = {}
+    if is_variant(case):
+        with _scratch(request) as folder:
+            prepared = dict(prepare(load, device, folder, host_clock))
+    # A compiler's memory cannot be told from the network's in a process's resident size.
+    mixed = prepared.get("compile_s") is not None and not device.queues_work
     send(
         {
             "kind": "device",
@@ -121,7 +125,7 @@ def _time(request: Message, send: Send) -> None:
                 "steady": result.steady,
                 "stop": result.stop,
                 "passes": 1 if steady else device.paper_passes,
-                "peak_bytes": device.peak_bytes(),
+                "peak_bytes": None if mixed else device.peak_bytes(),
                 **watch,
             }
         )
@@ -165,7 +169,7 @@ def _warmed_up(device: Device, meter: EnergyMeter | None) -> None:
 def _joules(meter: EnergyMeter | None, phase: str, result: PhaseSamples) -> float | None:
     """Energy per pass, for phases that have nothing else to do between their passes."""
     seconds = sum(sample.wall_s for sample in result.samples)
-    if meter is None or phase not in ("forward", "total") or seconds < FEWEST_SECONDS:
+    if meter is None or phase not in ("forward", "total") or seconds < meter.fewest_seconds:
         return None
     return meter.joules() / len(result.samples)
 

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from dabench.device import Device
-from dabench.networks import build_network
+from dabench.networks import build_network, settle
 from dabench.plan import Case
-from dabench.tensors import main_output, tensors
+from dabench.tensors import outputs
 from dabench.variants import EXPORTED, VARIANT_AXES
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -39,8 +40,8 @@ class Workload:
         call: What a pass calls with the input; the model, unless
             `dabench.runtimes.prepare` puts something else there.
         x: The input, (N, C, H, W).
-        reference: Main output of the plain network in fp32, for cases that run
-            it in another way; else None.
+        reference: What the plain network puts out in fp32, in two passes, for
+            cases that run it in another way; else empty.
     """
 
     def __init__(self, case: Case, device: Device, seed: int) -> None:
@@ -57,9 +58,10 @@ class Workload:
         shape = (case.batch, case.channels, case.height, case.width)
         # Random, never zeros: zeros can run faster than data does.
         x = torch.randn(shape, device=self.device)
-        self.reference = (
-            _reference(network, x) if is_variant(case) and case.mode == "eval" else None
-        )
+        settle(network, x)
+        _unsettle_norms(network)
+        checked = is_variant(case) and case.mode == "eval"
+        self.reference = [_plain(network, x) for _ in range(2)] if checked else []
         if case.fuse == "on":
             network = _fused(network)
         # torch's stubs allow the memory format only by itself.
@@ -90,11 +92,11 @@ class Workload:
         """
         x = self._host_x.to(self.device, non_blocking=True)
         x = x.to(self.dtype, memory_format=self.memory_format)
-        return main_output(self.call(x)).argmax(1)
+        return outputs(self.call(x))[0].argmax(1)
 
     def loss(self, output: Any) -> Tensor:
         """The family's loss against fixed random targets."""
-        heads = [h for h in tensors(output) if h.is_floating_point()]
+        heads = [h for h in outputs(output) if h.is_floating_point()]
         if not self._targets:
             self._targets = [_target(head) for head in heads]
         losses = [_loss(h.float(), t) for h, t in zip(heads, self._targets, strict=True)]
@@ -136,17 +138,43 @@ def is_variant(case: Case) -> bool:
     return any(getattr(case, axis) != VARIANT_AXES[axis] for axis in apart)
 
 
-def _reference(network: nn.Module, x: Tensor) -> Tensor:
+def _plain(network: nn.Module, x: Tensor) -> list[Tensor]:
     with torch.inference_mode():
-        return main_output(network(x)).float()
+        return [output.clone() for output in outputs(network(x))]
+
+
+def _unsettle_norms(network: nn.Module) -> None:
+    """Gives batch norms random statistics and weights, as training would.
+
+    Those of a new network are 0 and 1: almost nothing would be folded away, and
+    folding it wrongly would go unseen.
+    """
+    with torch.no_grad():
+        for norm in (m for m in network.modules() if isinstance(m, BatchNorm)):
+            if norm.running_mean is not None and norm.running_var is not None:
+                norm.running_mean.normal_(0.0, 0.5)
+                norm.running_var.uniform_(0.5, 1.5)
+            if norm.affine:
+                norm.weight.uniform_(0.5, 1.5)
+                norm.bias.normal_(0.0, 0.5)
 
 
 def _fused(network: nn.Module) -> nn.Module:
-    """The network with batch norm folded into the convolutions before it, in fp32."""
+    """The network with batch norm folded into the convolutions before it, in fp32.
+
+    Raises:
+        NotImplementedError: There is nothing to fold.
+    """
     from torch.fx.experimental.optimization import fuse
 
     folded: nn.Module = fuse(network)
+    if _norms(folded) == _norms(network):
+        raise NotImplementedError("nothing to fold: no convolution is followed by a batch norm")
     return folded
+
+
+def _norms(network: nn.Module) -> int:
+    return sum(isinstance(module, BatchNorm) for module in network.modules())
 
 
 def _target(head: Tensor) -> Tensor:

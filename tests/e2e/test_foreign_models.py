@@ -1,5 +1,6 @@
 """Other people's networks, as they come: with packages of the same names, odd outputs, errors."""
 
+import subprocess
 import sys
 
 import pytest
@@ -28,6 +29,35 @@ class Net(torch.nn.Module):
     def forward(self, x):
         y = self.head(self.block(x) * scale())
         return {OUTPUT}
+
+@dataclass
+class Output:
+    loss: object
+    logits: object
+
+class Wrapped(Net):
+    def forward(self, x):
+        return Output(None, super().forward(x))
+
+    def train(self, mode=True):
+        # As many do to freeze their batch norms, and forget what it returns.
+        super().train(mode)
+
+class Lazy(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = torch.nn.LazyConv2d(4, 1)
+
+    def forward(self, x):
+        return self.conv(x)
+
+def settings():
+    torch.set_num_threads(1)
+    torch.set_default_dtype(torch.float64)
+    return Net().float()
+
+def leaves():
+    raise SystemExit("usage: net.py CONFIG")
 
 def broken():
     raise RuntimeError("weights are behind a login\\nsecond line")
@@ -65,6 +95,12 @@ def conv_macs(width, classes, pixels):
     return pixels * (3 * 9 * width + width * classes)
 
 
+def run(*arguments, cwd):
+    command = [sys.executable, "-m", "dabench", *arguments]
+    shown = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
+    return shown.returncode, shown.stdout, shown.stderr
+
+
 @pytest.fixture
 def nets(tmp_path):
     return {
@@ -76,7 +112,8 @@ def nets(tmp_path):
 def test_a_grid_of_repositories_with_packages_of_the_same_names(tmp_path, nets):
     """Each is built from its own packages, and one that fails is a row with its error."""
     references = [f"{path}:Net" for path in nets.values()]
-    failing = [f"{nets['tensor']}:{name}" for name in ("broken", "not_a_network", "missing")]
+    names = ("broken", "not_a_network", "missing", "leaves")
+    failing = [f"{nets['tensor']}:{name}" for name in names]
     grid = tmp_path / "grid.toml"
     grid.write_text(
         "[[grid]]\n"
@@ -102,6 +139,7 @@ def test_a_grid_of_repositories_with_packages_of_the_same_names(tmp_path, nets):
     assert reasons["broken"] == "RuntimeError: weights are behind a login"
     assert "made a int, not a torch.nn.Module" in reasons["not_a_network"]
     assert "has no attribute 'missing'" in reasons["missing"]
+    assert "tried to end the process: usage: net.py CONFIG" in reasons["leaves"]
     # The caller's own process imported nothing of theirs.
     assert not {"models", "utils", "configs", "net"} & set(sys.modules)
 
@@ -115,6 +153,73 @@ def test_arguments_reach_the_factory(nets):
     )
     assert row[0].model == f"{path}(num_classes=9)"
     assert row[0].macs >= conv_macs(4, 9, 64)
+
+
+def test_odd_but_common_networks(nets):
+    """Dataclasses as outputs, train() without a result, lazy layers, settings for the process."""
+    path = nets["tensor"]
+    rows = dabench.time(
+        [f"{path}:Wrapped", f"{path}:Lazy", f"{path}:settings"], device="cpu", input="3x16x16",
+        threads=2, fuse=["off", "on"], repeat=1, launches=1,
+    )  # fmt: skip
+    found = {(row.model.rpartition(":")[2], row.fuse): row for row in rows}
+    assert found["Lazy", "on"].status == "unsupported"
+    assert "nothing to fold" in found["Lazy", "on"].reason
+    good = [row for row in rows if row is not found["Lazy", "on"]]
+    assert {(row.status, row.reason) for row in good} == {("ok", "")}
+    assert all(row.macs > 0 for row in good)
+    # What the factory set for the whole process was put back.
+    assert {row.threads for row in good} == {2}
+
+
+def test_a_changed_network_is_not_resumed(tmp_path, nets):
+    path = nets["tensor"]
+    arguments = ["--model", f"{path}:Net", "--device", "cpu", "--input", "3x8x8"]
+    run("time", *arguments, "--repeat", "1", "--launches", "1", "--out", "run", cwd=tmp_path)
+    path.write_text(path.read_text() + "# changed\n")
+    code, _, err = run("sweep", "--resume", "run", cwd=tmp_path)
+    assert code == 2
+    assert f"--resume: {path}:Net has changed since run was begun" in err
+    assert len(err.splitlines()) == 1
+
+
+def test_relative_imports_without_a_package_and_folders_that_are_no_names(tmp_path):
+    folder = tmp_path / "nets-1.0"
+    folder.mkdir()
+    (folder / "base.py").write_text("from torch.nn import Conv2d\n")
+    (folder / "one.py").write_text(
+        "from .base import Conv2d\ndef make():\n    return Conv2d(3, 4, 1)\n"
+    )
+    assert dabench.count(f"{folder}/one.py:make", height=8, width=8).macs == 3 * 4 * 64
+    (folder / "__init__.py").write_text("")
+    assert dabench.count(f"{folder}/one.py:make", height=8, width=8).macs == 3 * 4 * 64
+
+
+def test_a_package_finds_its_root_before_its_own_folder(tmp_path):
+    """As for those who run it from there: ``utils`` is the root's, not ``models/utils.py``."""
+    models = tmp_path / "models"
+    models.mkdir()
+    (models / "__init__.py").write_text("")
+    (models / "utils.py").write_text("WIDTH = 1\n")
+    (tmp_path / "utils.py").write_text("WIDTH = 7\n")
+    (models / "net.py").write_text(
+        "from torch import nn\nfrom utils import WIDTH\n"
+        "def make():\n    return nn.Conv2d(3, WIDTH, 1)\n"
+    )
+    assert dabench.count(f"{models}/net.py:make", height=8, width=8).macs == 3 * 7 * 64
+
+
+def test_networks_are_explained_on_one_input(tmp_path, nets):
+    code, _, err = run("explain", "timm:resnet18", "disc", cwd=tmp_path)
+    assert code == 2
+    assert "timm:resnet18 takes 3x224x224 and disc 19x1024x512" in err
+    one, two = (f"{nets[name]}:Net" for name in ("tensor", "dict"))
+    code, out, err = run(
+        "explain", one, two, "--input", "3x32x32", "--no-trials", "--max-time", "200ms",
+        "--threads", "1", cwd=tmp_path,
+    )  # fmt: skip
+    assert code == 0, err
+    assert "for 2 images of 3x32x32" in " ".join(out.split())
 
 
 def test_a_file_within_a_package_keeps_its_relative_imports(tmp_path):

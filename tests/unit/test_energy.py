@@ -69,6 +69,7 @@ def test_a_counter_of_millijoules():
 
 class Meter:
     source = "test"
+    fewest_seconds = 0.1
 
     def start(self):
         pass

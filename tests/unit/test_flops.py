@@ -225,14 +225,15 @@ def test_bytes_of_the_backward_by_hand():
 @pytest.mark.parametrize(
     ("layer", "form"),
     [
-        (nn.Conv2d(4, 4, 1), "1x1"),
-        (nn.Conv2d(4, 4, 3), ""),
-        (nn.Conv2d(4, 4, 1, groups=2), "grouped"),
+        (nn.Conv2d(4, 4, 1), "convolution 1x1"),
+        (nn.Conv2d(4, 4, 3), "convolution"),
+        (nn.ConvTranspose2d(4, 4, 2), "convolution"),
+        (nn.Conv2d(4, 4, 1, groups=2), "grouped convolution"),
         (nn.Linear(4, 4), ""),
     ],
 )
 def test_forms_of_convolutions(layer, form):
     assert form_of(layer) == form
     assert {row.form for row in count_model("dw-disc", height=32, width=32).layers} == {
-        "", "1x1", "grouped",
+        "", "convolution 1x1", "grouped convolution",
     }  # fmt: skip

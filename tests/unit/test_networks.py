@@ -4,19 +4,19 @@ import sys
 
 import pytest
 
-from dabench import networks
+from dabench import references
 from dabench.config import Grid, Settings
 from dabench.errors import UsageError
 from dabench.grid import load_grids, make_grid, parse
-from dabench.networks import (
+from dabench.networks import identity_of, spec_of
+from dabench.plan import expand
+from dabench.references import (
     Reference,
     is_reference,
     parse_argument,
-    spec_of,
     split_names,
     with_arguments,
 )
-from dabench.plan import expand
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,8 @@ from dabench.plan import expand
         ("smp:Unet(encoder_name='resnet18', classes=19)", "smp", "Unet",
          {"encoder_name": "resnet18", "classes": 19}),
         ("C:/nets/a.py:f( x = (1, 2) )", "C:/nets/a.py", "f", {"x": (1, 2)}),
+        ("br(1)/n.py:f", "br(1)/n.py", "f", {}),
+        ("a.py:f(x='b:c)', y={'k': (1,)})", "a.py", "f", {"x": "b:c)", "y": {"k": (1,)}}),
     ],
 )  # fmt: skip
 def test_references_are_read(text, source, factory, arguments):
@@ -60,7 +62,7 @@ def test_what_is_no_reference_is_one_line(text, message):
 
 
 def test_a_missing_package_names_the_extra(monkeypatch):
-    monkeypatch.setattr(networks.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(references.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r"timm is missing; pip install 'dabench\[timm\]'"):
         spec_of("timm:resnet18")
 
@@ -88,13 +90,14 @@ def test_reading_a_reference_imports_nothing(tmp_path):
         ("weights=None", ("weights", None)),
         ("sizes=[1, 2]", ("sizes", [1, 2])),
         ("path=a=b", ("path", "a=b")),
+        ("x=1e999", ("x", "1e999")),
     ],
 )
 def test_arguments_of_factories(text, expected):
     assert parse_argument(text) == expected
 
 
-@pytest.mark.parametrize("text", ["19", "=19", "a-b=1"])
+@pytest.mark.parametrize("text", ["19", "=19", "a-b=1", "class=3"])
 def test_what_is_no_argument_names_the_option(text):
     with pytest.raises(UsageError, match=r"--model-arg.*key=value"):
         parse("model_arg", text)
@@ -158,3 +161,41 @@ def test_the_shape_of_an_input():
     for text in ("3x64", "0y1", "3x"):
         with pytest.raises(UsageError, match=r"--input.*3x512x1024|choices: device, host"):
             make_grid({"model": ("disc",), "input": (parse("input", text),)}, {})
+
+
+def test_arguments_that_no_reference_can_hold(tmp_path):
+    for value in ("2026-01-02", '["a", inf]'):
+        path = tmp_path / "grid.toml"
+        path.write_text(f'[[grid]]\nmodel = "timm:x"\n[grid.model_arg]\nday = {value}\n')
+        with pytest.raises(UsageError, match=r"--model-arg: .day=.*key=value"):
+            load_grids(str(path))
+    with pytest.raises(UsageError, match=r"--model-arg: 'x'.*twice"):
+        make_grid({"model": ("timm:x",), "model_arg": (("x", 1), ("x", 2))}, {})
+
+
+@pytest.mark.parametrize(
+    ("own", "given", "sizes", "inputs"),
+    [
+        ({"input": "3x32x32"}, {"input": ("host",)}, ((3, 32, 32),), ("host",)),
+        ({"input": "3x32x32"}, {"size": ((64, 64),)}, ((64, 64),), ("device",)),
+        ({"size": "32x32"}, {"input": ((3, 64, 64),)}, ((3, 64, 64),), ("device",)),
+        ({"input": ["3x32x32", "host"]}, {"input": ((3, 8, 8),)}, ((3, 8, 8),), ("host",)),
+        ({"size": "32x32", "input": "host"}, {"input": ("device",)}, ((32, 32),), ("device",)),
+    ],
+)
+def test_what_is_typed_replaces_the_files_shape_or_source(tmp_path, own, given, sizes, inputs):
+    path = tmp_path / "grid.toml"
+    lines = [f"{key} = {value!r}" for key, value in own.items()]
+    path.write_text("\n".join(["[[grid]]", 'model = "timm:x"', *lines]) + "\n")
+    ((grid, _),) = load_grids(str(path), given)
+    assert (grid.sizes, grid.inputs) == (sizes, inputs)
+
+
+def test_a_network_has_an_identity(tmp_path):
+    path = tmp_path / "net.py"
+    path.write_text("a = 1\n")
+    first = identity_of(f"{path}:a")
+    path.write_text("a = 2\n")
+    assert identity_of(f"{path}:a")["sha256"] != first["sha256"]
+    assert identity_of("torchvision:resnet18")["version"]
+    assert identity_of("disc") is None

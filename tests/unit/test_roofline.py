@@ -46,11 +46,12 @@ def test_a_larger_stream_that_was_faster_lifts_smaller_ones():
 
 
 def test_floors_by_kind_of_pass_and_layer():
-    floors = {"Conv2d": 9e-6, "Conv2d grouped": 50e-6, "ReLU": 3e-6}
+    floors = {"convolution": 9e-6, "grouped convolution": 50e-6, "ReLU": 3e-6}
     known = ceilings(floors={"eval forward": floors})
-    assert known.floor_s("eval forward", "Conv2d", "", 1) == 9e-6
-    assert known.floor_s("eval forward", "Conv2d", "grouped", 1) == 50e-6
-    assert known.floor_s("eval forward", "DiagonalwiseConv2d", "grouped", 2) == 50e-6
+    assert known.floor_s("eval forward", "Conv2d", "convolution", 1) == 9e-6
+    assert known.floor_s("eval forward", "Conv2dSame", "convolution", 1) == 9e-6
+    assert known.floor_s("eval forward", "DiagonalwiseConv2d", "grouped convolution", 2) == 50e-6
+    assert known.floor_s("eval forward", "ReLU", "", 1) == 3e-6
     # Unknown kinds cost the cheapest known per operator; unknown passes the bare operator.
     assert known.floor_s("eval forward", "Odd", "", 4) == pytest.approx(12e-6)
     assert known.floor_s("train backward", "Conv2d", "", 2) == pytest.approx(2e-6)

@@ -13,7 +13,8 @@ ROOT = Path(__file__).parents[2]
 LAYERS = (
     ("errors", "units", "clock", "memory", "energy"),
     ("stats", "roofline"),
-    ("engine", "config", "networks", "variants", "tensors"),
+    ("references", "variants", "tensors"),
+    ("engine", "config", "networks"),
     ("plan", "operators", "device", "data"),
     ("grid", "flops", "shares", "measurement", "workload", "environment", "layers"),
     ("results", "tracing", "runtimes", "kernels"),

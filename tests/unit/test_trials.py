@@ -5,7 +5,7 @@ from fakes import make_case, make_launch
 from records import ENVIRONMENT
 
 from dabench.config import Grid
-from dabench.measurement import summarise
+from dabench.measurement import failed, summarise
 from dabench.plan import expand
 from dabench.results import RunWriter
 from dabench.trials import FOLDER, changed, read_trials, trial_grids
@@ -53,11 +53,16 @@ def test_training_is_timed_as_whole_steps():
 
 def write_trials(folder, seconds):
     """{(model, compile, batch): seconds per pass}"""
-    run = {"run_id": "t", "created": "then", "command": "c", "plan": []}
+    cases = [make_case(model=m, compile=c, batch=b) for m, c, b in seconds]
+    plan = [{"case": case.to_dict()} for case in cases]
+    run = {"run_id": "t", "created": "then", "command": "c", "plan": plan}
     writer = RunWriter.create(folder / FOLDER, {**run, "environment": ENVIRONMENT})
     rows, number = [], 0
-    for (model, compiled, batch), base in seconds.items():
-        case = make_case(model=model, compile=compiled, batch=batch)
+    for case, base in zip(cases, seconds.values(), strict=True):
+        if base is None:
+            rows += failed(case, "oom", "too large")
+            continue
+        compiled = case.compile
         facts = {"device_name": "c", "threads": 2, "precision": "as is", "loss": None}
         facts |= {"compile_s": 7.0} if compiled != "off" else {}
         launches = []
@@ -92,6 +97,16 @@ def test_gains_are_per_image_and_ratios_of_like_with_like(tmp_path):
     assert by["dw-disc", ""].against[0] == pytest.approx(4.0)
     assert by["dw-disc", compiled].against[0] == pytest.approx(2.0)
     assert [t.change for t in changed(trials, "disc")] == [compiled, "batch 8"]
+
+
+def test_where_the_plain_case_failed_nothing_is_called_plain(tmp_path):
+    write_trials(
+        tmp_path,
+        {
+            ("disc", "off", 2): 4.0, ("dw-disc", "off", 2): None, ("dw-disc", "default", 2): 1.0,
+        },
+    )  # fmt: skip
+    assert {(t.model, t.change) for t in read_trials(tmp_path, "disc", "dw-disc")} == {("disc", "")}
 
 
 def test_a_profile_without_trials_has_none(tmp_path):

@@ -14,7 +14,7 @@ from dabench.tables import load, variants
 ROOT = Path(__file__).parents[2]
 
 
-def write_variants(folder, seconds):
+def write_variants(folder, seconds, launched=6):
     """A run with one network in several ways: {(runtime, layout, fuse): seconds}."""
     run = {"run_id": folder.name, "created": "then", "command": "c", "plan": []}
     writer = RunWriter.create(folder, {**run, "environment": ENVIRONMENT})
@@ -25,7 +25,7 @@ def write_variants(folder, seconds):
         if runtime != "eager":
             facts |= {"compile_s": 4.0, "difference": 2e-6}
         launches = []
-        for _ in range(6):
+        for _ in range(launched):
             times = [base * (1 + 0.001 * i) for i in range(3)]
             launches.append(make_launch(case, times, launch=number, device=facts))
             writer.launch(launches[-1])
@@ -70,6 +70,16 @@ def test_the_report_says_whether_torch_keeps_up(tmp_path, exported, says):
     assert "| its own |" in table[0]
     assert "| 4 s |" in table[0]
     assert "| 2.0e-06 |" in table[0]
+
+
+def test_one_launch_decides_nothing(tmp_path):
+    folder = write_variants(tmp_path / "run", {PLAIN: 2.0, FUSED: 0.8, ORT: 0.1}, launched=1)
+    write_report([folder], folder=tmp_path, name="r")
+    text = (tmp_path / "r.md").read_text()
+    (line,) = [line for line in text.splitlines() if "torch's best is" in line]
+    assert line.endswith("one launch does not decide whether it keeps up within 10%.")
+    (row,) = [line for line in text.splitlines() if line.startswith("| disc | onnxruntime")]
+    assert row.count("within one launch") == 2
 
 
 def test_a_network_run_in_one_way_has_no_such_section(tmp_path):

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dabench.cli.output import print_json, print_line, print_table
+from dabench.cli.output import error_line, print_json, print_line, print_table
 from dabench.cli.timing import ModelArgs
-from dabench.errors import UsageError
+from dabench.errors import UsageError, bad_value
 from dabench.grid import make_grid, parse
-from dabench.networks import split_names
+from dabench.references import split_names
 from dabench.units import format_bytes
 
 if TYPE_CHECKING:
@@ -56,9 +56,10 @@ def flops(
     items = _checked(model or [], batch, size, input_, mode, model_arg or [])
     from dabench.session import count_models
 
-    documents = count_models(items, shares=time_share)
+    documents, failed = count_models(items, shares=time_share)
     if json:
         print_json({"counts": documents})
+        finish_counting(failed)
         return
     from dabench.flops import ModelCount
 
@@ -70,6 +71,15 @@ def flops(
             _print_layers(count)
     for count, known in zip(counts, shares, strict=True):
         _print_uncounted(count, known)
+    finish_counting(failed)
+
+
+def finish_counting(failed: list[str]) -> None:
+    """Says which networks could not be counted, and ends so."""
+    for line in failed:
+        error_line(line)
+    if failed:
+        raise typer.Exit(1)
 
 
 def _checked(
@@ -95,12 +105,15 @@ def _checked(
         "model_arg": tuple(parse("model_arg", text) for text in model_arg),
         "device": ("cpu",),
     }
+    grid, settings = make_grid(axes, {})
+    if grid.inputs != ("device",):
+        raise bad_value("--input", "host", "operations are of the network alone; it takes CxHxW")
     return [
         {
             "name": case.model, "batch": case.batch, "channels": case.channels,
             "height": case.height, "width": case.width, "mode": case.mode,
         }
-        for case in (planned.case for planned in expand(*make_grid(axes, {})))
+        for case in (planned.case for planned in expand(grid, settings))
     ]  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -11,9 +12,9 @@ import typer
 
 from dabench.cli.output import console, print_json, print_line, print_table
 from dabench.cli.profiling import finish, run_with_progress
-from dabench.cli.timing import Json, Out, Quiet, grid_of, progress
+from dabench.cli.timing import Inputs, Json, ModelArgs, Out, Quiet, grid_of, progress
 from dabench.config import Grid
-from dabench.errors import UsageError
+from dabench.errors import UsageError, bad_value
 
 SETTINGS = (("fp32", "bf16"), ("nchw", "nhwc"))
 PHASES = "forward,backward"
@@ -27,6 +28,8 @@ def explain(
     size: Annotated[
         str | None, typer.Option(metavar="HxW", help="Default: the model's own.")
     ] = None,
+    input_: Inputs = None,
+    model_arg: ModelArgs = None,
     mode: Annotated[
         str, typer.Option(metavar="MODE", help="eval: forward; train: forward and backward.")
     ] = "eval",
@@ -63,6 +66,8 @@ def explain(
         "phase": [PHASES],
         "max_time": max_time,
         **({"size": [size]} if size else {}),
+        **({"input": input_} if input_ else {}),
+        **({"model_arg": model_arg} if model_arg else {}),
         **({"threads": [threads]} if threads else {}),
     }
     grid = grid_of(given)
@@ -72,15 +77,26 @@ def explain(
         raise UsageError(
             "explain compares two networks at one device, batch, size, mode and number of threads"
         )
+    if axes.inputs != ("device",):
+        raise bad_value("--input", "host", "an explanation is of the network alone; name CxHxW")
     from dabench.explain import BASE, EVIDENCE_COLUMNS, runs_of
     from dabench.explain import explain as explained
-    from dabench.networks import spec_of
+    from dabench.plan import expand
     from dabench.session import new_run_folder
     from dabench.trials import read_trials
 
-    one, two = (spec_of(name).name for name in (first, second))
-    if one == two:
-        raise UsageError(f"explain needs two networks, not {one!r} twice")
+    shapes = {
+        case.model: f"{case.channels}x{case.height}x{case.width}"
+        for case in (planned.case for planned in expand(replace(axes, phases=()), grid[1]))
+    }
+    if len(shapes) < 2:
+        raise UsageError(f"explain needs two networks, not {first!r} twice")
+    (one, shape), (two, other) = shapes.items()
+    if shape != other:
+        raise UsageError(
+            f"--input: {one} takes {shape} and {two} {other} unless you say otherwise; networks "
+            "are compared on one input, such as --input 3x512x1024"
+        )
     folder = out or new_run_folder(Path("results"), f"profile-{one}-{two}")
     done = run_with_progress([grid], folder, trace=False, quiet=quiet or json)
     runs = runs_of(done.models, done.layers)

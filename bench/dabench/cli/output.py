@@ -37,7 +37,7 @@ def error_line(message: str) -> None:
 
 def print_line(text: str) -> None:
     """Prints text as it is, folded to the terminal."""
-    console().print(text, markup=False)
+    console().print(text, markup=False, emoji=False)
 
 
 def print_json(document: Mapping[str, Any]) -> None:

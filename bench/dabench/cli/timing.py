@@ -28,7 +28,7 @@ from dabench.config import (
 )
 from dabench.errors import UsageError
 from dabench.grid import AXES, SETTINGS, load_grids, make_grid, parse, presets
-from dabench.networks import FORMS, split_names
+from dabench.references import FORMS, split_names
 
 if TYPE_CHECKING:
     from dabench.runner import Observer

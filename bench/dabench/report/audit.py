@@ -22,7 +22,9 @@ from dabench.report.text import Markdown, Writer
 from dabench.results import write_atomically
 from dabench.tables import Results, published, ratios
 
-_COUNTED = ["model", "height", "width", "mode", "executed_macs", "min_bytes", "params"]
+_COUNTED = [
+    "model", "channels", "height", "width", "mode", "executed_macs", "min_bytes", "params",
+]  # fmt: skip
 
 
 def audited(loaded: Results | None, *, with_published: bool) -> tuple[list[Finding], list[str]]:
@@ -33,11 +35,12 @@ def audited(loaded: Results | None, *, with_published: bool) -> tuple[list[Findi
         with_published: Whether the published tables are audited too.
     """
     rows = [published_rows(published())] if with_published else []
-    operations = [published_operations()]
+    operations = [published_operations().assign(source="")]
     if loaded is not None:
         rows.append(measured_rows(loaded.measurements))
         if not loaded.counts.empty:
-            operations.append(loaded.counts[_COUNTED])
+            counted = loaded.counts[_COUNTED]
+            operations.append(counted.assign(source="measured: " + loaded.counts["run_id"]))
     filled = [each for each in rows if not each.empty]
     if not filled:
         return [], []

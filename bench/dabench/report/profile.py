@@ -14,7 +14,7 @@ from dabench.profile_records import LayerRow, ModelRow
 from dabench.profile_tables import CASE, Profiles
 from dabench.report.charts import roofline, stacked_bars
 from dabench.report.text import Writer, slug
-from dabench.roofline import BEYOND, Ceilings, floor_key, format_roof
+from dabench.roofline import BEYOND, CONVOLUTION, GROUPED_CONVOLUTION, Ceilings, format_roof
 from dabench.trials import read_trials
 from dabench.units import (
     format_bytes,
@@ -258,25 +258,32 @@ def _ceilings(out: Writer, profiles: Profiles) -> None:
                     "threads": format_threads(c.threads),
                     "compute": f"{c.flops_per_s / 1e9:.0f} GFLOP/s",
                     "by": c.best_kernel,
-                    "caches": f"{c.bytes_per_s(1) / 1e9:.1f} GB/s",
-                    "beyond them": f"{c.memory_bytes_per_s / 1e9:.1f} GB/s ({c.streams[-1][2]})",
+                    "smallest stream": f"{c.bytes_per_s(1) / 1e9:.1f} GB/s",
+                    "largest": f"{c.memory_bytes_per_s / 1e9:.1f} GB/s ({c.streams[-1][2]})",
                     "operator": format_seconds(c.launch_s),
-                    "dense convolution": _floor(c, ""),
-                    "grouped convolution": _floor(c, "grouped"),
+                    "convolution": _floor(c, CONVOLUTION),
+                    "grouped convolution": _floor(c, GROUPED_CONVOLUTION),
                     "measured": c.measured,
                 }
                 for c in known.values()
             ]
         ),
         "Best of what was tried. Bandwidths count bytes read and written, of the fastest of a "
-        "copy, work in place, reading and writing; layers are held against that of as many bytes "
-        "as they move. Operator and convolutions (in eval): seconds with next to nothing to do.",
+        f"copy, work in place, reading and writing, at {_sizes(profiles)}; layers are held against "
+        "that of as many bytes as they move. Operator and convolutions (in eval): seconds with "
+        "next to nothing to do.",
     )
+
+
+def _sizes(profiles: Profiles) -> str:
+    """The smallest and the largest amount that was streamed."""
+    sizes = [size for _, ceilings in profiles.ceilings for size, *_ in ceilings.streams]
+    return f"{format_bytes(min(sizes))} to {format_bytes(max(sizes))}"
 
 
 def _floor(ceilings: Ceilings, form: str) -> str:
     known = ceilings.floors.get("eval forward", {})
-    return format_seconds(known.get(floor_key("Conv2d", form)))
+    return format_seconds(known.get(form))
 
 
 _BYTES = (

@@ -122,6 +122,12 @@ def speed_tables(out: Writer, loaded: Results) -> None:
         )
 
 
+def _size(rows: pd.DataFrame) -> pd.Series[str]:
+    """Height and width, and channels where they differ."""
+    size = rows["height"].astype(str) + "x" + rows["width"].astype(str)
+    return rows["channels"].astype(str) + "x" + size if rows["channels"].nunique() > 1 else size
+
+
 def _joules(rows: pd.DataFrame) -> dict[str, pd.Series[str]]:
     joules = rows["joules_per_image"]
     shown = joules.map(lambda value: "-" if value != value else significant(value))
@@ -132,7 +138,7 @@ def _setting_columns(rows: pd.DataFrame) -> dict[str, pd.Series[str]]:
     """The axes that vary, or that a reader cannot do without."""
     columns = {
         "batch": rows["batch"].astype(str),
-        "size": rows["height"].astype(str) + "x" + rows["width"].astype(str),
+        "size": _size(rows),
         "mode": rows["mode"],
         "phase": rows["phase"],
         "dtype": rows["dtype"] + rows["precision"].map(lambda p: "" if p == "as is" else f" ({p})"),
@@ -163,8 +169,9 @@ def operations_table(out: Writer, loaded: Results) -> None:
     counts = loaded.counts
     if counts.empty:
         return
-    keys = ["model", "height", "width", "mode"]
-    counts = counts.drop_duplicates(keys).sort_values(
+    keys = ["model", "channels", "height", "width", "mode"]
+    # Two runs may mean different networks by one name: then their counts differ.
+    counts = counts.drop_duplicates([*keys, "params", "macs", "min_bytes"]).sort_values(
         keys, kind="stable", key=lambda column: column.map(_registry_order(column))
     )
     out.heading("Operations, parameters and bytes of one image")
@@ -194,7 +201,7 @@ def operations_table(out: Writer, loaded: Results) -> None:
     )
     uncounted = [
         f"`{model}` {height}x{width} ({_GRAPHS[mode]}): {_calls(calls, shares)}"
-        for model, height, width, mode, calls, shares in counts.reindex(
+        for model, _, height, width, mode, calls, shares in counts.reindex(
             columns=[*keys, "uncounted", "time_shares"]
         ).itertuples(index=False)
         if calls
@@ -377,8 +384,8 @@ def _variants_and_energy(good: pd.DataFrame) -> list[str]:
     lines = []
     if good["runtime"].isin(EXPORTED).any() or (good["compile"] != "off").any():
         lines.append(
-            "Peak memory of compiled and exported networks includes the compiler or exporter and "
-            "the plain network they are checked against."
+            "Peak memory of compiled and exported networks is not given on a CPU, where a "
+            "compiler's cannot be told from the network's."
         )
     if (good["input"] == "host").any():
         lines.append(
@@ -437,6 +444,7 @@ _ENVIRONMENT = {
     "python": "Python", "torch": "torch", "threads": "default threads",
     "cpu_capability": "torch CPU kernels", "governor": "CPU governor",
     "load_1min": "load before (1 min)", "variables": "environment variables",
+    "packages": "packages",
 }  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from dabench.measurement import WITHIN_ONE_LAUNCH
 from dabench.report.sections import interval
 from dabench.report.text import Writer
 from dabench.tables import LaunchTimes, Results, compared, launch_times, variants
@@ -41,7 +42,8 @@ def _ratio(found: Mapping[str, Any] | None) -> str:
     if found is None:
         return "-"
     low, high = significant(found["ratio_low"]), significant(found["ratio_high"])
-    return f"{significant(found['ratio'])} ({low} to {high})"
+    scope = f", {WITHIN_ONE_LAUNCH}" if found["launches"] < 2 else ""
+    return f"{significant(found['ratio'])} ({low} to {high}{scope})"
 
 
 def _difference(value: float) -> str:
@@ -77,7 +79,9 @@ def _best(rows: Sequence[Mapping[str, Any]], times: LaunchTimes) -> str:
         return ""
     ours, theirs = (min(each, key=lambda row: row["median_s"]) for each in (own, exported))
     found = compared(ours, theirs, times)
-    if found["ratio_high"] <= WITHIN:
+    if found["launches"] < 2:
+        says = "one launch does not decide whether it keeps up within 10%"
+    elif found["ratio_high"] <= WITHIN:
         says = "it keeps up within 10%"
     elif found["ratio_low"] > WITHIN:
         says = "it does not keep up within 10%"

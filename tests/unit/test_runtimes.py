@@ -1,0 +1,96 @@
+"""When two ways of running a network agree: over all outputs, whatever their offset."""
+
+import math
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import pytest
+import torch
+from fakes import make_case
+
+from dabench.device import open_device
+from dabench.runtimes import DisagreementError, difference_of, prepare
+from dabench.tensors import outputs, tensors
+from dabench.workload import Workload
+
+
+def test_the_distance_by_hand():
+    expected = torch.tensor([1.0, 3.0])  # varies by sqrt(2) around 2
+    assert difference_of([expected + 0.5], [expected], 1e-3) == pytest.approx(0.5)
+    assert difference_of([expected], [expected], 1e-3) == 0
+
+
+def test_an_offset_hides_nothing():
+    noise, other = torch.randn(2, 1000)
+    found = difference_of([2000 + noise], [2000 + other], 1e-3)
+    assert found > 0.1
+
+
+def test_rounding_of_an_offset_is_no_difference():
+    exact = 1000 + torch.randn(1000, dtype=torch.float64)
+    assert difference_of([exact.float()], [exact], 1e-3) < 1e-3
+    assert difference_of([exact.bfloat16()], [exact], 0.1) < 0.1
+
+
+def test_every_output_counts():
+    a, b = torch.randn(2, 10)
+    assert difference_of([a, b + 1], [a, b], 1e-3) > 0.5
+    for found in ([a], [a, b[:5]], []):
+        with pytest.raises(DisagreementError, match="where the plain network puts out"):
+            difference_of(found, [a, b], 1e-3)
+
+
+def test_constants_zeros_and_what_is_no_number():
+    zeros, ones = torch.zeros(5), torch.ones(5)
+    assert difference_of([zeros], [zeros], 1e-3) == 0
+    assert difference_of([ones], [ones * (1 + 1e-8)], 1e-3) < 1e-3
+    assert difference_of([ones], [zeros], 1e-3) == math.inf
+    assert difference_of([ones * math.nan], [ones], 1e-3) == math.inf
+
+
+def test_batch_norms_have_statistics_that_folding_must_get_right():
+    load = Workload(make_case(model="stdc1-bisenet", channels=3, fuse="on"), open_device("cpu"), 0)
+    plain = Workload(make_case(model="stdc1-bisenet", channels=3), open_device("cpu"), 0)
+    stats = [m for m in plain.model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert all(m.running_mean.std() > 0.1 and m.weight.std() > 0.1 for m in stats)
+    # The same network and input as the plain case of the same seed.
+    with torch.inference_mode():
+        expected = outputs(plain.forward())
+    assert difference_of(expected, load.reference[0], 1e-3) == 0
+
+
+def test_a_wrong_fold_is_a_failure(tmp_path):
+    """As torch.fx makes one of a convolution that is used twice."""
+    device = open_device("cpu")
+    load = Workload(make_case(model="stdc1-bisenet", channels=3, fuse="on"), device, 0)
+    with torch.no_grad():
+        first = next(m for m in load.model.modules() if isinstance(m, torch.nn.Conv2d))
+        first.bias.add_(0.5)
+    with pytest.raises(DisagreementError, match="differs from the plain network in fp32 by"):
+        prepare(load, device, tmp_path, lambda: 0.0)
+
+
+def test_what_has_no_batch_norm_is_not_called_fused():
+    with pytest.raises(NotImplementedError, match="nothing to fold"):
+        Workload(make_case(model="dw-disc", fuse="on"), open_device("cpu"), 0)
+
+
+class Pair(NamedTuple):
+    x: object
+    y: object
+
+
+@dataclass
+class Output:
+    loss: object
+    logits: torch.Tensor
+
+
+def test_tensors_in_all_that_networks_put_out():
+    a, b, c = torch.zeros(3, 1)
+    pair = Pair(a, None)
+    nested = [pair, OrderedDict(out=b, aux=Output(None, c)), 3, "text"]
+    assert [id(t) for t in tensors(nested)] == [id(a), id(b), id(c)]
+    with pytest.raises(TypeError, match="put out no tensor but a int"):
+        outputs(3)
