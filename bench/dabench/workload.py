@@ -68,8 +68,7 @@ class Workload:
         self.model = network.to(self.dtype).to(memory_format=self.memory_format)
         self.call: Callable[[Tensor], Any] = self.model
         self.x = x.to(self.dtype, memory_format=self.memory_format)
-        # Pinned where there is a GPU: from there the copy need not be waited for.
-        self._host_x = x.cpu().pin_memory() if self.device.type == "cuda" else x.cpu()
+        self._host_x = _on_host(x) if case.input == "host" else self.x
         self._targets: list[Tensor] = []
         self._optimizer: torch.optim.Optimizer | None = None
 
@@ -136,6 +135,11 @@ def is_variant(case: Case) -> bool:
     """Whether a case runs its network in another way than torch's plain one."""
     apart = ("compile", "fuse", "runtime")
     return any(getattr(case, axis) != VARIANT_AXES[axis] for axis in apart)
+
+
+def _on_host(x: Tensor) -> Tensor:
+    """Pinned where there is a GPU: from there the copy need not be waited for."""
+    return x.cpu().pin_memory() if x.is_cuda else x.cpu()
 
 
 def _plain(network: nn.Module, x: Tensor) -> list[Tensor]:

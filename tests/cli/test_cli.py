@@ -90,8 +90,14 @@ def test_the_canonical_call_is_understood():
         ("time --model disc --order up", "--order: 'up' .*interleaved, blocked"),
         ("time --model disc --protocol x", "--protocol: 'x' .*steady, paper"),
         ("time --model disc --out /dev/null/x", "--out: cannot write '/dev/null/x'"),
-        ("sweep", r"sweep needs a preset \(demo, paper-cpu, paper-gpu, paper-quick, runtimes, segmenters\)"),
-        ("sweep paper", "--preset: 'paper' .*paper-cpu, paper-gpu, paper-quick, runtimes, segmenters"),
+        (
+            "sweep",
+            r"sweep needs a preset \(demo, paper-cpu, paper-gpu, paper-quick, runtimes, segmenters\)",
+        ),
+        (
+            "sweep paper",
+            "--preset: 'paper' .*paper-cpu, paper-gpu, paper-quick, runtimes, segmenters",
+        ),
         ("sweep none.toml", "cannot read the grid file 'none.toml'"),
         ("sweep --resume none", "none holds no run"),
         ("flops", "--model: name at least one"),
