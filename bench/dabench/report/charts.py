@@ -34,7 +34,9 @@ def bars_with_intervals(frame: pd.DataFrame, *, unit: str, title: str, path: Pat
             sort=groups,
             title=None,
             scale=alt.Scale(domain=groups, scheme="tableau10"),
-            legend=alt.Legend(orient="bottom", labelLimit=400) if len(groups) > 1 else None,
+            legend=alt.Legend(orient="bottom", columns=4, labelLimit=400)
+            if len(groups) > 1
+            else None,
         ),
     )
     intervals = base.mark_rule(strokeWidth=1.5).encode(x="low:Q", x2="high:Q")

@@ -289,8 +289,8 @@ def pictures(out: Writer, loaded: Results, folder: Path, name: str) -> None:
     for (machine, family), rows in good.groupby(["machine", "family"], sort=False):
         frame = pd.DataFrame(
             {
-                "label": rows["model"] + _label(rows),
-                "group": rows["dtype"] + " " + rows["memory_format"] + _way(rows),
+                "label": rows["model"] + _label(rows) + _way(rows),
+                "group": rows["dtype"] + " " + rows["memory_format"],
                 "panel": rows["mode"] + " " + rows["phase"],
                 "value": rows["median_s"] * 1e3,
                 "low": rows["ci_low_s"] * 1e3,
@@ -306,7 +306,7 @@ def pictures(out: Writer, loaded: Results, folder: Path, name: str) -> None:
 
 
 def _way(rows: pd.DataFrame) -> pd.Series[str]:
-    return variant_column(rows).map(lambda name: "" if name == EAGER else f" {name}")
+    return variant_column(rows).map(lambda name: "" if name == EAGER else f", {name}")
 
 
 def _label(rows: pd.DataFrame) -> pd.Series[str]:
