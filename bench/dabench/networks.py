@@ -91,6 +91,12 @@ def settle(network: nn.Module, x: Tensor) -> None:
             network(x)
 
 
+def identities(names: Iterable[str]) -> dict[str, dict[str, str | None]]:
+    """What identifies each network from outside among some (`identity_of`)."""
+    found = {name: identity_of(name) for name in dict.fromkeys(names)}
+    return {name: identity for name, identity in found.items() if identity is not None}
+
+
 def identity_of(name: str) -> dict[str, str | None] | None:
     """What tells one version of a network of others from another; None for the registry's.
 

@@ -16,7 +16,7 @@ from dabench.environment import describe_host
 from dabench.errors import DabenchError
 from dabench.launcher import Launcher
 from dabench.measurement import LaunchRecord
-from dabench.networks import spec_of
+from dabench.networks import identities, spec_of
 from dabench.plan import Case, PlannedCase, expand, schedule
 from dabench.profile_records import (
     KIND,
@@ -306,6 +306,7 @@ def _document(
         "environment": dict(environment),
         "rules": {"profile": PROFILE_RULE, "bound": BOUND_RULE, "interval": INTERVAL_RULE},
         "ceilings": [each.to_dict() for each in ceilings.values()],
+        "networks": identities(p.case.model for p in plan),
         "plan": [
             {"case": p.case.to_dict(), "settings": asdict(p.settings), "impossible": p.impossible}
             for p in plan

@@ -19,7 +19,7 @@ from dabench.environment import FINGERPRINT, describe_host
 from dabench.errors import DabenchError, ResultsError, UsageError
 from dabench.launcher import Launcher
 from dabench.measurement import FLAG_RULES, LaunchRecord, Measurement
-from dabench.networks import identity_of
+from dabench.networks import identities, identity_of
 from dabench.plan import Case, PlannedCase, expand
 from dabench.runner import COUNT_TIMEOUT_S, LAUNCH_RULE, Observer, Outcome, Recorder, Runner
 from dabench.stats import INTERVAL_RULE
@@ -272,11 +272,7 @@ def _run_document(
             "interval": INTERVAL_RULE,
             "variants": VARIANT_RULE,
         },
-        "networks": {
-            name: identity
-            for name in dict.fromkeys(planned.case.model for planned in plan)
-            if (identity := identity_of(name)) is not None
-        },
+        "networks": identities(planned.case.model for planned in plan),
         "plan": [
             {
                 "case": planned.case.to_dict(),
