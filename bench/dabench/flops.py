@@ -18,7 +18,7 @@ from torch.nn.modules.conv import _ConvNd as Convolution
 
 from dabench.config import Grid
 from dabench.errors import DabenchError
-from dabench.networks import build_network, spec_of
+from dabench.networks import build_network, settle, spec_of
 from dabench.operators import OperatorCounts, Trace, trace_operators
 from dabench.plan import input_shape
 from dabench.roofline import CONVOLUTION, CONVOLUTION_1X1, GROUPED_CONVOLUTION
@@ -193,6 +193,7 @@ def count_network(
     # Batch norm in training mode refuses a single 1x1 map.
     traced_batch = 2 if mode == "train" else 1
     x = torch.randn(traced_batch, *shape)
+    settle(network, x)
     trace = trace_operators(network, x)
     scale = Fraction(batch, traced_batch)
     layers = []

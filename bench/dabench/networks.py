@@ -146,19 +146,31 @@ def _global_settings_kept() -> Iterator[None]:
     import torch
 
     threads = torch.get_num_threads()
-    dtype = torch.get_default_dtype()
+    dtype, device = torch.get_default_dtype(), torch.get_default_device()
     precision = torch.get_float32_matmul_precision()
-    cudnn: Any = torch.backends.cudnn
-    autotune, tf32 = cudnn.benchmark, cudnn.allow_tf32
-    gradients = torch.is_grad_enabled()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    gradients, anomalies = torch.is_grad_enabled(), torch.is_anomaly_enabled()
+    switches: list[tuple[Any, str]] = [
+        (torch.backends.cudnn, name)
+        for name in ("enabled", "benchmark", "deterministic", "allow_tf32")
+    ]
+    switches.append((torch.backends.mkldnn, "enabled"))
+    before = [getattr(module, name) for module, name in switches]
     try:
         yield
     finally:
         torch.set_num_threads(threads)
         torch.set_default_dtype(dtype)
+        # A default of cpu, set, would look at every call of torch from then on.
+        torch.set_default_device(None if device.type == "cpu" else device)
         torch.set_float32_matmul_precision(precision)
-        cudnn.benchmark, cudnn.allow_tf32 = autotune, tf32
+        if torch.are_deterministic_algorithms_enabled() != deterministic:
+            torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
         torch.set_grad_enabled(gradients)
+        torch.autograd.set_detect_anomaly(anomalies)
+        for (module, name), value in zip(switches, before, strict=True):
+            setattr(module, name, value)
 
 
 def _torchvision(name: str, arguments: dict[str, Any]) -> Any:

@@ -33,6 +33,8 @@ _CALL = re.compile(r"(?P<factory>[^()]+)(\((?P<arguments>.*)\))?", re.DOTALL)
 _DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 _WORDS = {"true": True, "false": False, "none": None}
 _OPEN, _CLOSE, _QUOTES = "([{", ")]}", "'\""
+# What Python's own reader raises for text that is no literal.
+_NO_LITERAL = (ValueError, SyntaxError, TypeError, RecursionError, MemoryError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +162,7 @@ def parse_argument(text: str) -> tuple[str, Any]:
         return key, _WORDS[value.lower()]
     try:
         return check_argument(key, ast.literal_eval(value))
-    except (ValueError, SyntaxError):
+    except _NO_LITERAL:
         return key, value
 
 
@@ -174,7 +176,7 @@ def check_argument(key: str, value: Any) -> tuple[str, Any]:
         raise ValueError(key)
     try:
         same = ast.literal_eval(repr(value)) == value
-    except (ValueError, SyntaxError):
+    except _NO_LITERAL:
         same = False
     if not same:
         raise ValueError(f"{key}={value}")
@@ -189,18 +191,23 @@ def split_names(text: str) -> list[str]:
 
 
 def _outside(text: str) -> Iterator[tuple[int, str]]:
-    """The signs outside of brackets and quotes, with their places."""
-    depth, quote = 0, ""
+    """The signs outside of a call's brackets and quotes, with their places.
+
+    Before a colon there is a path, in which brackets and quotes are but signs.
+    """
+    depth, quote, escaped, called = 0, "", False, False
     for place, sign in enumerate(text):
         if quote:
-            quote = "" if sign == quote else quote
+            quote = "" if sign == quote and not escaped else quote
+            escaped = sign == "\\" and not escaped
         elif depth and sign in _QUOTES:
             quote = sign
-        elif sign in _OPEN:
+        elif called and sign in _OPEN:
             depth += 1
-        elif sign in _CLOSE:
+        elif called and sign in _CLOSE:
             depth = max(depth - 1, 0)
         elif not depth:
+            called = sign == ":" or (called and sign != ",")
             yield place, sign
 
 
@@ -216,10 +223,13 @@ def _is_module(name: str) -> bool:
 def _arguments(name: str, text: str) -> Arguments:
     try:
         call = ast.parse(f"f({text})", mode="eval").body
-        assert isinstance(call, ast.Call)
-        if call.args or any(keyword.arg is None for keyword in call.keywords):
+        # Text that closes the bracket by itself is more than arguments.
+        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args:
+            raise ValueError(text)
+        keys = [each.arg for each in call.keywords]
+        if None in keys or len(set(keys)) < len(keys):
             raise ValueError(text)
         return tuple((str(k.arg), ast.literal_eval(k.value)) for k in call.keywords)
-    except (ValueError, SyntaxError):
+    except _NO_LITERAL:
         allowed = "arguments are key=value with Python literals, such as (num_classes=19)"
         raise bad_value("--model", name, allowed) from None

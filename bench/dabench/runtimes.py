@@ -93,8 +93,9 @@ def difference_of(found: Sequence[Tensor], expected: Sequence[Tensor], tolerance
     """The largest relative L2 distance over all outputs of a network.
 
     Of each output, the norm of the difference over that of what the output varies around its
-    mean: a large offset must hide nothing. Where an output hardly varies, ``tolerance`` times
-    its own norm is what the difference is held against, since rounding is of that.
+    mean: a large offset must hide nothing. Where it hardly varies, the square root of
+    ``tolerance`` times its own norm takes that place, since rounding is of the whole; for a
+    single number, its own size.
 
     Raises:
         DisagreementError: Their number or shapes differ.
@@ -105,15 +106,21 @@ def difference_of(found: Sequence[Tensor], expected: Sequence[Tensor], tolerance
             f"puts out {shapes[0]} where the plain network puts out {shapes[1]}"
         )
     return max(
-        _distance(a.detach().double().cpu(), b.detach().double().cpu(), tolerance)
-        for a, b in zip(found, expected, strict=True)
+        _distance(_numbers(a), _numbers(b), tolerance) for a, b in zip(found, expected, strict=True)
     )
+
+
+def _numbers(output: Tensor) -> Tensor:
+    """An output in double precision on the host, real and imaginary parts side by side."""
+    real = torch.view_as_real(output.resolve_conj()) if output.is_complex() else output
+    return real.detach().double().cpu()
 
 
 def _distance(found: Tensor, expected: Tensor, tolerance: float) -> float:
     error = float((found - expected).norm())
+    size = float(expected.norm())
     spread = float((expected - expected.mean()).norm())
-    scale = max(spread, tolerance * float(expected.norm()))
+    scale = size if expected.numel() == 1 else max(spread, math.sqrt(tolerance) * size)
     if error == 0:
         return 0.0
     relative = error / scale if scale else math.inf

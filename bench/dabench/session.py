@@ -287,7 +287,8 @@ def _run_document(
 def _same_networks(folder: Path, then: Mapping[str, Any]) -> None:
     for name, identity in then.items():
         now = identity_of(name)
-        if now != identity:
+        # A commit tells where it came from; another one may leave this network as it was.
+        if {**(now or {}), "commit": None} != {**identity, "commit": None}:
             raise UsageError(
                 f"--resume: {name} has changed since {folder} was begun: it was "
                 f"{json.dumps(identity)}, now it is {json.dumps(now)}"

@@ -56,6 +56,8 @@ class Workload:
         network = build_network(case.model).to(self.device)
         network.train(case.mode == "train")
         shape = (case.batch, case.channels, case.height, case.width)
+        # Whatever a network's own code drew, or seeded, the input is the same.
+        torch.manual_seed(seed + 1)
         # Random, never zeros: zeros can run faster than data does.
         x = torch.randn(shape, device=self.device)
         settle(network, x)
@@ -148,19 +150,20 @@ def _plain(network: nn.Module, x: Tensor) -> list[Tensor]:
 
 
 def _unsettle_norms(network: nn.Module) -> None:
-    """Gives batch norms random statistics and weights, as training would.
+    """Moves the statistics and weights of batch norms at random from where they are.
 
     Those of a new network are 0 and 1: almost nothing would be folded away, and
-    folding it wrongly would go unseen.
+    folding it wrongly would go unseen. A little is enough to see it, and what a
+    network scales to zero stays there: activations keep their size in deep ones.
     """
     with torch.no_grad():
         for norm in (m for m in network.modules() if isinstance(m, BatchNorm)):
-            if norm.running_mean is not None and norm.running_var is not None:
-                norm.running_mean.normal_(0.0, 0.5)
-                norm.running_var.uniform_(0.5, 1.5)
-            if norm.affine:
-                norm.weight.uniform_(0.5, 1.5)
-                norm.bias.normal_(0.0, 0.5)
+            for shifted in (norm.running_mean, norm.bias):
+                if shifted is not None:
+                    shifted.add_(torch.empty_like(shifted).normal_(0.0, 0.1))
+            for scaled in (norm.running_var, norm.weight):
+                if scaled is not None:
+                    scaled.mul_(torch.empty_like(scaled).uniform_(0.75, 1.25))
 
 
 def _fused(network: nn.Module) -> nn.Module:

@@ -54,7 +54,11 @@ class Lazy(torch.nn.Module):
 def settings():
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float64)
-    return Net().float()
+    torch.use_deterministic_algorithms(True)
+    torch.backends.mkldnn.enabled = False
+    network = Net().float()
+    torch.set_default_device("meta")
+    return network
 
 def leaves():
     raise SystemExit("usage: net.py CONFIG")

@@ -1,5 +1,6 @@
 """Names of networks: references read, checked and put together without importing anything."""
 
+import subprocess
 import sys
 
 import pytest
@@ -29,6 +30,7 @@ from dabench.references import (
          {"encoder_name": "resnet18", "classes": 19}),
         ("C:/nets/a.py:f( x = (1, 2) )", "C:/nets/a.py", "f", {"x": (1, 2)}),
         ("br(1)/n.py:f", "br(1)/n.py", "f", {}),
+        ("it (bob's)/a[b.py:f(n=1)", "it (bob's)/a[b.py", "f", {"n": 1}),
         ("a.py:f(x='b:c)', y={'k': (1,)})", "a.py", "f", {"x": "b:c)", "y": {"k": (1,)}}),
     ],
 )  # fmt: skip
@@ -47,6 +49,10 @@ def test_references_are_read(text, source, factory, arguments):
         ("timm:resnet18(3)", "key=value"),
         ("timm:resnet18(a=open('x'))", "Python literals"),
         ("timm:resnet18(**x)", "key=value"),
+        ("timm:resnet18(a=1)(b=2)", "key=value"),
+        ("timm:resnet18(a=1)+(2)", "key=value"),
+        ("timm:resnet18(a=1, a=2)", "key=value"),
+        ("timm:resnet18(a={[1]: 2})", "Python literals"),
         ("timm:resnet18(a=1", "path/to/file.py:factory"),
         ("nowhere.py:f", "there is no file 'nowhere.py'"),
         ("json:resnet-18", "no name of a factory"),
@@ -91,6 +97,7 @@ def test_reading_a_reference_imports_nothing(tmp_path):
         ("sizes=[1, 2]", ("sizes", [1, 2])),
         ("path=a=b", ("path", "a=b")),
         ("x=1e999", ("x", "1e999")),
+        ("x={[1]:2}", ("x", "{[1]:2}")),
     ],
 )
 def test_arguments_of_factories(text, expected):
@@ -199,3 +206,29 @@ def test_a_network_has_an_identity(tmp_path):
     assert identity_of(f"{path}:a")["sha256"] != first["sha256"]
     assert identity_of("torchvision:resnet18")["version"]
     assert identity_of("disc") is None
+
+
+def test_what_code_of_others_sets_for_the_process_is_put_back(tmp_path):
+    (tmp_path / "rude.py").write_text(
+        "import torch\ndef make():\n"
+        "    torch.set_default_dtype(torch.float64)\n    torch.set_num_threads(1)\n"
+        "    torch.use_deterministic_algorithms(True)\n"
+        "    torch.autograd.set_detect_anomaly(True)\n    torch.set_grad_enabled(False)\n"
+        "    torch.backends.mkldnn.enabled = False\n    torch.backends.cudnn.benchmark = True\n"
+        "    network = torch.nn.Identity()\n    torch.set_default_device('meta')\n"
+        "    return network\n"
+    )
+    # In a process of its own, as networks from outside are built.
+    code = (
+        "import torch\nfrom dabench.networks import build_network\n"
+        "torch.set_num_threads(2)\n"
+        f"build_network({str(tmp_path / 'rude.py')!r} + ':make')\n"
+        "print(torch.get_default_dtype(), torch.get_num_threads(), torch.get_default_device(),\n"
+        "      torch.are_deterministic_algorithms_enabled(), torch.is_anomaly_enabled(),\n"
+        "      torch.is_grad_enabled(), torch.backends.mkldnn.enabled,\n"
+        "      torch.backends.cudnn.benchmark)"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.split() == [
+        "torch.float32", "2", "cpu", "False", "False", "True", "True", "False",
+    ]  # fmt: skip

@@ -12,7 +12,7 @@ from fakes import make_case
 from dabench.device import open_device
 from dabench.runtimes import DisagreementError, difference_of, prepare
 from dabench.tensors import outputs, tensors
-from dabench.workload import Workload
+from dabench.workload import Workload, _unsettle_norms
 
 
 def test_the_distance_by_hand():
@@ -24,7 +24,8 @@ def test_the_distance_by_hand():
 def test_an_offset_hides_nothing():
     noise, other = torch.randn(2, 1000)
     found = difference_of([2000 + noise], [2000 + other], 1e-3)
-    assert found > 0.1
+    # Far beyond what fp32 is allowed.
+    assert found > 1e-2
 
 
 def test_rounding_of_an_offset_is_no_difference():
@@ -49,11 +50,44 @@ def test_constants_zeros_and_what_is_no_number():
     assert difference_of([ones * math.nan], [ones], 1e-3) == math.inf
 
 
+def test_single_numbers_and_complex_ones():
+    one = torch.tensor([[3.0]])
+    assert difference_of([one * 1.01], [one], 1e-3) == pytest.approx(0.01)
+    wave = torch.tensor([1 + 2j, 3 + 4j])
+    assert difference_of([wave.conj()], [wave], 1e-3) > 1
+    assert difference_of([wave], [wave], 1e-3) == 0
+
+
+class Deep(torch.nn.Module):
+    """A hundred residual branches that start at zero, as timm makes them."""
+
+    def __init__(self):
+        super().__init__()
+        convolutions = [torch.nn.Conv2d(8, 8, 3, padding=1) for _ in range(100)]
+        self.convolutions = torch.nn.ModuleList(convolutions)
+        self.norms = torch.nn.ModuleList([torch.nn.BatchNorm2d(8) for _ in range(100)])
+        for norm in self.norms:
+            torch.nn.init.zeros_(norm.weight)
+        self.norms[0].register_parameter("bias", None)
+
+    def forward(self, x):
+        for conv, norm in zip(self.convolutions, self.norms, strict=True):
+            x = x + norm(conv(x))
+        return x
+
+
+def test_activations_of_deep_networks_keep_their_size():
+    network, x = Deep().eval(), torch.randn(1, 8, 8, 8)
+    _unsettle_norms(network)
+    with torch.no_grad():
+        assert network(x).abs().max() < 10 * x.abs().max()
+
+
 def test_batch_norms_have_statistics_that_folding_must_get_right():
     load = Workload(make_case(model="stdc1-bisenet", channels=3, fuse="on"), open_device("cpu"), 0)
     plain = Workload(make_case(model="stdc1-bisenet", channels=3), open_device("cpu"), 0)
     stats = [m for m in plain.model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
-    assert all(m.running_mean.std() > 0.1 and m.weight.std() > 0.1 for m in stats)
+    assert all(m.running_mean.std() > 0.05 and m.weight.std() > 0.05 for m in stats)
     # The same network and input as the plain case of the same seed.
     with torch.inference_mode():
         expected = outputs(plain.forward())

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from dabench.cli.output import console, print_json, print_line, print_table
+from dabench.cli.output import console, error_line, print_json, print_line, print_table
 from dabench.cli.profiling import finish, run_with_progress
 from dabench.cli.timing import Inputs, Json, ModelArgs, Out, Quiet, grid_of, progress
 from dabench.config import Grid
@@ -103,11 +103,12 @@ def explain(
     if (one, BASE) not in runs or (two, BASE) not in runs:
         for row in done.models:
             if row.status != "ok":
-                print_line(f"{row.case_id} {row.phase}: {row.status}: {row.reason}")
+                error_line(f"{row.case_id} {row.phase}: {row.status}: {row.reason}")
         finish(done)
         raise typer.Exit(1)
-    if trials and not done.interrupted:
-        try_changes(grid[0], done.folder, quiet=quiet or json)
+    interrupted = done.interrupted
+    if trials and not interrupted:
+        interrupted = try_changes(grid[0], done.folder, quiet=quiet or json)
     text = explained(one, two, runs, BASE, read_trials(done.folder, one, two))
     if json:
         evidence = [dict(zip(EVIDENCE_COLUMNS, row, strict=True)) for row in text.evidence]
@@ -118,11 +119,15 @@ def explain(
         print_table("", EVIDENCE_COLUMNS, text.evidence, words=EVIDENCE_COLUMNS[1:4])
         if not quiet:
             console(stderr=True).print(f"Records: {done.folder}", markup=False)
-    finish(done)
+    finish(replace(done, interrupted=interrupted))
 
 
-def try_changes(grid: Grid, folder: Path, *, quiet: bool) -> None:
-    """Times whole passes with one thing changed, into the profile's folder."""
+def try_changes(grid: Grid, folder: Path, *, quiet: bool) -> bool:
+    """Times whole passes with one thing changed, into the profile's folder.
+
+    Returns:
+        Whether Ctrl-C ended it.
+    """
     from dabench.environment import describe_host
     from dabench.session import run_grids
     from dabench.trials import FOLDER, trial_grids
@@ -130,7 +135,11 @@ def try_changes(grid: Grid, folder: Path, *, quiet: bool) -> None:
     grids = trial_grids(grid, int(describe_host()["usable_cores"]))
     command = shlex.join(["dabench", *sys.argv[1:]])
     with progress(quiet=quiet) as observer:
-        run_grids(grids, folder=folder / FOLDER, observer=observer, command=command)
+        session = run_grids(grids, folder=folder / FOLDER, observer=observer, command=command)
+    for row in session.outcome.measurements:
+        if row.status != "ok":
+            error_line(f"{row.case_id}: {row.status}: {row.reason}")
+    return session.outcome.interrupted
 
 
 def audit(
