@@ -59,7 +59,7 @@ def flops(
     documents, failed = count_models(items, shares=time_share)
     if json:
         print_json({"counts": documents})
-        finish_counting(failed)
+        _finish(failed)
         return
     from dabench.flops import ModelCount
 
@@ -71,10 +71,10 @@ def flops(
             _print_layers(count)
     for count, known in zip(counts, shares, strict=True):
         _print_uncounted(count, known)
-    finish_counting(failed)
+    _finish(failed)
 
 
-def finish_counting(failed: list[str]) -> None:
+def _finish(failed: list[str]) -> None:
     """Says which networks could not be counted, and ends so."""
     for line in failed:
         error_line(line)

@@ -6,15 +6,18 @@ import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dabench.cli.output import console, error_line, print_json, print_line, print_table
 from dabench.cli.profiling import finish, run_with_progress
 from dabench.cli.timing import Inputs, Json, ModelArgs, Out, Quiet, grid_of, progress
-from dabench.config import Grid
+from dabench.config import Grid, Settings
 from dabench.errors import UsageError, bad_value
+
+if TYPE_CHECKING:
+    from dabench.explain import Explanation
 
 SETTINGS = (("fp32", "bf16"), ("nchw", "nhwc"))
 PHASES = "forward,backward"
@@ -71,32 +74,12 @@ def explain(
         **({"threads": [threads]} if threads else {}),
     }
     grid = grid_of(given)
-    axes = grid[0]
-    single = (axes.batches, axes.modes, axes.sizes, axes.threads, axes.devices)
-    if len(axes.models) != 2 or any(len(values) > 1 for values in single):
-        raise UsageError(
-            "explain compares two networks at one device, batch, size, mode and number of threads"
-        )
-    if axes.inputs != ("device",):
-        raise bad_value("--input", "host", "an explanation is of the network alone; name CxHxW")
-    from dabench.explain import BASE, EVIDENCE_COLUMNS, runs_of
+    one, two = _pair(*grid)
+    from dabench.explain import BASE, runs_of
     from dabench.explain import explain as explained
-    from dabench.plan import expand
     from dabench.session import new_run_folder
     from dabench.trials import read_trials
 
-    shapes = {
-        case.model: f"{case.channels}x{case.height}x{case.width}"
-        for case in (planned.case for planned in expand(replace(axes, phases=()), grid[1]))
-    }
-    if len(shapes) < 2:
-        raise UsageError(f"explain needs two networks, not {first!r} twice")
-    (one, shape), (two, other) = shapes.items()
-    if shape != other:
-        raise UsageError(
-            f"--input: {one} takes {shape} and {two} {other} unless you say otherwise; networks "
-            "are compared on one input, such as --input 3x512x1024"
-        )
     folder = out or new_run_folder(Path("results"), f"profile-{one}-{two}")
     done = run_with_progress([grid], folder, trace=False, quiet=quiet or json)
     runs = runs_of(done.models, done.layers)
@@ -108,21 +91,57 @@ def explain(
         raise typer.Exit(1)
     interrupted = done.interrupted
     if trials and not interrupted:
-        interrupted = try_changes(grid[0], done.folder, quiet=quiet or json)
+        interrupted = _try_changes(grid[0], done.folder, quiet=quiet or json)
     text = explained(one, two, runs, BASE, read_trials(done.folder, one, two))
-    if json:
-        evidence = [dict(zip(EVIDENCE_COLUMNS, row, strict=True)) for row in text.evidence]
-        print_json({"sentences": text.sentences, "evidence": evidence})
-    else:
-        for sentence in text.sentences:
-            print_line(f"- {sentence}")
-        print_table("", EVIDENCE_COLUMNS, text.evidence, words=EVIDENCE_COLUMNS[1:4])
-        if not quiet:
-            console(stderr=True).print(f"Records: {done.folder}", markup=False)
+    _print_explanation(text, json=json)
+    if not (json or quiet):
+        console(stderr=True).print(f"Records: {done.folder}", markup=False)
     finish(replace(done, interrupted=interrupted))
 
 
-def try_changes(grid: Grid, folder: Path, *, quiet: bool) -> bool:
+def _pair(axes: Grid, settings: Settings) -> tuple[str, str]:
+    """The two networks of an explanation, checked to be comparable.
+
+    Raises:
+        UsageError: They are one, or more, or do not take one input.
+    """
+    from dabench.plan import expand
+
+    single = (axes.batches, axes.modes, axes.sizes, axes.threads, axes.devices)
+    if len(axes.models) != 2 or any(len(values) > 1 for values in single):
+        raise UsageError(
+            "explain compares two networks at one device, batch, size, mode and number of threads"
+        )
+    if axes.inputs != ("device",):
+        raise bad_value("--input", "host", "an explanation is of the network alone; name CxHxW")
+    shapes = {
+        case.model: f"{case.channels}x{case.height}x{case.width}"
+        for case in (planned.case for planned in expand(replace(axes, phases=()), settings))
+    }
+    if len(shapes) < 2:
+        raise UsageError(f"explain needs two networks, not {axes.models[0]!r} twice")
+    (one, shape), (two, other) = shapes.items()
+    if shape != other:
+        raise UsageError(
+            f"--input: {one} takes {shape} and {two} {other} unless you say otherwise; networks "
+            "are compared on one input, such as --input 3x512x1024"
+        )
+    return one, two
+
+
+def _print_explanation(text: Explanation, *, json: bool) -> None:
+    from dabench.explain import EVIDENCE_COLUMNS
+
+    if json:
+        evidence = [dict(zip(EVIDENCE_COLUMNS, row, strict=True)) for row in text.evidence]
+        print_json({"sentences": text.sentences, "evidence": evidence})
+        return
+    for sentence in text.sentences:
+        print_line(f"- {sentence}")
+    print_table("", EVIDENCE_COLUMNS, text.evidence, words=EVIDENCE_COLUMNS[1:4])
+
+
+def _try_changes(grid: Grid, folder: Path, *, quiet: bool) -> bool:
     """Times whole passes with one thing changed, into the profile's folder.
 
     Returns:
