@@ -31,8 +31,8 @@ _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 def measure_kernels(device: Device, dtype: str) -> dict[str, Any]:
     """Rates of matrix products, convolutions and memory, and what layers cost at least.
 
-    A ceiling is what can be had, so each is the best of its passes, while
-    overheads are medians.
+    A ceiling is what can be had, so each is the best of its passes; a bare
+    operator's overhead is a median, a layer's floor a lower quartile.
 
     Args:
         device: Configured for the dtype and the threads.

@@ -8,6 +8,7 @@ from records import ENVIRONMENT
 
 from dabench.measurement import summarise
 from dabench.report import write_report
+from dabench.report.text import Latex, Markdown
 from dabench.results import MEASUREMENTS, RunWriter
 from dabench.tables import load, variants
 
@@ -97,3 +98,13 @@ def test_records_of_schema_1_are_read():
     assert set(measured["compile"]) == {"off"}
     assert measured["compile_s"].isna().all()
     assert set(measured["energy"]) == {""}
+
+
+@pytest.mark.parametrize("writer", [Markdown, Latex])
+def test_a_list_without_lines_is_nothing(writer):
+    """LaTeX stops at a list without items."""
+    out, empty = writer(), writer()
+    out.bullets([])
+    assert out.text() == empty.text()
+    out.bullets(["one"])
+    assert "one" in out.text()

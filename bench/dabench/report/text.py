@@ -28,7 +28,7 @@ class Writer(Protocol):
         """Running text."""
 
     def bullets(self, lines: Sequence[str]) -> None:
-        """A list."""
+        """A list; nothing where there are no lines, since LaTeX refuses an empty one."""
 
     def table(self, frame: pd.DataFrame, caption: str) -> None:
         """A table of text cells; numbers go right."""
@@ -55,7 +55,8 @@ class Markdown:
         self._parts.append(text)
 
     def bullets(self, lines: Sequence[str]) -> None:
-        self._parts.append("\n".join(f"- {line}" for line in lines))
+        if lines:
+            self._parts.append("\n".join(f"- {line}" for line in lines))
 
     def table(self, frame: pd.DataFrame, caption: str) -> None:
         header = [_cell(name) for name in frame.columns]
@@ -87,6 +88,8 @@ class Latex:
         self._parts.append(_escape(text))
 
     def bullets(self, lines: Sequence[str]) -> None:
+        if not lines:
+            return
         items = "\n".join(f"\\item {_escape(line)}" for line in lines)
         self._parts.append(f"\\begin{{itemize}}\n{items}\n\\end{{itemize}}")
 
