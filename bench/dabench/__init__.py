@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from dabench.api import TimeResult, count, load_results, sweep, time
-    from dabench.errors import DabenchError, ResultsError, UsageError
+    from dabench.base.errors import DabenchError, ResultsError, UsageError
 
 __all__ = [
     "DabenchError",
@@ -32,7 +32,7 @@ __all__ = [
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module 'dabench' has no attribute {name!r}")
-    home = "dabench.errors" if name.endswith("Error") else "dabench.api"
+    home = "dabench.base.errors" if name.endswith("Error") else "dabench.api"
     return getattr(importlib.import_module(home), name)
 
 

@@ -6,18 +6,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from dabench.errors import DabenchError
-from dabench.grid import AXES, SETTINGS, arguments_of, load_grids, make_grid, parse
-from dabench.measurement import Measurement
-from dabench.networks import spec_of
-from dabench.references import is_reference
-from dabench.session import NoProgress, Session, count_models, run_grids
+from dabench.base.errors import DabenchError
+from dabench.plan.grids import AXES, SETTINGS, arguments_of, load_grids, make_grid, parse
+from dabench.plan.networks import spec_of
+from dabench.plan.references import is_reference
+from dabench.records.measurements import Measurement
+from dabench.run.session import NoProgress, Session, count_models, run_grids
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from dabench.flops import ModelCount
-    from dabench.tables import Results
+    from dabench.counting.counts import ModelCount
+    from dabench.findings.tables import Results
 
 
 class TimeResult(Sequence[Measurement]):
@@ -67,7 +67,7 @@ class TimeResult(Sequence[Measurement]):
 
     def to_frame(self) -> pd.DataFrame:
         """The rows as a pandas frame with the vocabulary's columns."""
-        from dabench.tables import measurement_frame
+        from dabench.findings.tables import measurement_frame
 
         return measurement_frame(self.measurements)
 
@@ -135,7 +135,7 @@ def count(
     channels: int | None = None,
     mode: str = "eval",
 ) -> ModelCount:
-    """Counts operations, parameters and bytes; see `dabench.flops.ModelCount`.
+    """Counts operations, parameters and bytes; see `dabench.counting.counts.ModelCount`.
 
     Networks of the registry are counted in this process, others in a worker.
 
@@ -143,7 +143,7 @@ def count(
         UsageError: Unknown model or mode, or a size the network cannot take.
         DabenchError: It could not be run at that size.
     """
-    from dabench.flops import ModelCount, count_model
+    from dabench.counting.counts import ModelCount, count_model
 
     item: dict[str, Any] = {
         "batch": batch, "channels": channels, "height": height, "width": width, "mode": mode,
@@ -158,13 +158,13 @@ def count(
 
 
 def load_results(*folders: str | Path) -> Results:
-    """Reads the records of runs; see `dabench.tables.Results`.
+    """Reads the records of runs; see `dabench.findings.tables.Results`.
 
     Raises:
         UsageError: A folder without a run, or with one of a newer dabench.
         ResultsError: A damaged file, named with its line.
     """
-    from dabench.tables import load
+    from dabench.findings.tables import load
 
     return load([Path(folder) for folder in folders])
 

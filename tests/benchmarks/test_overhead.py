@@ -10,11 +10,11 @@ from fakes import make_case, make_launch
 from records import ENVIRONMENT
 
 import dabench
-from dabench.clock import host_clock
 from dabench.device.cpu import CpuDevice
-from dabench.engine import StopRule, measure, take_sample
-from dabench.results import LAUNCH_COLUMNS, SAMPLE_COLUMNS, RunWriter
-from dabench.tables import load
+from dabench.findings.tables import load
+from dabench.records.timings import LAUNCH_COLUMNS, SAMPLE_COLUMNS, RunWriter
+from dabench.timing.clock import host_clock
+from dabench.timing.engine import StopRule, measure, take_sample
 
 
 def command(*arguments):

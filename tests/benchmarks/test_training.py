@@ -10,17 +10,17 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from dabench.adapt.config import TrainConfig
-from dabench.adapt.frames import gather
-from dabench.adapt.learners import settle
-from dabench.adapt.metrics import ConfusionMatrix, official_scores
-from dabench.adapt.scene import set_scene
-from dabench.adapt.train import Training
 from dabench.data.labels import IGNORE, TRAIN_TO_ID
 from dabench.data.loader import JITTER, MEAN, STD
 from dabench.data.roots import PAIRS, Places
 from dabench.data.standin import write_standin
 from dabench.data.synthetic import CAMERA, draw_scene
+from dabench.training.config import TrainConfig
+from dabench.training.frames import gather
+from dabench.training.learners import settle
+from dabench.training.metrics import ConfusionMatrix, official_scores
+from dabench.training.scene import set_scene
+from dabench.training.train import Training
 from dabench_models import build
 
 HEIGHT, WIDTH, BATCH, STEPS, EPOCHS = 128, 256, 4, 12, 2

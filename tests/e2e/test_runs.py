@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 import dabench
-from dabench.results import read_launches, read_run
+from dabench.records.timings import read_launches, read_run
 
 GRID = """
 [[grid]]

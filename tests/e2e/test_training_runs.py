@@ -11,9 +11,9 @@ import pytest
 import torch
 from datasets import camvid_root
 
-from dabench.adapt import checkpoint
 from dabench.data.standin import write_standin
-from dabench.training_records import read_epochs, read_result
+from dabench.records.trainings import read_epochs, read_result
+from dabench.training import checkpoint
 
 SMALL = "--size 32x64 --batch 2 --limit 6 --dtype fp32"
 

@@ -7,9 +7,9 @@ import torch
 from fakes import make_case
 
 import dabench
-from dabench.clock import host_clock
-from dabench.engine import StopRule, measure, measure_once, take_sample
-from dabench.launcher import Launcher
+from dabench.run.launcher import Launcher
+from dabench.timing.clock import host_clock
+from dabench.timing.engine import StopRule, measure, measure_once, take_sample
 
 pytestmark = [
     pytest.mark.cuda,

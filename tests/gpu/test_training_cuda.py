@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from dabench.adapt.config import TrainConfig
-from dabench.adapt.scene import set_scene
-from dabench.adapt.train import start
 from dabench.data.roots import PAIRS, Places
 from dabench.data.standin import write_standin
+from dabench.training.config import TrainConfig
+from dabench.training.scene import set_scene
+from dabench.training.train import start
 
 pytestmark = [
     pytest.mark.cuda,

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, field
 
-from dabench.engine import PhaseSamples, Sample
-from dabench.measurement import LaunchRecord, PhaseRecord
-from dabench.plan import Case
+from dabench.plan.cases import Case
+from dabench.records.measurements import LaunchRecord, PhaseRecord
+from dabench.timing.engine import PhaseSamples, Sample
 
 
 @dataclass

@@ -5,11 +5,11 @@ from pathlib import Path
 
 from fakes import make_launch
 
-from dabench.config import Grid, Settings
-from dabench.flops import count_model
-from dabench.measurement import summarise
-from dabench.plan import expand
-from dabench.results import RunWriter
+from dabench.counting.counts import count_model
+from dabench.plan.cases import expand
+from dabench.plan.settings import Grid, Settings
+from dabench.records.measurements import summarise
+from dabench.records.timings import RunWriter
 
 ENVIRONMENT = {
     "cpu": "Test CPU", "cpu_flags": ["avx2"], "physical_cores": 2, "logical_cores": 4,
@@ -51,7 +51,7 @@ def write_run(root: Path, name: str = "20260102-030405-test", cpu: str = "Test C
     for planned in plan:
         case = planned.case
         if planned.impossible:
-            from dabench.measurement import failed
+            from dabench.records.measurements import failed
 
             rows += failed(case, "unsupported", planned.impossible)
             continue

@@ -3,10 +3,10 @@
 import json
 from pathlib import Path
 
-from dabench.adapt.config import TrainConfig
-from dabench.adapt.suite import plan_suite
-from dabench.results import RUN, SCHEMA
-from dabench.training_records import SUITE, EpochRow, TrainRecord
+from dabench.records.timings import RUN, SCHEMA
+from dabench.records.trainings import SUITE, EpochRow, TrainRecord
+from dabench.training.config import TrainConfig
+from dabench.training.suite import plan_suite
 
 ENVIRONMENT = {"cpu": "Test CPU", "logical_cores": 4, "threads": 2, "commit": "abc"}
 MIOU = {

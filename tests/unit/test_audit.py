@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 from records import write_run
 
-from dabench.audit import (
+from dabench.counting.counts import count_model
+from dabench.findings.audit import (
     ROW_COLUMNS,
     audit,
     peak_of,
@@ -15,9 +16,8 @@ from dabench.audit import (
     rankings,
     unchecked,
 )
-from dabench.flops import count_model
+from dabench.findings.tables import load, published
 from dabench.report.audit import audited
-from dabench.tables import load, published
 
 OPERATIONS = pd.DataFrame(
     [

@@ -2,8 +2,8 @@
 
 import pytest
 
-from dabench.ceilings import FILE, Setting, ceilings_of
-from dabench.errors import DabenchError
+from dabench.base.errors import DabenchError
+from dabench.run.ceilings import FILE, Setting, ceilings_of
 
 HERE = {"cpu": "Test CPU", "usable_cores": 2, "variables": {}, "torch": "2.15"}
 FP32, BF16 = Setting("cpu", "fp32", 1), Setting("cpu", "bf16", 1)

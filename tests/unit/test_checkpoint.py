@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from dabench.adapt import checkpoint
-from dabench.errors import ResultsError, UsageError
+from dabench.base.errors import ResultsError, UsageError
+from dabench.training import checkpoint
 
 
 def test_the_last_two_are_kept_and_the_newest_is_read(tmp_path):

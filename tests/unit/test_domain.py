@@ -6,10 +6,10 @@ from datasets import camvid_root, save_photo, write_cityscapes, write_gta5
 from PIL import Image
 from scipy.io import savemat
 
+from dabench.base.errors import DataError, UsageError
 from dabench.data.domain import open_domain
 from dabench.data.labels import CAMVID, CITYSCAPES, read_label
 from dabench.data.roots import PAIRS, find_places
-from dabench.errors import DataError, UsageError
 
 
 def test_cityscapes_takes_ids_or_train_ids(tmp_path):

@@ -2,9 +2,9 @@
 
 import pytest
 
-from dabench.energy import Counter, NoEnergyError, Rapl
-from dabench.engine import PhaseSamples, Sample
-from dabench.worker import _joules, _meter
+from dabench.device.energy import Counter, NoEnergyError, Rapl
+from dabench.run.worker import _joules, _meter
+from dabench.timing.engine import PhaseSamples, Sample
 
 
 def zone(root, name, kind, energy, most=1000_000_000):

@@ -5,7 +5,7 @@ import gc
 import pytest
 from fakes import AsyncDevice, FakeClock, FakeWork
 
-from dabench.engine import (
+from dabench.timing.engine import (
     MAX_SAMPLES,
     MAX_WARMUP,
     MIN_SAMPLES,

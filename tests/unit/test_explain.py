@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from dabench.errors import DabenchError
-from dabench.explain import explain, runs_of
-from dabench.profile_records import LayerRow, ModelRow
-from dabench.trials import Trial
+from dabench.base.errors import DabenchError
+from dabench.findings.explain import explain, runs_of
+from dabench.findings.trials import Trial
+from dabench.records.profiles import LayerRow, ModelRow
 
 
 def network(model, setting, layers, spread=0.0):

@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from dabench.errors import DabenchError, UsageError
-from dabench.flops import ModelCount, count_model, count_network, form_of
-from dabench.operators import trace_operators
-from dabench.shares import time_shares
+from dabench.base.errors import DabenchError, UsageError
+from dabench.counting.counts import ModelCount, count_model, count_network
+from dabench.counting.forms import form_of
+from dabench.counting.operators import trace_operators
+from dabench.counting.shares import time_shares
 from dabench_models import MODELS, build
 
 WIDTHS = (19, 64, 128, 256, 512, 1)

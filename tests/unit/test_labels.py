@@ -5,6 +5,7 @@ import pytest
 from datasets import as_ids, save_palette, some_classes
 from PIL import Image
 
+from dabench.base.errors import DataError
 from dabench.data.labels import (
     CAMVID,
     CITYSCAPES,
@@ -14,7 +15,6 @@ from dabench.data.labels import (
     read_image,
     read_label,
 )
-from dabench.errors import DataError
 
 
 def test_nineteen_classes_in_their_official_order():

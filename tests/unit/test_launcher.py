@@ -11,9 +11,9 @@ import time
 import pytest
 from fakes import make_case
 
-from dabench import forkserver
-from dabench.errors import DabenchError
-from dabench.launcher import Launcher
+from dabench.base.errors import DabenchError
+from dabench.run import forkserver
+from dabench.run.launcher import Launcher
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +156,7 @@ def test_a_worker_may_start_afresh(launcher, monkeypatch):
 
 def test_a_worker_measures_without_what_it_does_not_need():
     code = (
-        "import json, sys; from dabench.worker import handle; last = []; "
+        "import json, sys; from dabench.run.worker import handle; last = []; "
         "handle(json.loads(sys.argv[1]), last.append); "
         "print(last[-1]['kind'], *{m.partition('.')[0] for m in sys.modules})"
     )

@@ -5,7 +5,7 @@ import torch
 from fakes import FakeClock
 from torch import nn
 
-from dabench.layers import LOSS, measure_layers
+from dabench.profiling.layers import LOSS, measure_layers
 
 
 class Idle:

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from dabench.adapt.losses import (
+from dabench.data.labels import IGNORE
+from dabench.training.losses import (
     SOURCE,
     TARGET,
     belief_loss,
@@ -16,7 +17,6 @@ from dabench.adapt.losses import (
     ohem_cross_entropy,
     segmentation_loss,
 )
-from dabench.data.labels import IGNORE
 from dabench_models.bisenet import SegmenterOutput
 
 

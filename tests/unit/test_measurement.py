@@ -5,8 +5,8 @@ from statistics import fmean, median
 import pytest
 from fakes import make_case, make_launch
 
-from dabench.engine import Sample
-from dabench.measurement import COLUMNS, summarise
+from dabench.records.measurements import COLUMNS, summarise
+from dabench.timing.engine import Sample
 
 CASE = make_case()
 

@@ -11,7 +11,7 @@ import pytest
 CODE = """
 import json
 import numpy as np
-from dabench.memory import freed_pages_kept, resident_bytes
+from dabench.device.memory import freed_pages_kept, resident_bytes
 
 def growth():
     before = resident_bytes()

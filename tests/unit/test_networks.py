@@ -5,19 +5,19 @@ import sys
 
 import pytest
 
-from dabench import references
-from dabench.config import Grid, Settings
-from dabench.errors import UsageError
-from dabench.grid import load_grids, make_grid, parse
-from dabench.networks import identity_of, spec_of
-from dabench.plan import expand
-from dabench.references import (
+from dabench.base.errors import UsageError
+from dabench.plan import references
+from dabench.plan.cases import expand
+from dabench.plan.grids import load_grids, make_grid, parse
+from dabench.plan.networks import identity_of, spec_of
+from dabench.plan.references import (
     Reference,
     is_reference,
     parse_argument,
     split_names,
     with_arguments,
 )
+from dabench.plan.settings import Grid, Settings
 
 
 @pytest.mark.parametrize(
@@ -220,7 +220,7 @@ def test_what_code_of_others_sets_for_the_process_is_put_back(tmp_path):
     )
     # In a process of its own, as networks from outside are built.
     code = (
-        "import torch\nfrom dabench.networks import build_network\n"
+        "import torch\nfrom dabench.network.build import build_network\n"
         "torch.set_num_threads(2)\n"
         f"build_network({str(tmp_path / 'rude.py')!r} + ':make')\n"
         "print(torch.get_default_dtype(), torch.get_num_threads(), torch.get_default_device(),\n"

@@ -2,11 +2,11 @@
 
 import pytest
 
-from dabench.config import Grid, Settings
-from dabench.errors import UsageError
-from dabench.grid import load_grids, presets
-from dabench.plan import Case, expand, launch_order, schedule
-from dabench.session import _plan
+from dabench.base.errors import UsageError
+from dabench.plan.cases import Case, expand, launch_order, schedule
+from dabench.plan.grids import load_grids, presets
+from dabench.plan.settings import Grid, Settings
+from dabench.run.session import _plan
 
 
 def cases(settings=None, **axes):

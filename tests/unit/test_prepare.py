@@ -8,10 +8,10 @@ import pytest
 from datasets import save_photo, write_gta5
 from PIL import Image
 
+from dabench.base.errors import DataError
 from dabench.data import prepare as module
 from dabench.data.domain import open_domain
 from dabench.data.prepare import prepare
-from dabench.errors import DataError
 
 
 @pytest.fixture(autouse=True)

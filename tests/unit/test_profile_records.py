@@ -4,16 +4,16 @@ import json
 
 import pytest
 
-from dabench.plan import Case
-from dabench.profile_records import (
+from dabench.findings.profiles import is_profile, load_profiles
+from dabench.plan.cases import Case
+from dabench.profiling.roofline import Ceilings
+from dabench.records.profiles import (
     REMAINDER,
     PhaseLayers,
     ProfileRecord,
     failed_phase,
     summarise_phase,
 )
-from dabench.profile_tables import is_profile, load_profiles
-from dabench.roofline import Ceilings
 from dabench_models import MODELS
 
 CASE = Case(

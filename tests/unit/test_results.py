@@ -7,12 +7,12 @@ import pytest
 from fakes import make_case, make_launch
 
 import dabench
-from dabench import results
-from dabench.errors import ResultsError, UsageError
-from dabench.measurement import summarise
+from dabench.base.errors import ResultsError, UsageError
+from dabench.findings.tables import load, measurement_frame
+from dabench.records import timings as results
+from dabench.records.measurements import summarise
+from dabench.records.timings import RunWriter, next_launch, read_launches, read_run
 from dabench.report import write_report
-from dabench.results import RunWriter, next_launch, read_launches, read_run
-from dabench.tables import load, measurement_frame
 
 CASE = make_case()
 ENVIRONMENT = {"cpu": "Test CPU", "logical_cores": 2}

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from dabench.roofline import Ceilings, format_roof, roof_of
+from dabench.profiling.roofline import Ceilings, format_roof, roof_of
 
 
 def ceilings(**changes):

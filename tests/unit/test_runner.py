@@ -3,10 +3,10 @@
 import pytest
 from fakes import make_launch
 
-from dabench.config import Grid, Settings
-from dabench.plan import expand
-from dabench.runner import MAX_LAUNCHES, SHORT_LAUNCHES, Runner, stop_rule
-from dabench.session import NoProgress, NoRecords
+from dabench.plan.cases import expand
+from dabench.plan.settings import Grid, Settings
+from dabench.run.runner import MAX_LAUNCHES, SHORT_LAUNCHES, Runner, stop_rule
+from dabench.run.session import NoProgress, NoRecords
 
 
 class Pool:

@@ -9,10 +9,10 @@ import pytest
 import torch
 from fakes import make_case
 
-from dabench.device import open_device
-from dabench.runtimes import DisagreementError, difference_of, prepare
-from dabench.tensors import outputs, tensors
-from dabench.workload import Workload, _unsettle_norms
+from dabench.device.registry import open_device
+from dabench.network.runtimes import DisagreementError, difference_of, prepare
+from dabench.network.tensors import outputs, tensors
+from dabench.network.workload import Workload, _unsettle_norms
 
 
 def test_the_distance_by_hand():

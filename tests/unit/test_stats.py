@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dabench.stats import (
+from dabench.timing.statistics import (
     Interval,
     drift,
     launch_interval,

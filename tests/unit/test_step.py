@@ -6,11 +6,11 @@ import pytest
 import torch
 from fakes import FakeClock
 
-from dabench.adapt import step as module
-from dabench.adapt.losses import discriminator_input
-from dabench.adapt.step import PARTS, Learner, Precision, Stopwatch, Trainer, poly
 from dabench.data.labels import IGNORE
 from dabench.data.loader import network_input
+from dabench.training import step as module
+from dabench.training.losses import discriminator_input
+from dabench.training.step import PARTS, Learner, Precision, Stopwatch, Trainer, poly
 from dabench_models import build
 
 CLASSES = 5

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dabench.adapt.scene import set_scene
+from dabench.base.errors import UsageError
 from dabench.data.check import check_domain_files
 from dabench.data.domain import open_domain
 from dabench.data.labels import CITYSCAPES, IGNORE
 from dabench.data.roots import PAIRS, Places
 from dabench.data.standin import write_standin
 from dabench.data.synthetic import CAMERA, GAME, draw_scene
-from dabench.errors import UsageError
+from dabench.training.scene import set_scene
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,8 @@ import pandas as pd
 import pytest
 from records import write_run
 
-from dabench.errors import UsageError
-from dabench.tables import find_runs, load, paper_timing, published, ratios
+from dabench.base.errors import UsageError
+from dabench.findings.tables import find_runs, load, paper_timing, published, ratios
 
 
 @pytest.fixture(scope="module")

@@ -7,18 +7,18 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from dabench.adapt import checkpoint, train
-from dabench.adapt.config import TrainConfig
-from dabench.adapt.predict import load_trained, predict_files, score
-from dabench.adapt.scene import set_scene
-from dabench.adapt.suite import Planned, plan_suite, resume_suite, start_suite
-from dabench.adapt.tensorboard import TensorBoard
-from dabench.adapt.train import NotFiniteError, health, resume, start
+from dabench.base.errors import UsageError
 from dabench.data.labels import CAMVID
 from dabench.data.roots import Places, find_places
 from dabench.data.standin import write_standin
-from dabench.errors import UsageError
-from dabench.training_records import read_classes, read_epochs, read_result
+from dabench.records.trainings import read_classes, read_epochs, read_result
+from dabench.training import checkpoint, train
+from dabench.training.config import TrainConfig
+from dabench.training.predict import load_trained, predict_files, score
+from dabench.training.scene import set_scene
+from dabench.training.suite import Planned, plan_suite, resume_suite, start_suite
+from dabench.training.tensorboard import TensorBoard
+from dabench.training.train import NotFiniteError, health, resume, start
 
 DOCUMENT = {"run_id": "x", "created": "", "command": "", "environment": {}}
 CONFIG = TrainConfig(

@@ -6,10 +6,10 @@ import pandas as pd
 import pytest
 from suites import write_suite
 
-from dabench.errors import ResultsError
+from dabench.base.errors import ResultsError
+from dabench.findings.trainings import Comparison, compare, load_training, published_accuracy
 from dabench.report.training import _helps
-from dabench.stats import mean_interval
-from dabench.training_tables import Comparison, compare, load_training, published_accuracy
+from dabench.timing.statistics import mean_interval
 
 
 def test_a_mean_over_seeds_has_students_interval():

@@ -4,11 +4,11 @@ import pytest
 from fakes import make_case, make_launch
 from records import ENVIRONMENT
 
-from dabench.config import Grid
-from dabench.measurement import failed, summarise
-from dabench.plan import expand
-from dabench.results import RunWriter
-from dabench.trials import FOLDER, changed, read_trials, trial_grids
+from dabench.findings.trials import FOLDER, changed, read_trials, trial_grids
+from dabench.plan.cases import expand
+from dabench.plan.settings import Grid
+from dabench.records.measurements import failed, summarise
+from dabench.records.timings import RunWriter
 
 
 def grid(**changes):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dabench import units
+from dabench.base import units
 
 
 @pytest.mark.parametrize(("text", "value"), [("512x1024", (512, 1024)), (" 64X32 ", (64, 32))])

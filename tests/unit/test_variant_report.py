@@ -6,11 +6,11 @@ import pytest
 from fakes import make_case, make_launch
 from records import ENVIRONMENT
 
-from dabench.measurement import summarise
+from dabench.findings.tables import load, variants
+from dabench.records.measurements import summarise
+from dabench.records.timings import MEASUREMENTS, RunWriter
 from dabench.report import write_report
 from dabench.report.text import Latex, Markdown
-from dabench.results import MEASUREMENTS, RunWriter
-from dabench.tables import load, variants
 
 ROOT = Path(__file__).parents[2]
 

@@ -3,10 +3,10 @@
 import pytest
 from fakes import make_case
 
-from dabench import variants
-from dabench.config import COMPILES, FUSES, INPUTS, RUNTIMES
-from dabench.plan import Case
-from dabench.variants import VARIANT_AXES, variant_name, why_impossible
+from dabench.plan import variants
+from dabench.plan.cases import Case
+from dabench.plan.settings import COMPILES, FUSES, INPUTS, RUNTIMES
+from dabench.plan.variants import VARIANT_AXES, variant_name, why_impossible
 
 
 @pytest.mark.parametrize(

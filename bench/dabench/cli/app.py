@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from dabench.base.errors import DabenchError, ResultsError, UsageError
 from dabench.cli import (
     checkpoints,
     counting,
@@ -21,7 +22,6 @@ from dabench.cli import (
     training,
 )
 from dabench.cli.output import error_line
-from dabench.errors import DabenchError, ResultsError, UsageError
 
 INTERRUPTED = 130
 
@@ -56,7 +56,7 @@ app.command("env")(info.env)
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        from dabench.environment import version_of
+        from dabench.device.machine import version_of
 
         typer.echo(f"dabench {version_of('dabench')}")
         raise typer.Exit

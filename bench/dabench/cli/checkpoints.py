@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
+from dabench.base.errors import UsageError
 from dabench.cli.output import console, print_json, print_table
 from dabench.cli.training import CamvidRoot, CityscapesRoot, Gta5Root
-from dabench.errors import UsageError
 
 Checkpoint = Annotated[
     Path, typer.Argument(help="A run's folder, its weights.pt, or a checkpoint.")
@@ -35,7 +35,7 @@ def evaluate(
     roots = {"gta5": gta5_root, "cityscapes": cityscapes_root, "camvid": camvid_root}
     dataset = data.partition(":")[0]
     places = find_places(roots)
-    from dabench.adapt.predict import load_trained, score
+    from dabench.training.predict import load_trained, score
 
     trained = load_trained(checkpoint, device)
     if dataset in places.roots:
@@ -71,7 +71,7 @@ def predict(
     missing = [path for path in images if not path.is_file()]
     if missing:
         raise UsageError(f"image {str(missing[0])!r} does not exist")
-    from dabench.adapt.predict import load_trained, predict_files
+    from dabench.training.predict import load_trained, predict_files
 
     for path in predict_files(load_trained(checkpoint, device), images, out, device=device):
         console().print(str(path), markup=False)

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dabench.base.errors import UsageError, bad_value
+from dabench.base.units import format_bytes
 from dabench.cli.output import error_line, print_json, print_line, print_table
 from dabench.cli.timing import ModelArgs
-from dabench.errors import UsageError, bad_value
-from dabench.grid import make_grid, parse
-from dabench.references import split_names
-from dabench.units import format_bytes
+from dabench.plan.grids import make_grid, parse
+from dabench.plan.references import split_names
 
 if TYPE_CHECKING:
-    from dabench.flops import ModelCount
+    from dabench.counting.counts import ModelCount
 
 
 def flops(
@@ -54,14 +54,14 @@ def flops(
     Example: dabench flops --model disc,dw-disc,diag-disc
     """
     items = _checked(model or [], batch, size, input_, mode, model_arg or [])
-    from dabench.session import count_models
+    from dabench.run.session import count_models
 
     documents, failed = count_models(items, shares=time_share)
     if json:
         print_json({"counts": documents})
         _finish(failed)
         return
-    from dabench.flops import ModelCount
+    from dabench.counting.counts import ModelCount
 
     counts = [ModelCount.of(document) for document in documents]
     shares = [document["time_shares"] or {} for document in documents]
@@ -91,7 +91,7 @@ def _checked(
     model_arg: list[str],
 ) -> list[dict[str, Any]]:
     """What to count, every value checked before torch is imported."""
-    from dabench.plan import expand
+    from dabench.plan.cases import expand
 
     names = tuple(name for text in model for name in split_names(text))
     if not names:

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
+from dabench.base.errors import UsageError
 from dabench.cli.output import console, print_line, print_table
-from dabench.errors import UsageError
-from dabench.grid import parse
+from dabench.plan.grids import parse
 
 app = typer.Typer(name="data", no_args_is_help=True, help="Check, draw and prepare datasets.")
 

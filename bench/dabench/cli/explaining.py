@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dabench.base.errors import UsageError, bad_value
 from dabench.cli.output import console, error_line, print_json, print_line, print_table
 from dabench.cli.profiling import finish, run_with_progress
 from dabench.cli.timing import Inputs, Json, ModelArgs, Out, Quiet, grid_of, progress
-from dabench.config import Grid, Settings
-from dabench.errors import UsageError, bad_value
+from dabench.plan.settings import Grid, Settings
 
 if TYPE_CHECKING:
-    from dabench.explain import Explanation
+    from dabench.findings.explain import Explanation
 
 SETTINGS = (("fp32", "bf16"), ("nchw", "nhwc"))
 PHASES = "forward,backward"
@@ -75,10 +75,10 @@ def explain(
     }
     grid = grid_of(given)
     one, two = _pair(*grid)
-    from dabench.explain import BASE, runs_of
-    from dabench.explain import explain as explained
-    from dabench.session import new_run_folder
-    from dabench.trials import read_trials
+    from dabench.findings.explain import BASE, runs_of
+    from dabench.findings.explain import explain as explained
+    from dabench.findings.trials import read_trials
+    from dabench.run.session import new_run_folder
 
     folder = out or new_run_folder(Path("results"), f"profile-{one}-{two}")
     done = run_with_progress([grid], folder, trace=False, quiet=quiet or json)
@@ -105,7 +105,7 @@ def _pair(axes: Grid, settings: Settings) -> tuple[str, str]:
     Raises:
         UsageError: They are one, or more, or do not take one input.
     """
-    from dabench.plan import expand
+    from dabench.plan.cases import expand
 
     single = (axes.batches, axes.modes, axes.sizes, axes.threads, axes.devices)
     if len(axes.models) != 2 or any(len(values) > 1 for values in single):
@@ -130,7 +130,7 @@ def _pair(axes: Grid, settings: Settings) -> tuple[str, str]:
 
 
 def _print_explanation(text: Explanation, *, json: bool) -> None:
-    from dabench.explain import EVIDENCE_COLUMNS
+    from dabench.findings.explain import EVIDENCE_COLUMNS
 
     if json:
         evidence = [dict(zip(EVIDENCE_COLUMNS, row, strict=True)) for row in text.evidence]
@@ -147,9 +147,9 @@ def _try_changes(grid: Grid, folder: Path, *, quiet: bool) -> bool:
     Returns:
         Whether Ctrl-C ended it.
     """
-    from dabench.environment import describe_host
-    from dabench.session import run_grids
-    from dabench.trials import FOLDER, trial_grids
+    from dabench.device.machine import describe_host
+    from dabench.findings.trials import FOLDER, trial_grids
+    from dabench.run.session import run_grids
 
     grids = trial_grids(grid, int(describe_host()["usable_cores"]))
     command = shlex.join(["dabench", *sys.argv[1:]])
@@ -175,10 +175,10 @@ def audit(
     """
     from dataclasses import asdict
 
-    from dabench.profile_tables import is_profile
+    from dabench.findings.profiles import is_profile
+    from dabench.findings.tables import load, parts_of
+    from dabench.records.trainings import is_training
     from dabench.report.audit import audited, write_audit
-    from dabench.tables import load, parts_of
-    from dabench.training_records import is_training
 
     folders = [path for folder in runs or [] for path in parts_of(folder) or [folder]]
     for path in folders:

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
+from dabench.base.units import format_bytes
 from dabench.cli.output import console, print_json, print_table
-from dabench.units import format_bytes
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 
@@ -37,9 +37,9 @@ def models(json: Json = False) -> None:
 
 def env(json: Json = False) -> None:
     """Describe this machine: its devices, what noise to expect, what to fix."""
-    from dabench.environment import advice, describe_host
-    from dabench.measurement import noise
-    from dabench.session import measure_noise
+    from dabench.device.machine import advice, describe_host
+    from dabench.records.measurements import noise
+    from dabench.run.session import measure_noise
 
     host = describe_host()
     session = measure_noise()

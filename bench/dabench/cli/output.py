@@ -9,13 +9,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from dabench.units import format_bytes, format_interval, format_seconds, significant
-from dabench.variants import variant_name
+from dabench.base.units import format_bytes, format_interval, format_seconds, significant
+from dabench.plan.variants import variant_name
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from dabench.measurement import Measurement
+    from dabench.records.measurements import Measurement
 
 
 # Where output goes to a file or a pipe nothing is gained by folding columns.
@@ -42,7 +42,7 @@ def print_line(text: str) -> None:
 
 def print_json(document: Mapping[str, Any]) -> None:
     """Prints one document, and nothing else, on standard output."""
-    from dabench.results import SCHEMA
+    from dabench.records.timings import SCHEMA
 
     sys.stdout.write(json.dumps({"schema": SCHEMA, **document}, indent=1, allow_nan=False) + "\n")
 
@@ -70,7 +70,7 @@ _WORDS = ("model", "device", "mode", "phase", "dtype", "layout", "protocol", "va
 
 def print_measurements(rows: Sequence[Measurement]) -> None:
     """Prints measurements, and below them the cases that failed, with their reasons."""
-    from dabench.measurement import WITHIN_ONE_LAUNCH
+    from dabench.records.measurements import WITHIN_ONE_LAUNCH
 
     good = [row for row in rows if row.status == "ok"]
     if good:

@@ -9,6 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dabench.base.errors import UsageError, bad_value
+from dabench.base.units import (
+    format_bytes,
+    format_count,
+    format_interval,
+    format_seconds,
+    format_threads,
+    significant,
+)
 from dabench.cli.output import console, print_json, print_line, print_table
 from dabench.cli.timing import (
     INTERRUPTED,
@@ -33,23 +42,14 @@ from dabench.cli.timing import (
     named,
     progress,
 )
-from dabench.config import DTYPES, Grid
-from dabench.errors import UsageError, bad_value
-from dabench.grid import parse
-from dabench.roofline import format_roof
-from dabench.units import (
-    format_bytes,
-    format_count,
-    format_interval,
-    format_seconds,
-    format_threads,
-    significant,
-)
+from dabench.plan.grids import parse
+from dabench.plan.settings import DTYPES, Grid
+from dabench.profiling.roofline import format_roof
 
 if TYPE_CHECKING:
-    from dabench.profile_records import LayerRow, ModelRow
-    from dabench.profiling import Profile
-    from dabench.roofline import Ceilings
+    from dabench.profiling.roofline import Ceilings
+    from dabench.records.profiles import LayerRow, ModelRow
+    from dabench.run.profiler import Profile
 
 
 def profile(
@@ -89,7 +89,7 @@ def profile(
     grid = grid_of(given)
     if grid[0].inputs != ("device",):
         raise bad_value("--input", "host", "a profile is of the network alone; it takes CxHxW")
-    from dabench.session import new_run_folder
+    from dabench.run.session import new_run_folder
 
     name = "-".join(dict.fromkeys(grid[0].models))[:60]
     folder = out or new_run_folder(Path("results"), f"profile-{name}")
@@ -113,7 +113,7 @@ def profile(
 
 def run_with_progress(grids: list[Any], folder: Path, *, trace: bool, quiet: bool) -> Profile:
     """Profiles grids into a folder, with a bar unless quiet."""
-    from dabench.profiling import run_profile
+    from dabench.run.profiler import run_profile
 
     command = shlex.join(["dabench", *sys.argv[1:]])
     with progress(quiet=quiet) as observer:
@@ -146,8 +146,8 @@ def ceilings(
     count = 0 if threads is None else parse("threads", threads)
     dtypes = tuple(name.strip() for name in dtype.split(","))
     Grid(models=("-",), devices=(device,), dtypes=dtypes, threads=(count,) if threads else ())
-    from dabench.ceilings import Setting
-    from dabench.profiling import measure_ceilings
+    from dabench.run.ceilings import Setting
+    from dabench.run.profiler import measure_ceilings
 
     found = measure_ceilings([Setting(device, name, count) for name in dtypes], again=again)
     if json:

@@ -9,9 +9,9 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from dabench.measurement import LaunchRecord
-from dabench.plan import Case
-from dabench.training_records import EpochRow
+from dabench.plan.cases import Case
+from dabench.records.measurements import LaunchRecord
+from dabench.records.trainings import EpochRow
 
 
 class _Bar:
@@ -33,7 +33,7 @@ class _Bar:
 
 
 class LiveProgress(_Bar):
-    """An observer (`dabench.runner.Observer`) that draws a bar; a context manager.
+    """An observer (`dabench.run.runner.Observer`) that draws a bar; a context manager.
 
     Drawn twice a second, so that drawing takes no share worth naming of the
     processors being measured. Without a terminal it prints failures only.
@@ -73,7 +73,7 @@ class LiveProgress(_Bar):
 
 
 class TrainProgress(_Bar):
-    """Draws a training suite (`dabench.adapt.suite.SuiteObserver`); a context manager.
+    """Draws a training suite (`dabench.training.suite.SuiteObserver`); a context manager.
 
     Without a terminal it prints a line per epoch.
 

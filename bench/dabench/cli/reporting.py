@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from dabench.base.errors import bad_value
 from dabench.cli.output import console
-from dabench.errors import bad_value
 
 _FORMATS = ("markdown", "latex")
 
@@ -32,8 +32,8 @@ def report(
         raise bad_value("--format", output_format, f"choices: {', '.join(_FORMATS)}")
     if not name or Path(name).name != name:
         raise bad_value("--name", name, "it takes a file name without folders")
+    from dabench.findings.tables import find_runs, parts_of
     from dabench.report import write_report
-    from dabench.tables import find_runs, parts_of
 
     # A folder of `dabench reproduce` stands for its parts; any other for itself.
     named = [path for folder in runs or [] for path in parts_of(folder) or [folder]]

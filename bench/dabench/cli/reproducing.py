@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dabench.base.errors import UsageError
 from dabench.cli.output import console
 from dabench.cli.timing import continue_timing, run_timing
 from dabench.cli.training import (
@@ -20,12 +21,11 @@ from dabench.cli.training import (
     parse_seeds,
     run_suite,
 )
-from dabench.errors import UsageError
-from dabench.grid import load_grids
+from dabench.plan.grids import load_grids
 
 if TYPE_CHECKING:
-    from dabench.adapt.scene import Scene
     from dabench.data.roots import Places
+    from dabench.training.scene import Scene
 
 PLAN = "reproduce.json"
 METHODS = ("source-only", "augment", "adabn", "control", "adversarial", "target")
@@ -65,14 +65,14 @@ def reproduce(
     and in-domain training on target and source.
     """
     from dabench.data.roots import find_places
-    from dabench.session import new_run_folder
+    from dabench.run.session import new_run_folder
 
     places = find_places({"gta5": gta5_root, "cityscapes": cityscapes_root, "camvid": camvid_root})
     if resume_from is not None:
         folder = resume_from
         plan = _read_plan(folder)
     else:
-        from dabench.adapt.scene import set_scene
+        from dabench.training.scene import set_scene
 
         plan = {
             "pair": pair,
@@ -95,8 +95,8 @@ def reproduce(
 
 def _parts(folder: Path, plan: dict[str, Any], places: Places, *, quiet: bool) -> dict[Path, bool]:
     """Runs, or continues, each part; returns their folders and whether all of it went well."""
-    from dabench.adapt.scene import set_scene
-    from dabench.adapt.suite import plan_suite
+    from dabench.training.scene import set_scene
+    from dabench.training.suite import plan_suite
 
     parts: dict[Path, bool] = {}
     scene = set_scene(plan["pair"], places)
@@ -136,7 +136,7 @@ def _settings(plan: dict[str, Any]) -> dict[str, Any]:
 
 
 def _write_plan(folder: Path, plan: dict[str, Any]) -> None:
-    from dabench.results import write_atomically
+    from dabench.base.files import write_atomically
 
     if (folder / PLAN).exists():
         raise UsageError(f"--out: {str(folder)!r} holds a run already; --resume continues it")

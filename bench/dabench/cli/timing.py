@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dabench.base.errors import UsageError
 from dabench.cli.output import console, print_json, print_measurements
-from dabench.config import (
+from dabench.plan.grids import AXES, SETTINGS, load_grids, make_grid, parse, presets
+from dabench.plan.references import FORMS, split_names
+from dabench.plan.settings import (
     COMPILES,
     DTYPES,
     FUSES,
@@ -26,13 +29,10 @@ from dabench.config import (
     Grid,
     Settings,
 )
-from dabench.errors import UsageError
-from dabench.grid import AXES, SETTINGS, load_grids, make_grid, parse, presets
-from dabench.references import FORMS, split_names
 
 if TYPE_CHECKING:
-    from dabench.runner import Observer
-    from dabench.session import Session
+    from dabench.run.runner import Observer
+    from dabench.run.session import Session
 
 INTERRUPTED = 130
 
@@ -236,7 +236,7 @@ def _values(key: str, typed: Iterable[str]) -> tuple[Any, ...]:
 def _measure(
     grids: list[tuple[Grid, Settings]], *, out: Path | None, name: str, quiet: bool, json: bool
 ) -> None:
-    from dabench.session import new_run_folder
+    from dabench.run.session import new_run_folder
 
     folder = out or new_run_folder(Path("results"), name)
     command = shlex.join(["dabench", *sys.argv[1:]])
@@ -247,7 +247,7 @@ def run_timing(
     grids: list[tuple[Grid, Settings]], folder: Path, *, command: str, quiet: bool, json: bool
 ) -> None:
     """Measures grids into a new folder; prints the rows."""
-    from dabench.session import run_grids
+    from dabench.run.session import run_grids
 
     _show(
         lambda observer: run_grids(grids, folder=folder, observer=observer, command=command),
@@ -258,7 +258,7 @@ def run_timing(
 
 def continue_timing(folder: Path, *, quiet: bool, json: bool) -> None:
     """Continues the run in a folder; prints its rows."""
-    from dabench.session import resume
+    from dabench.run.session import resume
 
     _show(lambda observer: resume(folder, observer=observer), quiet=quiet, json=json)
 
@@ -266,7 +266,7 @@ def continue_timing(folder: Path, *, quiet: bool, json: bool) -> None:
 @contextlib.contextmanager
 def progress(*, quiet: bool) -> Iterator[Observer]:
     """A bar that shows the launches, or nothing."""
-    from dabench.session import NoProgress
+    from dabench.run.session import NoProgress
 
     if quiet:
         yield NoProgress()

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dabench.base.errors import UsageError, bad_value
 from dabench.cli.output import console, print_json, print_table
-from dabench.errors import UsageError, bad_value
-from dabench.grid import parse
+from dabench.plan.grids import parse
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dabench.adapt.config import TrainConfig
-    from dabench.adapt.scene import Scene
-    from dabench.adapt.suite import Planned, SuiteObserver
+    from dabench.training.config import TrainConfig
+    from dabench.training.scene import Scene
+    from dabench.training.suite import Planned, SuiteObserver
 
 INTERRUPTED = 130
 
@@ -135,8 +135,8 @@ def train(
     """
     # Not by truth: zero is a value, and to be refused where it makes no sense.
     given = {k: v for k, v in locals().items() if v is not None and v is not False}
-    from dabench.adapt.scene import set_scene
     from dabench.data.roots import find_places
+    from dabench.training.scene import set_scene
 
     roots = {"gta5": gta5_root, "cityscapes": cityscapes_root, "camvid": camvid_root}
     places = find_places(roots)
@@ -151,7 +151,7 @@ def train(
         }
         if others := sorted(given.keys() - allowed):
             raise UsageError(f"--resume goes on as planned; leave out {others[0]!r}")
-        from dabench.adapt.suite import read_suite
+        from dabench.training.suite import read_suite
 
         scene = set_scene(read_suite(resume_from)["data"]["asked"], places)
         ok = run_suite(
@@ -165,12 +165,12 @@ def train(
     settings, methods, discs, numbers = _settings(given)
     places.pair(pair)
     scene = set_scene(pair, places)
-    from dabench.adapt.suite import plan_suite
+    from dabench.training.suite import plan_suite
 
     base = base_config(scene, settings)
     chosen = methods or (("adversarial",) if scene.pair.crosses else ("augment",))
     plan = plan_suite(base, chosen, discs or ("disc",), numbers)
-    from dabench.session import new_run_folder
+    from dabench.run.session import new_run_folder
 
     folder = out or new_run_folder(Path("results"), f"{scene.slug}-{'-'.join(chosen)}"[:80])
     ok = run_suite(
@@ -190,7 +190,7 @@ def _settings(
     given: Mapping[str, Any],
 ) -> tuple[dict[str, Any], tuple[str, ...], tuple[str, ...], tuple[int, ...]]:
     """Fields of the configuration, methods, discriminators and seeds, checked."""
-    from dabench.adapt.config import METHODS, TrainConfig
+    from dabench.training.config import METHODS, TrainConfig
 
     settings = {name: given[name] for name in _FIELDS if name in given}
     settings["normalise"] = "normalise" in given
@@ -245,8 +245,8 @@ def _parts(text: str) -> tuple[str, ...]:
 
 def base_config(scene: Scene, settings: dict[str, Any]) -> TrainConfig:
     """The configuration for a scene: what was set, over the defaults of its kind."""
-    from dabench.adapt.config import TrainConfig
-    from dabench.adapt.defaults import defaults_for
+    from dabench.training.config import TrainConfig
+    from dabench.training.defaults import defaults_for
 
     fields = defaults_for(scene)
     if {"epochs", "steps"} & settings.keys():
@@ -280,8 +280,8 @@ def run_suite(
     Returns:
         Whether every run has a result.
     """
-    from dabench.adapt.suite import read_suite, resume_suite, start_suite
     from dabench.cli.progress import TrainProgress
+    from dabench.training.suite import read_suite, resume_suite, start_suite
 
     if not json:
         _banner(scene)
@@ -291,7 +291,7 @@ def run_suite(
     with contextlib.ExitStack() as stack:
         observer: SuiteObserver = stack.enter_context(TrainProgress(quiet=quiet or json))
         if tensorboard:
-            from dabench.adapt.tensorboard import TensorBoard
+            from dabench.training.tensorboard import TensorBoard
 
             observer = stack.enter_context(TensorBoard(folder, observer))
         try:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from dabench.base.errors import DataError
 from dabench.data.domain import Domain, Frame
 from dabench.data.labels import IGNORE, read_image, read_label
-from dabench.errors import DataError
 
 SHOWN = 3
 """Files named per problem."""

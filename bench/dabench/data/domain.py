@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from dabench.base.errors import DataError, UsageError, bad_value
 from dabench.data.labels import CAMVID, CITYSCAPES, Classes
-from dabench.errors import DataError, UsageError, bad_value
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from dabench.errors import DataError
+from dabench.base.errors import DataError
 
 IGNORE = 255
 """Pixels of this class are left out of losses and scores."""

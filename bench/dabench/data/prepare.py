@@ -21,10 +21,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from dabench.base.errors import DataError
+from dabench.base.files import cache_folder
 from dabench.data.domain import Frame
 from dabench.data.labels import LabelMap, read_image, read_label
-from dabench.data.roots import cache_folder
-from dabench.errors import DataError
 
 VERSION = 1
 MAX_ODD_PAIRS = 0.05

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dabench.base.errors import UsageError
 from dabench.data.domain import DATASETS, check_domain
-from dabench.errors import UsageError
 
 CONFIG_VARIABLE = "DABENCH_CONFIG"
 CONFIG_FILE = "dabench.toml"
-CACHE_VARIABLE = "DABENCH_CACHE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +97,6 @@ def find_places(options: Mapping[str, Path | None]) -> Places:
             check_domain(domain)
         pairs[name] = Pair(name, ends["source"], ends["target"])
     return Places(roots, pairs)
-
-
-def cache_folder() -> Path:
-    """Where prepared data and the stand-in are kept: ``DABENCH_CACHE`` or the user's cache."""
-    if CACHE_VARIABLE in os.environ:
-        return Path(os.environ[CACHE_VARIABLE])
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "dabench"
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from dabench.base.errors import DataError, UsageError
+from dabench.base.files import cache_folder
 from dabench.data.domain import DRAWN
 from dabench.data.labels import ID_PALETTE, IGNORE, TRAIN_TO_ID, LabelMap
-from dabench.data.roots import cache_folder
 from dabench.data.synthetic import CAMERA, GAME, VERSION, Style, draw_scene
-from dabench.errors import DataError, UsageError
 
 GAME_FRAMES = 320
 CAMERA_FRAMES = {"train": 160, "val": 60, "test": 80}

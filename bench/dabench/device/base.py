@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
-from dabench.energy import EnergyMeter
-from dabench.engine import DeviceTimer
+from dabench.device.energy import EnergyMeter
+from dabench.timing.engine import DeviceTimer
 
 if TYPE_CHECKING:
     import torch

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch
 
-from dabench import memory
+from dabench.device import memory
 from dabench.device.base import DeviceUnavailableError
-from dabench.energy import EnergyMeter, Rapl
-from dabench.engine import DeviceTimer
+from dabench.device.energy import EnergyMeter, Rapl
+from dabench.timing.engine import DeviceTimer
 
 _THROTTLE_COUNTERS = "devices/system/cpu/cpu*/thermal_throttle/core_throttle_count"
 

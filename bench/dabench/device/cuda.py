@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from dabench.device.base import DeviceUnavailableError
-from dabench.energy import Counter, EnergyMeter, NoEnergyError
-from dabench.engine import DeviceTimer
+from dabench.device.energy import Counter, EnergyMeter, NoEnergyError
+from dabench.timing.engine import DeviceTimer
 
 
 class CudaTimer:

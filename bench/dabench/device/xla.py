@@ -8,8 +8,8 @@ from collections.abc import Mapping
 import torch
 
 from dabench.device.base import DeviceUnavailableError
-from dabench.energy import EnergyMeter, NoEnergyError
-from dabench.engine import DeviceTimer
+from dabench.device.energy import EnergyMeter, NoEnergyError
+from dabench.timing.engine import DeviceTimer
 
 
 class XlaDevice:

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from dabench.audit import (
+from dabench.base.errors import UsageError
+from dabench.base.files import write_atomically
+from dabench.findings.audit import (
     AUDIT_RULE,
     Finding,
     audit,
@@ -17,10 +19,8 @@ from dabench.audit import (
     rankings,
     unchecked,
 )
-from dabench.errors import UsageError
+from dabench.findings.tables import Results, published, ratios
 from dabench.report.text import Markdown, Writer
-from dabench.results import write_atomically
-from dabench.tables import Results, published, ratios
 
 _COUNTED = [
     "model", "channels", "height", "width", "mode", "executed_macs", "min_bytes", "params",

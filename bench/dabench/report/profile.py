@@ -9,14 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from dabench.explain import BASE, EVIDENCE_COLUMNS, Explanation, Run, explain, runs_of
-from dabench.profile_records import LayerRow, ModelRow
-from dabench.profile_tables import CASE, Profiles
-from dabench.report.charts import roofline, stacked_bars
-from dabench.report.text import Writer, slug
-from dabench.roofline import BEYOND, CONVOLUTION, GROUPED_CONVOLUTION, Ceilings, format_roof
-from dabench.trials import read_trials
-from dabench.units import (
+from dabench.base.units import (
     format_bytes,
     format_count,
     format_interval,
@@ -24,6 +17,14 @@ from dabench.units import (
     format_threads,
     significant,
 )
+from dabench.counting.forms import CONVOLUTION, GROUPED_CONVOLUTION
+from dabench.findings.explain import BASE, EVIDENCE_COLUMNS, Explanation, Run, explain, runs_of
+from dabench.findings.profiles import CASE, Profiles
+from dabench.findings.trials import read_trials
+from dabench.profiling.roofline import BEYOND, Ceilings, format_roof
+from dabench.records.profiles import LayerRow, ModelRow
+from dabench.report.charts import roofline, stacked_bars
+from dabench.report.text import Writer, slug
 
 TOP_LAYERS = 15
 

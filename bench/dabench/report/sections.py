@@ -8,18 +8,18 @@ from typing import Any
 
 import pandas as pd
 
-from dabench.measurement import WITHIN_ONE_LAUNCH
-from dabench.report.charts import bars_with_intervals
-from dabench.report.text import Writer, slug
-from dabench.tables import Results, paper_timing, ratios
-from dabench.units import (
+from dabench.base.units import (
     format_bytes,
     format_count,
     format_interval,
     format_seconds,
     significant,
 )
-from dabench.variants import EAGER, EXPORTED, VARIANT_AXES, variant_name
+from dabench.findings.tables import Results, paper_timing, ratios
+from dabench.plan.variants import EAGER, EXPORTED, VARIANT_AXES, variant_name
+from dabench.records.measurements import WITHIN_ONE_LAUNCH
+from dabench.report.charts import bars_with_intervals
+from dabench.report.text import Writer, slug
 from dabench_models import MODELS
 
 DISCRIMINATORS = ("disc", "dw-disc", "diag-disc", "diag-disc-bias")

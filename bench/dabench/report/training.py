@@ -10,15 +10,15 @@ from typing import Any
 
 import pandas as pd
 
-from dabench.report.charts import curves
-from dabench.report.text import Writer
-from dabench.training_tables import (
+from dabench.findings.trainings import (
     EPOCH_PARTS,
     Comparison,
     TrainingResults,
     compare,
     published_accuracy,
 )
+from dabench.report.charts import curves
+from dabench.report.text import Writer
 
 _ORDER = (
     "source-only", "augment", "adabn", "control disc", "adversarial disc", "adversarial dw-disc",

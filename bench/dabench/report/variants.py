@@ -7,12 +7,12 @@ from typing import Any
 
 import pandas as pd
 
-from dabench.measurement import WITHIN_ONE_LAUNCH
+from dabench.base.units import format_seconds, significant
+from dabench.findings.tables import LaunchTimes, Results, compared, launch_times, variants
+from dabench.plan.variants import EXPORTED
+from dabench.records.measurements import WITHIN_ONE_LAUNCH
 from dabench.report.sections import interval
 from dabench.report.text import Writer
-from dabench.tables import LaunchTimes, Results, compared, launch_times, variants
-from dabench.units import format_seconds, significant
-from dabench.variants import EXPORTED
 
 WITHIN = 1.10
 """Torch's best is said to keep up where it takes at most so much of the best exported time."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dabench.errors import UsageError
-from dabench.profile_tables import is_profile, load_profiles
+from dabench.base.errors import UsageError
+from dabench.base.files import write_atomically
+from dabench.findings.profiles import is_profile, load_profiles
+from dabench.findings.tables import Results, load
+from dabench.findings.trainings import load_training
+from dabench.records.trainings import is_training
 from dabench.report import audit, profile, sections, training, variants
 from dabench.report.text import Latex, Markdown, Writer
-from dabench.results import write_atomically
-from dabench.tables import Results, load
-from dabench.training_records import is_training
-from dabench.training_tables import load_training
 
 FORMATS: dict[str, type[Markdown | Latex]] = {"markdown": Markdown, "latex": Latex}
 

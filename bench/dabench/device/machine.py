@@ -1,0 +1,168 @@
+"""The machine and its software, as a record beside every measurement."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from dabench.device import memory
+
+_VARIABLES = (
+    "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_PROC_BIND", "KMP_AFFINITY", "GOMP_CPU_AFFINITY",
+    "KMP_BLOCKTIME", "LD_PRELOAD", "MALLOC_CONF", "DNNL_MAX_CPU_ISA", "ONEDNN_MAX_CPU_ISA",
+    "ATEN_CPU_CAPABILITY", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "NVIDIA_TF32_OVERRIDE",
+    "CUDA_VISIBLE_DEVICES", "CUDA_LAUNCH_BLOCKING", "PYTORCH_CUDA_ALLOC_CONF",
+    "PYTORCH_ALLOC_CONF", "CUBLAS_WORKSPACE_CONFIG", "PYTORCH_ENABLE_MPS_FALLBACK",
+)  # fmt: skip
+
+# What else may run or make a network.
+_PACKAGES = (
+    "torchvision", "onnx", "onnxruntime", "onnxruntime-gpu", "openvino", "timm",
+    "segmentation-models-pytorch",
+)  # fmt: skip
+
+_MATRIX_FLAGS = ("amx_bf16", "amx_tile", "avx512_bf16", "avx512f", "avx2")
+_GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+
+FINGERPRINT = (
+    "cpu", "logical_cores", "usable_cores", "python", "torch", "threads", "cpu_capability",
+    "gpus", "driver", "cuda", "cudnn", "variables", "dabench", "commit", "packages",
+)  # fmt: skip
+"""What must be equal for two records to be of one machine, software and setting."""
+
+
+def describe_host() -> dict[str, Any]:
+    """The machine without its accelerators; imports neither torch nor pandas."""
+    return {
+        "cpu": memory.cpu_model() or platform.machine(),
+        "cpu_flags": [flag for flag in _MATRIX_FLAGS if flag in _cpu_flags()],
+        "physical_cores": psutil.cpu_count(logical=False),
+        "logical_cores": psutil.cpu_count(),
+        "usable_cores": _usable_cores(),
+        "memory_bytes": psutil.virtual_memory().total,
+        "memory_available_bytes": psutil.virtual_memory().available,
+        "load_1min": round(psutil.getloadavg()[0], 2),
+        "governor": _GOVERNOR.read_text().strip() if _GOVERNOR.exists() else None,
+        "os": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "dabench": version_of("dabench"),
+        "commit": git_commit(),
+        "packages": {name: version_of(name) for name in _PACKAGES if version_of(name)},
+        "variables": {name: os.environ[name] for name in _VARIABLES if name in os.environ},
+    }
+
+
+def describe_torch() -> dict[str, Any]:
+    """Torch and the devices it sees; call it in a worker, since it may touch a GPU."""
+    import torch
+
+    from dabench.device.registry import available_devices
+
+    gpus = []
+    driver = None
+    if torch.cuda.is_available():
+        gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        driver = _nvidia_driver()
+    return {
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "onednn": torch.backends.mkldnn.is_available(),
+        "cuda": torch.version.cuda if gpus else None,
+        "cudnn": torch.backends.cudnn.version() if gpus else None,
+        "driver": driver,
+        "gpus": gpus,
+        "devices": available_devices(),
+    }
+
+
+def version_of(package: str) -> str | None:
+    """The installed version of a package, or None."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def git_commit() -> str | None:
+    """The commit of the checkout this code runs from, ``-dirty`` if changed."""
+    here = Path(__file__).resolve()
+
+    def git(*arguments: str) -> str:
+        try:
+            shown = subprocess.run(
+                ["git", *arguments], cwd=here.parent, capture_output=True, text=True, check=False
+            )
+        except OSError:
+            return ""
+        return shown.stdout.strip()
+
+    # An installed copy may lie inside a checkout of something else.
+    if not git("ls-files", here.name):
+        return None
+    return git("describe", "--always", "--dirty", "--abbrev=12", "--exclude=*") or None
+
+
+def advice(host: dict[str, Any]) -> list[str]:
+    """What would make timings on this host steadier or faster, one line each."""
+    lines = []
+    governor = host["governor"]
+    if governor not in (None, "performance"):
+        lines.append(
+            f"CPU governor is {governor!r}: clocks follow the load; "
+            "set it with 'cpupower frequency-set -g performance'"
+        )
+    cores = host["logical_cores"] or 1
+    if host["load_1min"] > 0.2 * cores:
+        lines.append(
+            f"load is {host['load_1min']} on {cores} cores: other programs are running; "
+            "stop them or expect wide intervals"
+        )
+    if host["usable_cores"] < cores:
+        lines.append(
+            f"only {host['usable_cores']} of {cores} cores are usable here (affinity); "
+            "name --threads so that reports say the same"
+        )
+    lines += [
+        f"{name}={host['variables'][name]} sets the threads; --threads overrides"
+        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+        if name in host["variables"]
+    ]
+    if "hypervisor" in _cpu_flags():
+        lines.append(
+            "this is a virtual machine: neighbours may take time unseen; "
+            "use --launches 6 or more and compare within one run"
+        )
+    return lines
+
+
+def _usable_cores() -> int:
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux only
+    return len(affinity(0)) if affinity is not None else psutil.cpu_count() or 1
+
+
+def _cpu_flags() -> frozenset[str]:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith(("flags", "Features")):
+                return frozenset(line.partition(":")[2].split())
+    return frozenset()
+
+
+def _nvidia_driver() -> str | None:
+    try:
+        import pynvml
+    except ImportError:
+        return None
+    try:
+        pynvml.nvmlInit()
+        return str(pynvml.nvmlSystemGetDriverVersion())
+    except pynvml.NVMLError:
+        return None

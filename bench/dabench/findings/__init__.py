@@ -1,0 +1,1 @@
+"""Records as pandas tables, and what follows from them. Knows no torch."""

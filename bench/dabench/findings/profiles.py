@@ -1,0 +1,75 @@
+"""Profiles as pandas tables: read and checked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from dabench.base.errors import ResultsError
+from dabench.profiling.roofline import Ceilings
+from dabench.records.profiles import KIND, LAYER_COLUMNS, LAYERS, MODEL_COLUMNS, MODELS
+from dabench.records.timings import RUN, check_csv, read_run
+
+CASE = ["run_id", "case_id", "phase"]
+
+
+@dataclass(frozen=True, slots=True)
+class Profiles:
+    """Profile runs, read.
+
+    Attributes:
+        runs: The documents of ``run.json``.
+        models: A row per case and phase, with ``run_id``.
+        layers: A row per case, phase and layer, with ``run_id``.
+        ceilings: Of all runs, each with its run.
+        folders: Run -> where its records are.
+    """
+
+    runs: list[dict[str, Any]]
+    models: pd.DataFrame
+    layers: pd.DataFrame
+    ceilings: list[tuple[str, Ceilings]]
+    folders: dict[str, Path]
+
+
+def is_profile(folder: Path) -> bool:
+    """Whether a folder holds a profile; False also where its record cannot be read."""
+    try:
+        return bool(json.loads((folder / RUN).read_text(encoding="utf-8")).get("kind") == KIND)
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def load_profiles(folders: Sequence[Path]) -> Profiles:
+    """Reads profile runs.
+
+    Raises:
+        UsageError: No run in a folder, or one of a newer dabench.
+        ResultsError: A damaged file, named with its line.
+    """
+    runs, models, layers = [], [], []
+    ceilings: list[tuple[str, Ceilings]] = []
+    for folder in folders:
+        run = read_run(folder)
+        runs.append(run)
+        ceilings += [(run["run_id"], Ceilings.of(document)) for document in run["ceilings"]]
+        models.append(_read(folder / MODELS, MODEL_COLUMNS, run["run_id"]))
+        layers.append(_read(folder / LAYERS, LAYER_COLUMNS, run["run_id"]))
+    places = {run["run_id"]: folder for run, folder in zip(runs, folders, strict=True)}
+    return Profiles(runs, pd.concat(models), pd.concat(layers), ceilings, places)
+
+
+def _read(path: Path, columns: Sequence[str], run_id: str) -> pd.DataFrame:
+    try:
+        frame = pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise ResultsError(f"cannot read {path}: {error}") from None
+    if tuple(frame.columns) != tuple(columns):
+        check_csv(path, columns, ())
+    frame.insert(0, "run_id", run_id)
+    return frame

@@ -1,0 +1,366 @@
+"""Records to pandas tables. Numbers stay in seconds, bytes and operations.
+
+Imports no torch: reports are made wherever the records are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from dabench.base.errors import ResultsError, UsageError
+from dabench.plan.variants import EAGER, VARIANT_AXES, variant_name
+from dabench.records import timings as results
+from dabench.records.measurements import COLUMNS, SINCE_SCHEMA_2, Measurement
+from dabench.timing.statistics import ratio_interval, seed_of, verdict
+
+# What must be equal for two rows to be compared but for their model.
+SETTING = [
+    "run_id", "machine", "device", "batch", "channels", "height", "width", "mode", "dtype",
+    "memory_format", "threads", "protocol", "phase", *VARIANT_AXES,
+]  # fmt: skip
+
+# An empty field is a missing number; in a column of text it is an empty text.
+_NA = {
+    column.name: [""] for column in fields(Measurement) if not str(column.type).startswith("str")
+}
+_NA["device_s"] = [""]
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """Runs, read.
+
+    Attributes:
+        runs: The documents of ``run.json``.
+        measurements: A row per case and phase, with ``run_id`` and ``machine``.
+        samples: A row per timed pass, warm-up included and marked in ``kind``.
+        launches: A row per worker process, ``device`` being what it said of
+            its device and settings.
+        counts: A row per network, size and mode, per image.
+    """
+
+    runs: list[dict[str, Any]]
+    measurements: pd.DataFrame
+    samples: pd.DataFrame
+    launches: pd.DataFrame
+    counts: pd.DataFrame
+
+    def to_frame(self) -> pd.DataFrame:
+        """The measurements; the same call as on what `dabench.time` returns."""
+        return self.measurements
+
+
+def measurement_frame(rows: Iterable[Measurement]) -> pd.DataFrame:
+    """Measurements as a frame with the vocabulary's columns."""
+    return _typed(pd.DataFrame([row.to_dict() for row in rows], columns=list(COLUMNS)))
+
+
+def load(folders: Sequence[Path]) -> Results:
+    """Reads runs and puts them under one another; nothing is averaged.
+
+    Raises:
+        UsageError: No run in a folder, or one of a newer dabench.
+        ResultsError: A damaged file, named with its line.
+    """
+    runs, measurements, samples, launches = [], [], [], []
+    counts: list[dict[str, Any]] = []
+    names: Counter[str] = Counter()
+    for folder in dict.fromkeys(path.resolve() for path in folders):
+        run = results.read_run(folder)
+        names[run["run_id"]] += 1
+        if names[run["run_id"]] > 1:
+            # Runs of the same name from two machines must not be mixed.
+            run["run_id"] += f" ({names[run['run_id']]})"
+        runs.append(run)
+        measured = _read_measurements(folder / results.MEASUREMENTS)
+        measured.insert(0, "run_id", run["run_id"])
+        devices = zip(measured["device_name"], measured["device"], strict=True)
+        machines = [machine_name(run["environment"], *device) for device in devices]
+        measured.insert(1, "machine", machines)
+        measurements.append(_checked(measured, folder / results.MEASUREMENTS))
+        launched = _read_launches(folder, run["run_id"])
+        launches.append(launched)
+        samples.append(_read_samples(folder, run["run_id"], launched))
+        counts.extend({"run_id": run["run_id"], **count} for count in results.read_counts(folder))
+    return Results(
+        runs=runs,
+        measurements=pd.concat(measurements, ignore_index=True),
+        samples=pd.concat(samples, ignore_index=True),
+        launches=pd.concat(launches, ignore_index=True),
+        counts=pd.DataFrame(counts).drop(columns="layers", errors="ignore"),
+    )
+
+
+def machine_name(environment: dict[str, Any], device_name: object, device: str) -> str:
+    """A machine as a column heading: its processor with its cores, or its GPU."""
+    if device != "cpu":
+        return str(device_name or device)
+    return f"{environment['cpu']}, {environment['logical_cores']} cores"
+
+
+def published() -> pd.DataFrame:
+    """Figures from the literature (``results/reference/published.csv``), as printed."""
+    with resources.as_file(resources.files("dabench") / "reference" / "published.csv") as path:
+        return pd.read_csv(path)
+
+
+def paper_timing(measurements: pd.DataFrame, device: str) -> pd.DataFrame:
+    """The paper's discriminator timing beside this project's, same protocol and shape.
+
+    Args:
+        measurements: Of `Results`.
+        device: ``cpu`` for the table of single passes, in which the paper has a
+            TPU too, or ``cuda`` for that of 50 passes.
+
+    Returns:
+        A row per mode, model and machine; columns ``source`` (``published`` or
+        ``measured``), ``seconds``, ``ci_low_s``, ``ci_high_s``, ``launches``,
+        ``device_median_s`` and, for published ones, ``note``.
+    """
+    printed = published()
+    on_gpu = (printed["device"] == "cuda") == (device == "cuda")
+    printed = printed[(printed["protocol"] == "paper") & on_gpu]
+    shape = ["batch", "channels", "height", "width", "passes"]
+    wanted = printed[shape].drop_duplicates().astype(int)
+    ours = measurements[
+        (measurements["protocol"] == "paper")
+        & (measurements["status"] == "ok")
+        & measurements["dtype"].isin(["fp32", "tf32"])
+        & (measurements["memory_format"] == "nchw")
+    ].merge(wanted, on=shape)
+    # PyTorch's default lets convolutions use TF32 where the GPU has it.
+    ours["machine"] += ours["dtype"].map({"fp32": "", "tf32": ", tf32"})
+    keys = ["mode", "model", "machine"]
+    # What shares a cell is told apart by more columns: none hides another.
+    for name in ("device", "threads", "run_id"):
+        again = ours.duplicated(keys, keep=False)
+        apart = ours["machine"] + f", {name} " + ours[name].astype(str)
+        differs = ours.groupby(keys)[name].transform("nunique") > 1
+        ours["machine"] = ours["machine"].where(~(again & differs), apart)
+    return pd.concat(
+        [
+            printed[[*keys, "note"]].assign(source="published", seconds=printed["value"]),
+            ours[
+                [*keys, "ci_low_s", "ci_high_s", "ci_scope", "launches", "device_median_s"]
+            ].assign(source="measured", seconds=ours["median_s"]),
+        ],
+        ignore_index=True,
+    )
+
+
+def ratios(loaded: Results, models: Sequence[str]) -> pd.DataFrame:
+    """Time of each model over each other one in the same run and setting.
+
+    Args:
+        loaded: Records with their samples.
+        models: Which to compare, and in which order.
+
+    Returns:
+        Columns of `SETTING`, ``numerator``, ``denominator``, ``ratio``,
+        ``ratio_low``, ``ratio_high`` (95%), ``launches``, ``verdict`` (of the
+        numerator against the denominator).
+    """
+    good = loaded.measurements[loaded.measurements["status"] == "ok"]
+    good = good[good["model"].isin(models)]
+    times = launch_times(loaded)
+    rows = []
+    for setting, group in good.groupby(SETTING, dropna=False, sort=False):
+        order = sorted(group.to_dict("records"), key=lambda row: models.index(row["model"]))
+        rows += [
+            {
+                **dict(zip(SETTING, setting, strict=True)),
+                "numerator": top["model"],
+                "denominator": bottom["model"],
+                **compared(top, bottom, times),
+            }
+            for top, bottom in itertools.combinations(order, 2)
+        ]
+    return pd.DataFrame(rows)
+
+
+LaunchTimes = Mapping[tuple[str, str, str], list[list[float]]]
+
+
+def launch_times(loaded: Results) -> LaunchTimes:
+    """Seconds of each sample, by (run, case, phase) and launch.
+
+    The paper's clock does not wait for a GPU; these are of work that was done.
+    """
+    timed = loaded.samples[loaded.samples["kind"] == "sample"]
+    unsynchronised = timed["device_s"].notna() & timed["case_id"].str.endswith("/paper")
+    timed = timed.assign(wall_s=timed["wall_s"].where(~unsynchronised, timed["device_s"]))
+    return {
+        (str(run_id), str(case_id), str(phase)): [
+            group["wall_s"].tolist() for _, group in rows.groupby("launch")
+        ]
+        for (run_id, case_id, phase), rows in timed.groupby(["run_id", "case_id", "phase"])
+    }
+
+
+def compared(
+    top: Mapping[Any, Any], bottom: Mapping[Any, Any], times: LaunchTimes
+) -> dict[str, Any]:
+    """The time of one measurement over that of another, with its interval and a verdict.
+
+    Args:
+        top: A row of the measurements.
+        bottom: Another one of the same machine.
+        times: Of `launch_times`.
+
+    Returns:
+        ``ratio``, ``ratio_low``, ``ratio_high`` (95%), ``launches`` and
+        ``verdict`` (of the first against the second).
+    """
+    launches = [times[row["run_id"], row["case_id"], row["phase"]] for row in (top, bottom)]
+    key = f"{top['case_id']}/{bottom['case_id']}/{top['phase']}"
+    interval = ratio_interval(launches[0], launches[1], seed_of(key))
+    return {
+        "ratio": interval.estimate,
+        "ratio_low": interval.low,
+        "ratio_high": interval.high,
+        "launches": min(len(each) for each in launches),
+        "verdict": verdict(interval) if min(map(len, launches)) > 1 else "undecided",
+    }
+
+
+# What must be equal for two ways of running one network to be compared: an
+# exported one chooses its layout itself, so torch may take its better one too.
+VARIANT_SETTING = [
+    "run_id", "machine", "device", "model", "batch", "channels", "height", "width", "mode",
+    "phase", "dtype", "threads", "protocol", "input",
+]  # fmt: skip
+
+
+def variants(loaded: Results) -> list[list[dict[str, Any]]]:
+    """Ways of running one network in one setting, where it was run in several.
+
+    Returns:
+        A list per setting of rows of the measurements with ``variant``, and
+        where torch's plain forward in NCHW was measured too, ``against``: what
+        `compared` says of it against that.
+    """
+    good = loaded.measurements[loaded.measurements["status"] == "ok"]
+    times = launch_times(loaded)
+    found = []
+    for _, group in good.groupby(VARIANT_SETTING, dropna=False, sort=False):
+        rows: list[dict[str, Any]] = [
+            {**row, "variant": variant_name(row["compile"], row["fuse"], row["runtime"], "device")}
+            for row in ({str(k): v for k, v in r.items()} for r in group.to_dict("records"))
+        ]
+        if len({row["variant"] for row in rows}) > 1:
+            plain = [r for r in rows if (r["variant"], r["memory_format"]) == (EAGER, "nchw")]
+            for row in rows:
+                is_plain = bool(plain) and row is plain[0]
+                row["against"] = None if is_plain or not plain else compared(row, plain[0], times)
+            found.append(rows)
+    return found
+
+
+def find_runs(root: Path) -> list[Path]:
+    """Folders below ``root`` that hold a run, oldest first.
+
+    Raises:
+        UsageError: There are none.
+    """
+    found = sorted(path for folder in root.glob("*") for path in parts_of(folder))
+    if not found:
+        raise UsageError(f"no runs under {root}; measure one with 'dabench sweep paper-cpu'")
+    return found
+
+
+def parts_of(folder: Path) -> list[Path]:
+    """The folder itself if it holds a run, else those directly below that do."""
+    if (folder / results.RUN).exists():
+        return [folder]
+    return sorted(path.parent for path in folder.glob(f"*/{results.RUN}"))
+
+
+def _read_measurements(path: Path) -> pd.DataFrame:
+    """Reads ``measurements.csv``, also of schema 1."""
+    first = [name for name in COLUMNS if name not in SINCE_SCHEMA_2]
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        with path.open(encoding="utf-8") as file:
+            is_first = file.readline().rstrip("\n") == ",".join(first)
+        if is_first:
+            usual: dict[str, Any] = {
+                f.name: f.default for f in fields(Measurement) if f.name in SINCE_SCHEMA_2
+            }
+            return _read_csv(path, first).assign(**usual)
+    return _read_csv(path, COLUMNS)
+
+
+def _read_launches(folder: Path, run_id: str) -> pd.DataFrame:
+    path = folder / results.LAUNCHES
+    launches = _read_csv(path, results.LAUNCH_COLUMNS, ("launch", "seconds"))
+    try:
+        launches["device"] = [json.loads(text) for text in launches["device"]]
+    except ValueError:
+        results.read_launches(folder)  # names the line
+        raise
+    launches.insert(0, "run_id", run_id)
+    return launches.drop(columns="phases")
+
+
+def _read_samples(folder: Path, run_id: str, launches: pd.DataFrame) -> pd.DataFrame:
+    path = folder / results.SAMPLES
+    samples = _read_csv(path, results.SAMPLE_COLUMNS, ("launch", "index", "wall_s"))
+    # Samples of a launch that never finished have no row there.
+    samples = samples[samples["launch"].isin(launches["launch"])]
+    samples.insert(0, "run_id", run_id)
+    return samples.reset_index(drop=True)
+
+
+def _read_csv(path: Path, columns: Sequence[str], required: Sequence[str] = ()) -> pd.DataFrame:
+    """Reads one of our CSV files, passing over a last line that was cut short.
+
+    Args:
+        path: A missing file reads as one without rows.
+        columns: What its header must say.
+        required: Numeric columns that no row may leave empty.
+    """
+    if not path.exists():
+        return pd.DataFrame(columns=list(columns))
+    whole = path.read_bytes()
+    whole = whole[: whole.rfind(b"\n") + 1]
+    try:
+        frame = pd.read_csv(io.BytesIO(whole), keep_default_na=False, na_values=_NA)
+        sound = list(frame.columns) == list(columns) and all(
+            pd.api.types.is_numeric_dtype(frame[name]) and frame[name].notna().all()
+            for name in (() if frame.empty else required)
+        )
+    except (ValueError, UnicodeDecodeError):  # pandas' parser errors are ValueErrors
+        sound = False
+    if not sound:
+        # Slower, and names the line.
+        results.check_csv(path, columns, required)
+    return frame
+
+
+def _checked(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
+    try:
+        return _typed(frame)
+    except (ValueError, TypeError) as error:
+        raise ResultsError(f"{path}: not what dabench writes: {error}") from error
+
+
+def _typed(frame: pd.DataFrame) -> pd.DataFrame:
+    """Gives columns the types of `Measurement`, the same for rows made here and read back."""
+    for column in fields(Measurement):
+        kind = str(column.type).removesuffix(" | None")
+        if kind == "str":
+            frame[column.name] = frame[column.name].astype(object).fillna("").astype("str")
+        else:
+            values = pd.to_numeric(frame[column.name].replace("", None))
+            frame[column.name] = values.astype("Int64" if kind == "int" else "float64")
+    return frame

@@ -1,0 +1,248 @@
+"""Training runs as frames: a row per run, per epoch, per class; verdicts over seeds."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from dabench.findings.tables import published
+from dabench.records.timings import read_run
+from dabench.records.trainings import (
+    PICTURES,
+    SUITE,
+    read_classes,
+    read_epochs,
+    read_result,
+    training_runs,
+)
+from dabench.timing.statistics import Interval, mean_interval
+
+RUN_COLUMNS = (
+    "suite", "run", "data", "synthetic", "protocol", "method", "disc", "label", "seed", "status",
+    "reason",
+    "miou", "accuracy", "best_miou", "best_epoch", "disc_loss", "disc_at_chance", "disc_accuracy",
+    "belief_source", "belief_target", "epochs", "steps", "batch", "size", "evaluation", "split",
+    "training_frames", "target_frames", "evaluation_frames", "segmenter_dtype", "disc_dtype",
+    "machine", "threads", "commit",
+)  # fmt: skip
+EPOCH_PARTS = ("data", "source", "target", "adversarial", "discriminator", "optimizers")
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingResults:
+    """Training runs, read.
+
+    Attributes:
+        suites: The documents of the suites, or of runs on their own.
+        runs: A row per run with `RUN_COLUMNS`; fractions, not percent.
+        epochs: A row per run and epoch.
+        classes: A row per run and class.
+        pictures: Data, protocol and label -> the picture of its first seed.
+    """
+
+    suites: list[dict[str, Any]]
+    runs: pd.DataFrame
+    epochs: pd.DataFrame
+    classes: pd.DataFrame
+    pictures: dict[tuple[str, str, str], Path]
+
+
+_KEY = ("suite", "run", "data", "protocol", "label", "seed")
+
+
+def load_training(folders: Sequence[Path]) -> TrainingResults:
+    """Reads suites.
+
+    Raises:
+        UsageError: No run in a folder.
+        ResultsError: A damaged file, named with its line.
+    """
+    suites, runs, epochs, classes = [], [], [], []
+    pictures: dict[tuple[str, str, str], Path] = {}
+    names: Counter[str] = Counter()
+    for folder in dict.fromkeys(path.resolve() for path in folders):
+        suite = read_run(folder)
+        names[suite["run_id"]] += 1
+        if names[suite["run_id"]] > 1:
+            # Suites of the same name must not be mixed.
+            suite["run_id"] += f" ({names[suite['run_id']]})"
+        suites.append(suite)
+        for path in training_runs(folder):
+            document = read_run(path)
+            row = _run_row(suite["run_id"], path, document)
+            runs.append(row)
+            key = {name: row[name] for name in _KEY}
+            for epoch in read_epochs(path):
+                values = {name: getattr(epoch, name) for name in epoch.__slots__}
+                epochs.append({**key, **values, "batch": row["batch"]})
+            classes += [{**key, **item} for item in read_classes(path)]
+            if (path / PICTURES).exists():
+                pictures.setdefault((row["data"], row["protocol"], row["label"]), path / PICTURES)
+        if suite.get("kind") == SUITE:
+            begun = {row["run"] for row in runs if row["suite"] == suite["run_id"]}
+            runs += [
+                _pending(suite, name, config)
+                for name, config in suite["runs"].items()
+                if name not in begun
+            ]
+    return TrainingResults(
+        suites,
+        pd.DataFrame(runs, columns=list(RUN_COLUMNS)),
+        pd.DataFrame(epochs),
+        pd.DataFrame(classes),
+        pictures,
+    )
+
+
+def _label(config: dict[str, Any]) -> str:
+    adversary = config["method"] in ("adversarial", "control")
+    return f"{config['method']} {config['disc']}" if adversary else config["method"]
+
+
+def _run_row(suite: str, path: Path, document: dict[str, Any]) -> dict[str, Any]:
+    result = read_result(path) or {"status": "pending", "reason": "not finished"}
+    environment = document["environment"]
+    return {
+        **_config_columns(suite, path.name, document["config"], document["data"]),
+        **{name: document["data"].get(name) for name in RUN_COLUMNS if name.endswith("_frames")},
+        **{name: result.get(name) for name in RUN_COLUMNS if name in result},
+        "status": result["status"],
+        "reason": result.get("reason", ""),
+        "threads": document["config"]["threads"] or environment["threads"],
+        "machine": f"{environment['cpu']}, {environment['logical_cores']} cores",
+        "commit": environment.get("commit"),
+    }
+
+
+def _pending(suite: dict[str, Any], name: str, config: dict[str, Any]) -> dict[str, Any]:
+    row = _config_columns(suite["run_id"], name, config, suite["data"])
+    return {**row, "status": "pending", "reason": "not begun"}
+
+
+def _config_columns(
+    suite: str, run: str, config: dict[str, Any], data: dict[str, Any]
+) -> dict[str, Any]:
+    return {
+        "suite": suite,
+        "run": run,
+        "data": data["title"],
+        "synthetic": data["synthetic"],
+        "protocol": _protocol(config, data["evaluated_split"]),
+        "method": config["method"],
+        "disc": config["disc"] if config["method"] in ("adversarial", "control") else "",
+        "label": _label(config),
+        "seed": config["seed"],
+        "batch": config["batch"],
+        "size": f"{config['height']}x{config['width']}",
+        "evaluation": config["evaluation"],
+        "split": data["evaluated_split"],
+        "segmenter_dtype": config["segmenter_dtype"],
+        "disc_dtype": config["disc_dtype"],
+    }
+
+
+def _protocol(config: dict[str, Any], split: str) -> str:
+    """All settings that runs must share to be compared, in words."""
+    length = f"{config['steps']} steps" if config["steps"] else f"{config['epochs']} epochs"
+    parts = [
+        config["model"], f"{config['height']}x{config['width']}", f"batch {config['batch']}",
+        length, f"lr {config['lr']:g}", f"discriminator's lr {config['disc_lr']:g}",
+        f"lambda {config['adversarial_weight']:g}", f"{config['disc_input']} to the discriminator",
+        f"{config['recipe']} recipe", f"{config['evaluation']} mIoU on {split}",
+    ]  # fmt: skip
+    crop = config["crop"]
+    if crop:
+        parts.append(f"crop {crop[0]}x{crop[1]}")
+    kinds = [kind for kind in config["augment"] if kind != "crop" or crop]
+    parts.append(f"augmentation {'+'.join(kinds) or 'none'}")
+    parts += [name for name in ("ohem", "detail") if config[name]]
+    if not config.get("normalise", True):
+        parts.append("not normalised")
+    if config["clip"]:
+        parts.append(f"clip {config['clip']:g}")
+    if config["limit"]:
+        parts.append(f"at most {config['limit']} frames per split")
+    if config["backbone_weights"]:
+        parts.append("pretrained backbone")
+    return ", ".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One label against another over the seeds both have.
+
+    Attributes:
+        difference: Of the mIoU, paired by seed, in fractions.
+        verdict: ``better``, ``worse`` or ``undecided``.
+    """
+
+    label: str
+    against: str
+    seeds: int
+    difference: Interval
+    verdict: str
+
+
+def compare(runs: pd.DataFrame, label: str, against: str) -> Comparison | None:
+    """Compares two labels by the mIoU of the seeds that both have; None if there are none.
+
+    Args:
+        runs: Of one pair of domains and one protocol.
+        label: Of the one.
+        against: Of the other.
+    """
+    good = runs[runs["status"] == "ok"]
+    ours, theirs = (
+        good[good["label"] == name].drop_duplicates("seed").set_index("seed")["miou"]
+        for name in (label, against)
+    )
+    difference = (ours - theirs).dropna()
+    if difference.empty:
+        return None
+    interval = mean_interval([float(value) for value in difference])
+    verdict = "undecided"
+    if interval.low > 0:
+        verdict = "better"
+    elif interval.high < 0:
+        verdict = "worse"
+    return Comparison(label, against, len(difference), interval, verdict)
+
+
+def published_accuracy(data: str, label: str) -> dict[str, str]:
+    """The paper's figures for a run: table -> ``accuracy / mIoU``; only for its own data.
+
+    The paper's tables disagree with each other: each is named.
+    """
+    name = _PAPER_NAMES.get((data, label))
+    if name is None:
+        return {}
+    printed = published()
+    rows = printed[printed["method"] == name]
+    found = {}
+    for table, group in rows.groupby("table", sort=False):
+        values = group.set_index("quantity")["value"]
+        found[str(table)] = f"{values['pixel accuracy']:g} / {values['mIoU']:g}"
+    return found
+
+
+_PAPER_NAMES = {
+    ("cityscapes -> cityscapes", "augment"): "target: Cityscapes -> Cityscapes",
+    ("gta5 -> cityscapes", "target"): "target: Cityscapes -> Cityscapes",
+    ("gta5 -> gta5", "augment"): "target: GTA5 -> GTA5",
+    ("gta5 -> cityscapes", "source-only"): "source-only: GTA5 -> Cityscapes, no augmentation",
+    ("gta5 -> cityscapes", "augment"): "augment: GTA5 -> Cityscapes, augmentation",
+    ("gta5 -> cityscapes", "adversarial disc"): (
+        "adversarial disc: GTA5 -> Cityscapes, adversarial"
+    ),
+    ("gta5 -> cityscapes", "adversarial dw-disc"): (
+        "adversarial dw-disc: GTA5 -> Cityscapes, adversarial, depthwise discriminator"
+    ),
+    ("gta5 -> cityscapes", "adversarial diag-disc"): (
+        "adversarial diag-disc: GTA5 -> Cityscapes, adversarial, diagonalwise discriminator"
+    ),
+}

@@ -1,0 +1,1 @@
+"""A network made ready to run: built, fused, compiled, exported; its passes."""

@@ -1,0 +1,262 @@
+"""Other ways to run a workload's network: compiled, captured, or exported to another runtime.
+
+Each is checked against the plain network in fp32 before anything is timed.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import math
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dabench.device.base import Device
+from dabench.network.tensors import FlatOutputs, outputs
+from dabench.network.workload import Workload
+from dabench.plan.variants import ALLOWED_DIFFERENCE
+from dabench.timing.clock import Clock
+
+Call = Callable[[Tensor], Any]
+
+
+class DisagreementError(Exception):
+    """A variant computes something else than the plain network."""
+
+
+def prepare(load: Workload, device: Device, folder: Path, clock: Clock) -> dict[str, float | None]:
+    """Makes a workload run in the way its case says.
+
+    Args:
+        load: Its ``call`` is replaced.
+        device: Where it runs.
+        folder: For what the compilers and exporters write; what an earlier launch of the same
+            case left there is used again.
+        clock: The host's.
+
+    Returns:
+        ``compile_s``, seconds until the first pass was done (None where nothing is compiled or
+        exported), and ``difference``, how far its outputs are from the plain network's in fp32
+        (`difference_of`; None in training, which has no fixed output).
+
+    Raises:
+        DisagreementError: That is above `ALLOWED_DIFFERENCE`, or the plain network does not
+            agree with itself.
+        NotImplementedError: The runtime that is installed cannot use the device.
+    """
+    case = load.case
+    begin = clock()
+    if case.compile != "off":
+        load.call = _compiled(load, folder)
+    elif case.runtime != "eager":
+        load.call = _RUNTIMES[case.runtime](load, folder)
+    found: list[Tensor] = []
+    if case.mode == "train":
+        torch.autograd.backward(load.loss(load.forward()))
+    else:
+        with torch.inference_mode():
+            found = outputs(load.call(load.x))
+    device.synchronize()
+    seconds = clock() - begin
+    difference = _checked(found, load) if load.reference else None
+    # It is not the network's memory that it keeps.
+    load.reference.clear()
+    plain = case.compile == "off" and case.runtime == "eager"
+    return {"compile_s": None if plain else seconds, "difference": difference}
+
+
+def _checked(found: Sequence[Tensor], load: Workload) -> float:
+    """How far a variant is from the plain network, if that is little enough."""
+    once, again = load.reference
+    allowed = ALLOWED_DIFFERENCE[load.case.dtype]
+    unsteady = difference_of(again, once, allowed)
+    if not unsteady <= allowed:
+        raise DisagreementError(
+            f"the plain network differs from itself by {unsteady:.2g} between two passes, so "
+            "there is nothing to compare with"
+        )
+    difference = difference_of(found, once, allowed)
+    if not difference <= allowed:
+        raise DisagreementError(
+            f"differs from the plain network in fp32 by {difference:.2g} (relative L2), "
+            f"allowed in {load.case.dtype} is {allowed:g}"
+        )
+    return difference
+
+
+def difference_of(found: Sequence[Tensor], expected: Sequence[Tensor], tolerance: float) -> float:
+    """The largest relative L2 distance over all outputs of a network.
+
+    Of each output, the norm of the difference over that of what the output varies around its
+    mean: a large offset must hide nothing. Where it hardly varies, the square root of
+    ``tolerance`` times its own norm takes that place, since rounding is of the whole; for a
+    single number, its own size.
+
+    Raises:
+        DisagreementError: Their number or shapes differ.
+    """
+    shapes = [[tuple(t.shape) for t in each] for each in (found, expected)]
+    if shapes[0] != shapes[1]:
+        raise DisagreementError(
+            f"puts out {shapes[0]} where the plain network puts out {shapes[1]}"
+        )
+    return max(
+        _distance(_numbers(a), _numbers(b), tolerance) for a, b in zip(found, expected, strict=True)
+    )
+
+
+def _numbers(output: Tensor) -> Tensor:
+    """An output in double precision on the host, real and imaginary parts side by side."""
+    real = torch.view_as_real(output.resolve_conj()) if output.is_complex() else output
+    return real.detach().double().cpu()
+
+
+def _distance(found: Tensor, expected: Tensor, tolerance: float) -> float:
+    error = float((found - expected).norm())
+    size = float(expected.norm())
+    spread = float((expected - expected.mean()).norm())
+    scale = size if expected.numel() == 1 else max(spread, math.sqrt(tolerance) * size)
+    if error == 0:
+        return 0.0
+    relative = error / scale if scale else math.inf
+    # Not a number is the worst there is.
+    return math.inf if math.isnan(relative) else relative
+
+
+def _compiled(load: Workload, folder: Path) -> Call:
+    """The network under torch.compile, with a cache of its own: the first launch compiles."""
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder / "inductor")
+    os.environ["TRITON_CACHE_DIR"] = str(folder / "triton")
+    # It says at every start that there is no GPU.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+    mode = load.case.compile
+    if mode == "freeze":
+        inductor: Any = importlib.import_module("torch._inductor.config")
+        inductor.freezing = True
+    compiled: Call = torch.compile(load.model, mode="default" if mode == "freeze" else mode)
+    return compiled
+
+
+class _CudaGraph:
+    """The forward captured once and replayed: one launch for all kernels."""
+
+    def __init__(self, load: Workload, folder: Path) -> None:
+        self._input = load.x
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.inference_mode(), torch.cuda.stream(side):
+            # Libraries allocate and choose kernels before the capture.
+            for _ in range(3):
+                load.model(self._input)
+        torch.cuda.current_stream().wait_stream(side)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.inference_mode(), torch.cuda.graph(self._graph):
+            self._output = load.model(self._input)
+
+    def __call__(self, x: Tensor) -> Any:
+        if x is not self._input:
+            self._input.copy_(x)
+        self._graph.replay()
+        return self._output
+
+
+def _export(load: Workload, folder: Path) -> Path:
+    """Writes the network as ONNX by torch's own exporter, once per case."""
+    path = folder / "network.onnx"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        unfinished = folder / "unfinished.onnx"
+        flat = FlatOutputs(load.model).eval()
+        torch.onnx.export(flat, (load.x,), str(unfinished), dynamo=True, verbose=False)
+        unfinished.replace(path)
+    return path
+
+
+class _OnnxRuntime:
+    """The exported network in an ONNX Runtime session; outputs go where torch put them."""
+
+    def __init__(self, load: Workload, folder: Path, providers: Sequence[Any]) -> None:
+        import onnxruntime
+
+        wanted = providers[0] if isinstance(providers[0], str) else providers[0][0]
+        if wanted not in onnxruntime.get_available_providers():
+            raise NotImplementedError(
+                f"the onnxruntime installed here has no {wanted}; pip install onnxruntime-gpu"
+            )
+        with torch.inference_mode():
+            self._outputs = [t.contiguous().clone() for t in outputs(load.model(load.x))]
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        options.log_severity_level = 3
+        self._session = onnxruntime.InferenceSession(
+            str(_export(load, folder)), options, providers=list(providers)
+        )
+        (self._input,) = self._session.get_inputs()
+        self._given = load.x
+        self._binding = self._session.io_binding()
+        for slot, tensor in zip(self._session.get_outputs(), self._outputs, strict=True):
+            self._binding.bind_output(slot.name, *_buffer(tensor))
+
+    def __call__(self, x: Tensor) -> list[Tensor]:
+        if x is not self._given and x.is_cuda:
+            # Its copy is on torch's stream, which ONNX Runtime does not wait for.
+            torch.cuda.current_stream(x.device).synchronize()
+        self._binding.bind_input(self._input.name, *_buffer(x))
+        self._session.run_with_iobinding(self._binding)
+        return self._outputs
+
+
+def _buffer(tensor: Tensor) -> tuple[Any, ...]:
+    """A tensor's memory as ONNX Runtime wants it described."""
+    item = str(tensor.dtype).removeprefix("torch.")
+    numpy = importlib.import_module("numpy")
+    place, index = tensor.device.type, tensor.device.index or 0
+    return place, index, numpy.dtype(item), tuple(tensor.shape), tensor.data_ptr()
+
+
+def _onnxruntime(load: Workload, folder: Path) -> Call:
+    if load.device.type == "cpu":
+        return _OnnxRuntime(load, folder, ["CPUExecutionProvider"])
+    return _OnnxRuntime(load, folder, [("CUDAExecutionProvider", _on(load))])
+
+
+def _tensorrt(load: Workload, folder: Path) -> Call:
+    options = {**_on(load), "trt_fp16_enable": load.case.dtype == "fp16"}
+    return _OnnxRuntime(load, folder, [("TensorrtExecutionProvider", options)])
+
+
+def _on(load: Workload) -> dict[str, Any]:
+    return {"device_id": load.device.index or 0}
+
+
+class _OpenVino:
+    """The exported network compiled by OpenVINO for the CPU."""
+
+    def __init__(self, load: Workload, folder: Path) -> None:
+        import openvino
+
+        core = openvino.Core()
+        settings = {
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[load.case.dtype],
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        network = core.compile_model(core.read_model(_export(load, folder)), "CPU", settings)
+        self._request = network.create_infer_request()
+
+    def __call__(self, x: Tensor) -> list[Tensor]:
+        found = self._request.infer([x.numpy()], share_inputs=True, share_outputs=True)
+        return [torch.from_numpy(output) for output in found.values()]
+
+
+_RUNTIMES: dict[str, Callable[[Workload, Path], Call]] = {
+    "cuda-graph": _CudaGraph,
+    "onnxruntime": _onnxruntime,
+    "openvino": _OpenVino,
+    "tensorrt": _tensorrt,
+}

@@ -1,0 +1,277 @@
+"""A case made real: network, input, loss, optimiser, and the passes over them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
+
+from dabench.device.base import Device
+from dabench.network.build import build_network, settle
+from dabench.network.tensors import outputs
+from dabench.plan.cases import Case
+from dabench.plan.variants import EXPORTED, VARIANT_AXES
+
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+LOSSES = {
+    "segmenter": "cross-entropy over the main and auxiliary heads, BCE with logits on detail",
+    "discriminator": "BCE with logits",
+    "classifier": "cross-entropy",
+    "other": "cross-entropy over all outputs, BCE with logits for those of one channel",
+}
+
+
+class Workload:
+    """Everything a case needs, made once, outside the timed region.
+
+    Weights and inputs are random and the same in every launch of a seed. In
+    eval mode a lower precision casts network and input; in train mode the
+    weights stay fp32 and the forward runs under autocast, as one trains.
+    Runtimes that take an exported file get it in fp32 and lower it themselves.
+
+    Attributes:
+        model: The network, as a module.
+        call: What a pass calls with the input; the model, unless
+            `dabench.network.runtimes.prepare` puts something else there.
+        x: The input, (N, C, H, W).
+        reference: What the plain network puts out in fp32, in two passes, for
+            cases that run it in another way; else empty.
+    """
+
+    def __init__(self, case: Case, device: Device, seed: int) -> None:
+        torch.manual_seed(seed)
+        self.case = case
+        self.device = device.torch_device()
+        self.memory_format = (
+            torch.channels_last if case.memory_format == "nhwc" else torch.contiguous_format
+        )
+        self.casts = case.mode == "eval" and case.dtype in _DTYPES and case.runtime not in EXPORTED
+        self.dtype = _DTYPES[case.dtype] if self.casts else torch.float32
+        network = build_network(case.model).to(self.device)
+        network.train(case.mode == "train")
+        shape = (case.batch, case.channels, case.height, case.width)
+        # Whatever a network's own code drew, or seeded, the input is the same.
+        torch.manual_seed(seed + 1)
+        # Random, never zeros: zeros can run faster than data does.
+        x = torch.randn(shape, device=self.device)
+        settle(network, x)
+        _unsettle_norms(network)
+        checked = is_variant(case) and case.mode == "eval"
+        self.reference = [_plain(network, x) for _ in range(2)] if checked else []
+        if case.fuse == "on":
+            network = _fused(network)
+        # torch's stubs allow the memory format only by itself.
+        self.model = network.to(self.dtype).to(memory_format=self.memory_format)
+        self.call: Callable[[Tensor], Any] = self.model
+        self.x = x.to(self.dtype, memory_format=self.memory_format)
+        self._host_x = _on_host(x) if case.input == "host" else self.x
+        self._targets: list[Tensor] = []
+        self._optimizer: torch.optim.Optimizer | None = None
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The context of a training forward: autocast below fp32, else nothing."""
+        if self.case.mode == "train" and self.case.dtype in _DTYPES:
+            return torch.autocast(self.device.type, dtype=_DTYPES[self.case.dtype])
+        return nullcontext()
+
+    def forward(self) -> Any:
+        """One forward pass, with the graph recorded in train mode."""
+        with self.autocast():
+            return self.call(self.x)
+
+    def forward_from_host(self) -> Tensor:
+        """A forward with what an application has to do around it.
+
+        The fp32 image is copied to the device and brought into dtype and layout there; the main
+        output's classes are chosen there too.
+        """
+        x = self._host_x.to(self.device, non_blocking=True)
+        x = x.to(self.dtype, memory_format=self.memory_format)
+        return outputs(self.call(x))[0].argmax(1)
+
+    def loss(self, output: Any) -> Tensor:
+        """The family's loss against fixed random targets."""
+        heads = [h for h in outputs(output) if h.is_floating_point()]
+        if not self._targets:
+            self._targets = [_target(head) for head in heads]
+        losses = [_loss(h.float(), t) for h, t in zip(heads, self._targets, strict=True)]
+        return torch.stack(losses).sum()
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """SGD with momentum for what the paper trains by SGD, Adam for discriminators.
+
+        The learning rate is 0: the same arithmetic, and the hundredth pass
+        times the same network as the first.
+        """
+        if self._optimizer is None:
+            parameters = self.model.parameters()
+            if self.case.family == "discriminator":
+                self._optimizer = torch.optim.Adam(parameters, lr=0.0)
+            else:
+                self._optimizer = torch.optim.SGD(
+                    parameters, lr=0.0, momentum=0.9, weight_decay=5e-4
+                )
+        return self._optimizer
+
+    def work(self, phase: str) -> Pass:
+        """The pass of one phase."""
+        if self.case.mode == "eval":
+            return _HostPass(self) if self.case.input == "host" else _InferencePass(self)
+        makers: dict[str, Callable[[Workload], Pass]] = {
+            "forward": _ForwardPass,
+            "backward": _BackwardPass,
+            "optimizer": _OptimizerPass,
+            "total": _TotalPass,
+        }
+        return makers[phase](self)
+
+
+def is_variant(case: Case) -> bool:
+    """Whether a case runs its network in another way than torch's plain one."""
+    apart = ("compile", "fuse", "runtime")
+    return any(getattr(case, axis) != VARIANT_AXES[axis] for axis in apart)
+
+
+def _on_host(x: Tensor) -> Tensor:
+    """Pinned where there is a GPU: from there the copy need not be waited for."""
+    return x.cpu().pin_memory() if x.is_cuda else x.cpu()
+
+
+def _plain(network: nn.Module, x: Tensor) -> list[Tensor]:
+    with torch.inference_mode():
+        return [output.clone() for output in outputs(network(x))]
+
+
+def _unsettle_norms(network: nn.Module) -> None:
+    """Moves the statistics and weights of batch norms at random from where they are.
+
+    Those of a new network are 0 and 1: almost nothing would be folded away, and
+    folding it wrongly would go unseen. A little is enough to see it, and what a
+    network scales to zero stays there: activations keep their size in deep ones.
+    """
+    with torch.no_grad():
+        for norm in (m for m in network.modules() if isinstance(m, BatchNorm)):
+            for shifted in (norm.running_mean, norm.bias):
+                if shifted is not None:
+                    shifted.add_(torch.empty_like(shifted).normal_(0.0, 0.1))
+            for scaled in (norm.running_var, norm.weight):
+                if scaled is not None:
+                    scaled.mul_(torch.empty_like(scaled).uniform_(0.75, 1.25))
+
+
+def _fused(network: nn.Module) -> nn.Module:
+    """The network with batch norm folded into the convolutions before it, in fp32.
+
+    Raises:
+        NotImplementedError: There is nothing to fold.
+    """
+    from torch.fx.experimental.optimization import fuse
+
+    folded: nn.Module = fuse(network)
+    if _norms(folded) == _norms(network):
+        raise NotImplementedError("nothing to fold: no convolution is followed by a batch norm")
+    return folded
+
+
+def _norms(network: nn.Module) -> int:
+    return sum(isinstance(module, BatchNorm) for module in network.modules())
+
+
+def _target(head: Tensor) -> Tensor:
+    if head.shape[1] == 1:
+        return torch.randint(0, 2, head.shape, device=head.device).float()
+    shape = (head.shape[0], *head.shape[2:])
+    return torch.randint(0, head.shape[1], shape, device=head.device)
+
+
+def _loss(logits: Tensor, target: Tensor) -> Tensor:
+    if target.is_floating_point():
+        return F.binary_cross_entropy_with_logits(logits, target)
+    return F.cross_entropy(logits, target)
+
+
+class Pass:
+    """One pass of a phase (`dabench.timing.engine.Work`).
+
+    Attributes:
+        output: What the last pass gave, or what the next one starts from.
+    """
+
+    def __init__(self, load: Workload) -> None:
+        self.load = load
+        self.output: Any = None
+
+    def prepare(self) -> None:
+        """Nothing is needed by default."""
+
+    def run(self) -> None:
+        """The pass itself."""
+        raise NotImplementedError
+
+    def release(self) -> None:
+        """Drops the output, and with it the graph."""
+        self.output = None
+
+
+class _InferencePass(Pass):
+    """Eval: the forward in inference mode."""
+
+    def run(self) -> None:
+        with torch.inference_mode():
+            self.output = self.load.forward()
+
+
+class _HostPass(Pass):
+    """Eval, end to end: from an image on the host to a label map on the device."""
+
+    def run(self) -> None:
+        with torch.inference_mode():
+            self.output = self.load.forward_from_host()
+
+
+class _ForwardPass(Pass):
+    """Train: the forward with its graph recorded."""
+
+    def run(self) -> None:
+        self.output = self.load.forward()
+
+
+class _BackwardPass(Pass):
+    """Train: from the family's loss to the parameters; input needs no gradient."""
+
+    def prepare(self) -> None:
+        self.load.model.zero_grad(set_to_none=True)
+        self.output = self.load.loss(self.load.forward())
+
+    def run(self) -> None:
+        torch.autograd.backward(self.output)
+
+
+class _OptimizerPass(Pass):
+    """Train: one optimiser step on gradients computed once."""
+
+    def __init__(self, load: Workload) -> None:
+        super().__init__(load)
+        load.model.zero_grad(set_to_none=True)
+        torch.autograd.backward(load.loss(load.forward()))
+
+    def run(self) -> None:
+        self.load.optimizer.step()
+
+
+class _TotalPass(Pass):
+    """Train: forward, loss, backward and optimiser step in one."""
+
+    def prepare(self) -> None:
+        self.load.model.zero_grad(set_to_none=True)
+
+    def run(self) -> None:
+        torch.autograd.backward(self.load.loss(self.load.forward()))
+        self.load.optimizer.step()

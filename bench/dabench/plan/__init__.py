@@ -1,0 +1,1 @@
+"""What is asked: axes, grids, presets, references to networks, cases. Knows no torch."""

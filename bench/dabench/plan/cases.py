@@ -1,0 +1,224 @@
+"""Axes expanded to cases, and cases to an order of launches."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from dabench.base.errors import bad_value
+from dabench.plan.networks import spec_of
+from dabench.plan.references import is_reference, with_arguments
+from dabench.plan.settings import PHASES, Grid, Settings
+from dabench.plan.variants import VARIANT_AXES, why_impossible
+from dabench_models import ModelSpec
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Case:
+    """One point of the sweep.
+
+    Attributes:
+        threads: Threads of CPU kernels; 0 leaves torch's default.
+        phases: What is timed of it, each with its own samples.
+        compile: Mode of torch.compile, or ``off``.
+        fuse: ``on`` folds batch norm into convolutions.
+        runtime: What runs the network.
+        input: ``host`` adds the copy to the device and the argmax.
+    """
+
+    model: str
+    family: str
+    device: str
+    batch: int
+    channels: int
+    height: int
+    width: int
+    mode: str
+    dtype: str
+    memory_format: str
+    threads: int
+    protocol: str
+    phases: tuple[str, ...]
+    compile: str = "off"
+    fuse: str = "off"
+    runtime: str = "eager"
+    input: str = "device"
+
+    @property
+    def case_id(self) -> str:
+        """A readable key, unique within a run."""
+        size = f"{self.channels}x{self.height}x{self.width}"
+        threads = f"t{self.threads}" if self.threads else "tdefault"
+        parts = (self.model, self.device, f"b{self.batch}", size, self.mode, self.dtype)
+        # What is as usual is not named.
+        variant = [
+            f"{axis}={getattr(self, axis)}"
+            for axis, usual in VARIANT_AXES.items()
+            if getattr(self, axis) != usual
+        ]
+        return "/".join((*parts, self.memory_format, threads, *variant, self.protocol))
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON document; `Case.of` reads it back."""
+        return asdict(self)
+
+    @classmethod
+    def of(cls, document: dict[str, Any]) -> Case:
+        """Reads what `to_dict` wrote."""
+        return cls(**{**document, "phases": tuple(document["phases"])})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlannedCase:
+    """A case with how to measure it, or with the reason why it cannot be."""
+
+    case: Case
+    settings: Settings
+    impossible: str | None = None
+
+
+def expand(grid: Grid, settings: Settings) -> list[PlannedCase]:
+    """Every combination of the axes, impossible ones kept with their reason.
+
+    Devices must be resolved already (no ``auto``).
+
+    A mode that has none of the phases asked for keeps its row too.
+
+    Raises:
+        UsageError: Unknown model, a size the network cannot take, arguments for
+            a network that takes none, or phases that none of the modes has.
+    """
+    _check_phases(grid)
+    if grid.model_args and not any(map(is_reference, grid.models)):
+        raise bad_value(
+            "--model-arg", grid.model_args[0][0], "only networks from outside take arguments"
+        )
+    planned: dict[str, PlannedCase] = {}
+    axes = itertools.product(
+        [spec_of(with_arguments(name, grid.model_args)) for name in grid.models],
+        grid.devices,
+        grid.batches,
+        grid.sizes or (None,),
+        grid.modes,
+        grid.dtypes,
+        grid.memory_formats,
+        grid.threads or (0,),
+        grid.protocols,
+        itertools.product(grid.compiles, grid.fuses, grid.runtimes, grid.inputs),
+    )
+    for spec, device, batch, size, mode, dtype, memory_format, threads, protocol, variant in axes:
+        channels, height, width = input_shape(spec, size)
+        phases = phases_of(mode, protocol, grid.phases)
+        case = Case(
+            model=spec.name,
+            family=spec.family,
+            device=device,
+            batch=batch,
+            channels=channels,
+            height=height,
+            width=width,
+            mode=mode,
+            dtype=dtype,
+            memory_format=memory_format,
+            threads=threads,
+            protocol=protocol,
+            phases=phases or grid.phases,
+            **dict(zip(VARIANT_AXES, variant, strict=True)),
+        )
+        impossible = _impossible(spec, case) if phases else _NO_SUCH_PHASE
+        planned[case.case_id] = PlannedCase(case=case, settings=settings, impossible=impossible)
+    return list(planned.values())
+
+
+_NO_SUCH_PHASE = "eval mode and the paper protocol have only forward"
+
+
+def phases_of(mode: str, protocol: str, wanted: Sequence[str] = ()) -> tuple[str, ...]:
+    """The phases a mode has, in order, limited to those wanted.
+
+    The paper timed forward passes only, in both modes.
+    """
+    has = ("forward",) if mode == "eval" or protocol == "paper" else PHASES
+    return tuple(phase for phase in has if not wanted or phase in wanted)
+
+
+def _check_phases(grid: Grid) -> None:
+    pairs = itertools.product(grid.modes, grid.protocols)
+    if not any(phases_of(mode, protocol, grid.phases) for mode, protocol in pairs):
+        wanted = ",".join(grid.phases)
+        raise bad_value("--phase", wanted, _NO_SUCH_PHASE)
+
+
+def input_shape(spec: ModelSpec, size: Sequence[int] | None) -> tuple[int, int, int]:
+    """Channels, height and width of an input; a network's own where nothing is said.
+
+    Args:
+        spec: Of the network.
+        size: (height, width), (channels, height, width) or None.
+
+    Raises:
+        UsageError: The network does not take it; the message says what it needs.
+    """
+    *given, height, width = size or (spec.height, spec.width)
+    channels = given[0] if given else spec.channels
+    if channels != spec.channels and not is_reference(spec.name):
+        shape = f"{channels}x{height}x{width}"
+        raise bad_value("--input", shape, f"{spec.name} takes {spec.channels} channels")
+    check_size(spec, height, width)
+    return channels, height, width
+
+
+def check_size(spec: ModelSpec, height: int, width: int) -> None:
+    """Checks that a network takes inputs of a size.
+
+    Raises:
+        UsageError: It does not; the message says what it needs.
+    """
+    multiple = spec.size_multiple
+    if height % multiple or width % multiple:
+        allowed = f"{spec.name} needs height and width in multiples of {multiple}"
+        raise bad_value("--size", f"{height}x{width}", allowed)
+
+
+def _impossible(spec: ModelSpec, case: Case) -> str | None:
+    if case.mode == "train" and case.batch < spec.min_train_batch:
+        return (
+            f"{spec.name} cannot train on batch {case.batch}: its global-context branch "
+            f"batch-normalises a 1x1 map, which needs at least {spec.min_train_batch} images"
+        )
+    if case.dtype == "tf32" and not case.device.startswith("cuda"):
+        return "tf32 is a mode of NVIDIA's matrix units; use --device cuda"
+    return why_impossible(case)
+
+
+def launch_order(cases: Sequence[PlannedCase], *, round_index: int, seed: int) -> list[PlannedCase]:
+    """The order of one round of launches, one launch per case.
+
+    Shuffled anew in each round, so that no case always follows the same other
+    one, and the same again under the same seed.
+    """
+    shuffled = list(cases)
+    random.Random(f"{seed}/{round_index}").shuffle(shuffled)
+    return shuffled
+
+
+def schedule(cases: Sequence[PlannedCase]) -> Iterator[tuple[int, PlannedCase]]:
+    """First launches of every possible case as (round, case), in order.
+
+    Interleaved cases alternate round by round; blocked ones follow, each with
+    all its launches in a row.
+    """
+    possible = [planned for planned in cases if planned.impossible is None]
+    interleaved = [p for p in possible if p.settings.order == "interleaved"]
+    rounds = max((p.settings.first_launches for p in interleaved), default=0)
+    for index in range(rounds):
+        due = [p for p in interleaved if index < p.settings.first_launches]
+        for planned in launch_order(due, round_index=index, seed=due[0].settings.seed):
+            yield index, planned
+    for planned in possible:
+        if planned.settings.order == "blocked":
+            for index in range(planned.settings.first_launches):
+                yield index, planned

@@ -1,0 +1,200 @@
+"""What the user asked for: frozen, checked on creation, free of torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from types import MappingProxyType
+from typing import Literal, get_args
+
+from dabench.base.errors import bad_value
+
+Mode = Literal["train", "eval"]
+Dtype = Literal["fp32", "tf32", "bf16", "fp16"]
+MemoryFormat = Literal["nchw", "nhwc"]
+Protocol = Literal["steady", "paper"]
+Order = Literal["interleaved", "blocked"]
+Phase = Literal["forward", "backward", "optimizer", "total"]
+Compile = Literal["off", "default", "reduce-overhead", "max-autotune", "freeze"]
+Fuse = Literal["off", "on"]
+Runtime = Literal["eager", "cuda-graph", "onnxruntime", "openvino", "tensorrt"]
+Input = Literal["device", "host"]
+
+MODES: tuple[str, ...] = get_args(Mode)
+DTYPES: tuple[str, ...] = get_args(Dtype)
+MEMORY_FORMATS: tuple[str, ...] = get_args(MemoryFormat)
+PROTOCOLS: tuple[str, ...] = get_args(Protocol)
+ORDERS: tuple[str, ...] = get_args(Order)
+PHASES: tuple[str, ...] = get_args(Phase)
+COMPILES: tuple[str, ...] = get_args(Compile)
+FUSES: tuple[str, ...] = get_args(Fuse)
+RUNTIMES: tuple[str, ...] = get_args(Runtime)
+INPUTS: tuple[str, ...] = get_args(Input)
+DEVICE_KINDS = ("auto", "cpu", "cuda", "mps", "xla")
+
+ITEM_BYTES: Mapping[str, int] = MappingProxyType({"fp32": 4, "tf32": 4, "bf16": 2, "fp16": 2})
+"""Bytes of one element in memory; tf32 is fp32 outside of the matrix units."""
+
+MIN_LAUNCHES = 3
+DEFAULT_TARGET_CI = 0.05
+DEFAULT_MAX_TIME_S = 30.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """How long and how carefully each case is measured.
+
+    Attributes:
+        warmup: Fewest warm-up passes per phase (at least one); more follow
+            until steady.
+        repeat: Samples per phase and launch; None samples until ``target_ci``.
+        target_ci: Stop once the 95% interval of the median is within this
+            fraction of it. None with ``repeat``.
+        max_time_s: Sampling time per case, all phases and launches together;
+            None is no limit.
+        launches: Fresh processes per case; None is three, and more as
+            `dabench.run.runner.LAUNCH_RULE` says.
+        seed: Of weights, inputs and the order of launches.
+        order: ``interleaved`` alternates the cases, ``blocked`` finishes each.
+    """
+
+    warmup: int = 2
+    repeat: int | None = None
+    target_ci: float | None = DEFAULT_TARGET_CI
+    max_time_s: float | None = DEFAULT_MAX_TIME_S
+    launches: int | None = None
+    timeout_s: float = 1800.0
+    seed: int = 0
+    order: Order = "interleaved"
+
+    def __post_init__(self) -> None:
+        positive = "it takes a whole number of at least 1"
+        _check("warmup", self.warmup, self.warmup >= 0, "it takes a whole number of at least 0")
+        if self.repeat is not None:
+            _check("repeat", self.repeat, self.repeat >= 1, positive)
+        if self.launches is not None:
+            _check("launches", self.launches, self.launches >= 1, positive)
+        if self.target_ci is not None:
+            ok = 0 < self.target_ci < 1
+            _check("target-ci", self.target_ci, ok, "it takes a fraction between 0% and 100%")
+        if self.max_time_s is not None:
+            _check("max-time", self.max_time_s, self.max_time_s > 0, "it takes seconds above 0")
+        _check("seed", self.seed, 0 <= self.seed < 2**63, "it takes a whole number from 0")
+        _check("timeout", self.timeout_s, self.timeout_s > 0, "it takes seconds above 0")
+        _one_of("order", (self.order,), ORDERS)
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        repeat: int | None = None,
+        target_ci: float | None = None,
+        max_time_s: float | None = None,
+        launches: int | None = None,
+        warmup: int = 2,
+        timeout_s: float = 1800.0,
+        seed: int = 0,
+        order: Order = "interleaved",
+    ) -> Settings:
+        """Fills in the stop rule the user left open.
+
+        A fixed ``repeat`` alone means exactly that many samples; otherwise the
+        default target and time limit apply.
+        """
+        fixed = repeat is not None
+        return cls(
+            repeat=repeat,
+            target_ci=DEFAULT_TARGET_CI if target_ci is None and not fixed else target_ci,
+            max_time_s=DEFAULT_MAX_TIME_S if max_time_s is None and not fixed else max_time_s,
+            launches=launches,
+            warmup=warmup,
+            timeout_s=timeout_s,
+            seed=seed,
+            order=order,
+        )
+
+    @property
+    def first_launches(self) -> int:
+        """Launches every case gets before any gets more."""
+        return MIN_LAUNCHES if self.launches is None else self.launches
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Grid:
+    """The axes of a sweep; every combination is a case.
+
+    Attributes:
+        models: Names of the registry, or references (`dabench.network.build`).
+        devices: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``, ``xla``.
+        batches: Images per pass.
+        sizes: (height, width) in pixels, or (channels, height, width); empty
+            takes each model's default.
+        modes: ``train``, ``eval``.
+        dtypes: ``fp32``, ``tf32``, ``bf16``, ``fp16``.
+        memory_formats: ``nchw``, ``nhwc``.
+        threads: Threads of CPU kernels; empty leaves torch's default.
+        phases: Which to time; empty takes all of the mode.
+        protocols: ``steady``, ``paper``.
+        compiles: Modes of torch.compile; ``freeze`` also folds the weights in.
+        fuses: Whether batch norm is folded into convolutions.
+        runtimes: What runs the network.
+        inputs: ``device``: the forward alone; ``host``: the copy to the device
+            before it and the argmax after it belong to the pass.
+        model_args: Keyword arguments for the factories of all references; no
+            axis.
+    """
+
+    models: tuple[str, ...]
+    devices: tuple[str, ...] = ("auto",)
+    batches: tuple[int, ...] = (1,)
+    sizes: tuple[tuple[int, ...], ...] = ()
+    modes: tuple[str, ...] = ("eval",)
+    dtypes: tuple[str, ...] = ("fp32",)
+    memory_formats: tuple[str, ...] = ("nchw",)
+    threads: tuple[int, ...] = ()
+    phases: tuple[str, ...] = ()
+    protocols: tuple[str, ...] = ("steady",)
+    compiles: tuple[str, ...] = ("off",)
+    fuses: tuple[str, ...] = ("off",)
+    runtimes: tuple[str, ...] = ("eager",)
+    inputs: tuple[str, ...] = ("device",)
+    model_args: tuple[tuple[str, object], ...] = ()
+
+    def __post_init__(self) -> None:
+        for axis in (f.name for f in fields(self) if f.default != ()):
+            if not getattr(self, axis):
+                raise bad_value(option_of(axis), "", "it takes at least one value")
+        _one_of("device", [name.partition(":")[0] for name in self.devices], DEVICE_KINDS)
+        _one_of("mode", self.modes, MODES)
+        _one_of("dtype", self.dtypes, DTYPES)
+        _one_of("memory-format", self.memory_formats, MEMORY_FORMATS)
+        _one_of("phase", self.phases, PHASES)
+        _one_of("protocol", self.protocols, PROTOCOLS)
+        _one_of("compile", self.compiles, COMPILES)
+        _one_of("fuse", self.fuses, FUSES)
+        _one_of("runtime", self.runtimes, RUNTIMES)
+        _one_of("input", self.inputs, INPUTS)
+        for batch in self.batches:
+            _check("batch", batch, batch >= 1, "it takes whole numbers of at least 1")
+        for threads in self.threads:
+            _check(
+                "threads", threads, 1 <= threads <= 4096, "it takes whole numbers from 1 to 4096"
+            )
+        for size in self.sizes:
+            _check("size", "x".join(map(str, size)), min(size) >= 1, "no side may be below 1")
+
+
+def option_of(axis: str) -> str:
+    """The command line's name of a field: ``memory_formats`` -> ``--memory-format``."""
+    singular = {"batches": "batch", "threads": "threads"}.get(axis, axis.removesuffix("s"))
+    return "--" + singular.replace("_", "-")
+
+
+def _check(name: str, value: object, ok: bool, allowed: str) -> None:
+    if not ok:
+        raise bad_value(f"--{name}", value, allowed)
+
+
+def _one_of(name: str, values: Iterable[str], choices: Sequence[str]) -> None:
+    for value in values:
+        _check(name, value, value in choices, f"choices: {', '.join(choices)}")

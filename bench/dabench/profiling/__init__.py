@@ -1,0 +1,1 @@
+"""Where time goes: layers, kernels, the roofline, traces."""

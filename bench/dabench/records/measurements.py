@@ -1,0 +1,306 @@
+"""Launches of a case to measurements: one row per phase, in the vocabulary's columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
+from statistics import fmean, median, stdev
+from typing import Any
+
+from dabench.plan.cases import Case
+from dabench.timing.engine import PhaseSamples
+from dabench.timing.statistics import Interval, drift, launch_interval, quantile, seed_of
+
+DRIFT_LIMIT = 0.05
+SPREAD_LIMIT = 0.25
+LAUNCH_LIMIT = 0.10
+BUSY_LIMIT = 0.10
+
+FLAG_RULES = (
+    f"drift: first and last third of a launch differ by over {DRIFT_LIMIT:.0%} and by more than "
+    "chance; "
+    f"spread: the 5th to 95th percentile spans over {SPREAD_LIMIT:.0%} of the median; "
+    f"launches differ: their medians span over {LAUNCH_LIMIT:.0%}; "
+    f"busy: other programs used over {BUSY_LIMIT:g} cores; "
+    "unsteady warm-up: it ended before passes were steady"
+)
+
+WITHIN_ONE_LAUNCH = "within one launch"
+OVER_LAUNCHES = "over launches"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PhaseRecord:
+    """One phase of one launch, as its worker sent it.
+
+    Attributes:
+        joules: Energy per pass, where the machine can tell.
+    """
+
+    phase: str
+    samples: PhaseSamples
+    passes: int
+    peak_bytes: int | None
+    other_cores: float
+    throttled: bool | None
+    joules: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LaunchRecord:
+    """One worker process and what came of it.
+
+    Attributes:
+        launch: Number of the launch within the run, in the order they ran.
+        status: ``ok``, ``oom``, ``unsupported``, ``crashed``, ``timeout`` or
+            ``error``; the reason says more.
+        device: What the worker said of its device and settings.
+    """
+
+    launch: int
+    case_id: str
+    status: str
+    reason: str = ""
+    started_at: str = ""
+    seconds: float = 0.0
+    device: dict[str, Any] = field(default_factory=dict)
+    phases: tuple[PhaseRecord, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measurement:
+    """All samples of one phase of one case, or the reason why there are none.
+
+    Times are seconds per pass (of the whole sample where ``passes`` > 1),
+    sizes bytes. Fields that could not be measured are None.
+
+    Attributes:
+        compile_s: Seconds until the first pass of a compiled or exported
+            network was done, in the first launch.
+        difference: Relative L2 distance of its output from the plain network's.
+        joules_per_image: Energy, the machine's idle draw included.
+        energy: What measured it, or why nothing could.
+    """
+
+    case_id: str
+    model: str
+    family: str
+    device: str
+    device_name: str | None = None
+    batch: int
+    channels: int
+    height: int
+    width: int
+    mode: str
+    dtype: str
+    precision: str | None = None
+    memory_format: str
+    threads: int | None
+    protocol: str
+    phase: str
+    passes: int = 1
+    status: str
+    reason: str = ""
+    n: int = 0
+    launches: int = 0
+    median_s: float | None = None
+    ci_low_s: float | None = None
+    ci_high_s: float | None = None
+    ci_scope: str | None = None
+    mean_s: float | None = None
+    std_s: float | None = None
+    min_s: float | None = None
+    max_s: float | None = None
+    p05_s: float | None = None
+    p95_s: float | None = None
+    device_median_s: float | None = None
+    images_per_s: float | None = None
+    macs: int | None = None
+    flops: int | None = None
+    executed_flops: int | None = None
+    flops_per_s: float | None = None
+    peak_bytes: int | None = None
+    warmup_n: int = 0
+    stop: str | None = None
+    loss: str | None = None
+    flags: str = ""
+    compile: str = "off"
+    fuse: str = "off"
+    runtime: str = "eager"
+    input: str = "device"
+    compile_s: float | None = None
+    difference: float | None = None
+    joules_per_image: float | None = None
+    energy: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """A flat JSON document with the vocabulary's column names."""
+        return asdict(self)
+
+
+COLUMNS = tuple(column.name for column in fields(Measurement))
+"""Columns of ``measurements.csv`` and keys of the JSON output."""
+
+SINCE_SCHEMA_2 = COLUMNS[COLUMNS.index("compile") :]
+"""Columns that records of schema 1 lack; in those everything was as usual."""
+
+
+def _identity(case: Case) -> dict[str, Any]:
+    document = {"case_id": case.case_id, **case.to_dict()}
+    del document["phases"]
+    document["threads"] = case.threads or None
+    return document
+
+
+def failed(case: Case, status: str, reason: str) -> list[Measurement]:
+    """Rows for a case that was not measured."""
+    return [
+        Measurement(**_identity(case), phase=phase, status=status, reason=reason)
+        for phase in case.phases
+    ]
+
+
+def summarise(
+    case: Case,
+    launches: Sequence[LaunchRecord],
+    macs: dict[str, tuple[int, int] | None],
+    target_ci: float | None,
+) -> list[Measurement]:
+    """One measurement per phase of a case.
+
+    A launch that failed in a later phase still gave its earlier ones.
+
+    Args:
+        case: The case.
+        launches: All its launches, failed ones too; at least one.
+        macs: Phase -> (algorithmic, executed) multiply-adds of one pass, or
+            None where they are not counted.
+        target_ci: The relative half-width that was asked for, if any.
+    """
+    last = launches[-1]
+    without = {row.phase: row for row in failed(case, last.status, last.reason)}
+    return [
+        _measurement(case, phase, launches, macs, target_ci) or without[phase]
+        for phase in case.phases
+    ]
+
+
+def _measurement(
+    case: Case,
+    phase: str,
+    launches: Sequence[LaunchRecord],
+    macs: dict[str, tuple[int, int] | None],
+    target_ci: float | None,
+) -> Measurement | None:
+    records = [record for launch in launches for record in launch.phases if record.phase == phase]
+    if not records:
+        return None
+    times = [[sample.wall_s for sample in record.samples.samples] for record in records]
+    device_times = [
+        median(sample.device_s for sample in record.samples.samples if sample.device_s is not None)
+        for record in records
+        if record.samples.samples[0].device_s is not None
+    ]
+    device_median = median(device_times) if device_times else None
+    interval = launch_interval(times, seed_of(f"{case.case_id}/{phase}"))
+    pooled = sorted(value for launch in times for value in launch)
+    passes = records[0].passes
+    # The paper's clock stops before queued work is done: no rate follows from it.
+    unsynchronised = case.protocol == "paper" and device_median is not None
+    rate_s = device_median if unsynchronised and device_median else interval.estimate
+    counted = macs.get(phase)
+    algorithmic, executed = counted if counted is not None else (None, None)
+    peaks = [record.peak_bytes for record in records if record.peak_bytes is not None]
+    device = next(launch.device for launch in launches if launch.phases)
+    joules = [record.joules for record in records if record.joules is not None]
+    return Measurement(
+        **{**_identity(case), "threads": device.get("threads", case.threads or None)},
+        device_name=device.get("device_name"),
+        precision=device.get("precision"),
+        phase=phase,
+        passes=passes,
+        status="ok",
+        n=len(pooled),
+        launches=len(records),
+        median_s=interval.estimate,
+        # One sample has no spread to speak of.
+        ci_low_s=interval.low if len(pooled) > 1 else None,
+        ci_high_s=interval.high if len(pooled) > 1 else None,
+        ci_scope=OVER_LAUNCHES if len(records) > 1 else WITHIN_ONE_LAUNCH,
+        mean_s=fmean(pooled),
+        std_s=stdev(pooled) if len(pooled) > 1 else None,
+        min_s=pooled[0],
+        max_s=pooled[-1],
+        p05_s=quantile(pooled, 0.05),
+        p95_s=quantile(pooled, 0.95),
+        device_median_s=device_median,
+        # An optimiser's step takes as long for any number of images.
+        images_per_s=None if phase == "optimizer" else case.batch * passes / rate_s,
+        macs=algorithmic,
+        flops=None if algorithmic is None else 2 * algorithmic,
+        executed_flops=None if executed is None else 2 * executed,
+        flops_per_s=None if executed is None else 2 * executed * passes / rate_s,
+        peak_bytes=max(peaks) if peaks else None,
+        warmup_n=sum(len(record.samples.warmup) for record in records),
+        stop=_stop(records, interval, target_ci),
+        loss=device.get("loss"),
+        compile_s=device.get("compile_s"),
+        difference=device.get("difference"),
+        joules_per_image=median(joules) / case.batch if joules else None,
+        energy=device.get("energy"),
+        flags="; ".join(_flags(records, times, pooled, interval, launches)),
+    )
+
+
+def noise(row: Measurement) -> list[str]:
+    """How a machine scatters, in words, from one measurement over several launches."""
+    if row.median_s is None or row.p05_s is None or row.p95_s is None or row.ci_low_s is None:
+        return [f"noise could not be measured: {row.reason}"]
+    assert row.ci_high_s is not None
+    spread = (row.p95_s - row.p05_s) / row.median_s
+    half = max(row.ci_high_s - row.median_s, row.median_s - row.ci_low_s) / row.median_s
+    line = (
+        f"noise: 90% of {row.n} short passes over {row.launches} launches lie within {spread:.0%} "
+        f"of each other; expect the median of as many launches to be known to about {half:.0%}"
+    )
+    return [line]
+
+
+def _stop(records: Sequence[PhaseRecord], interval: Interval, target_ci: float | None) -> str:
+    """Why measuring ended, judged on the interval over launches."""
+    if all(record.samples.stop == "repeat" for record in records):
+        return "repeat"
+    if target_ci is not None and interval.relative_half_width <= target_ci:
+        return "converged"
+    return "gave up"
+
+
+def _flags(
+    records: Sequence[PhaseRecord],
+    times: Sequence[Sequence[float]],
+    pooled: Sequence[float],
+    interval: Interval,
+    launches: Sequence[LaunchRecord],
+) -> list[str]:
+    flags = []
+    worst = max((drift(launch) for launch in times), key=abs)
+    if abs(worst) > DRIFT_LIMIT:
+        flags.append(f"drift {worst:+.0%}")
+    spread = (quantile(pooled, 0.95) - quantile(pooled, 0.05)) / interval.estimate
+    if spread > SPREAD_LIMIT:
+        flags.append(f"spread {spread:.0%}")
+    medians = [median(launch) for launch in times]
+    span = (max(medians) - min(medians)) / interval.estimate
+    if span > LAUNCH_LIMIT:
+        flags.append(f"launches differ {span:.0%}")
+    busy = max(record.other_cores for record in records)
+    if busy > BUSY_LIMIT:
+        flags.append(f"busy ({busy:.1f} cores)")
+    if any(record.throttled for record in records):
+        flags.append("throttled")
+    if not all(record.samples.steady for record in records):
+        flags.append("unsteady warm-up")
+    lost = [launch for launch in launches if launch.status != "ok"]
+    if lost:
+        flags.append(f"{len(lost)} of {len(launches)} launches failed: {lost[0].reason}")
+    return flags

@@ -1,0 +1,339 @@
+"""What a profile leaves behind: raw passes per layer, and the summary made from them.
+
+A run is a folder::
+
+    run.json       schema, plan, environment, ceilings (written first)
+    passes.csv     a row per pass and layer of every launch, raw
+    layers.csv     a row per case, phase and layer
+    models.csv     a row per case and phase, failed ones included
+    traces/        where asked for: trace.json and memory.csv per case
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from dabench.base.files import disk_errors, write_atomically
+from dabench.plan.cases import Case
+from dabench.plan.settings import ITEM_BYTES
+from dabench.profiling.roofline import BOUNDS, Ceilings, roof_of
+from dabench.timing.statistics import launch_interval, seed_of
+from dabench_models import ModelSpec
+
+KIND = "profile"
+PASSES, LAYERS, MODELS = "passes.csv", "layers.csv", "models.csv"
+PASS_COLUMNS = ("launch", "case_id", "phase", "kind", "layer", "index", "seconds")
+REMAINDER = "(remainder)"
+
+CORRECTED_ABOVE = 0.05
+PROFILE_RULE = (
+    "layers are timed by hooks in passes that take turns with passes without them; a layer's time "
+    "is the median over launches of its median over passes, its range that of the launches; where "
+    f"the hooks made the whole pass over {CORRECTED_ABOVE:.0%} longer, layers are scaled back by "
+    "that factor; the remainder is the whole pass without hooks less all layers"
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PhaseLayers:
+    """One phase of one launch (`dabench.profiling.layers.LayerSamples`), in seconds."""
+
+    launch: int
+    phase: str
+    bare: Sequence[float]
+    hooked: Sequence[float]
+    layers: Mapping[str, Sequence[float]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LayerRow:
+    """One layer in one phase of one case; seconds, bytes, FLOPs, for the whole batch.
+
+    Attributes:
+        low_s: Smallest of the launches' medians.
+        high_s: Largest.
+        share: Of the whole pass without hooks.
+        flops: Algorithmic.
+        moved_bytes: Least bytes it must read and write, at the dtype's item size.
+        intensity: Executed FLOPs per byte.
+        roof_s: Least time under the machine's ceilings.
+        bound: What holds it back (`dabench.profiling.roofline.BOUND_RULE`).
+    """
+
+    case_id: str
+    model: str
+    batch: int
+    height: int
+    width: int
+    mode: str
+    dtype: str
+    memory_format: str
+    threads: int
+    phase: str
+    layer: str
+    kind: str
+    stage: str
+    shape: str
+    median_s: float
+    low_s: float
+    high_s: float
+    share: float
+    macs: int | None = None
+    flops: int | None = None
+    executed_flops: int | None = None
+    moved_bytes: int | None = None
+    operators: int | None = None
+    intensity: float | None = None
+    flops_per_s: float | None = None
+    bytes_per_s: float | None = None
+    compute_s: float | None = None
+    memory_s: float | None = None
+    roof_s: float | None = None
+    roof_fraction: float | None = None
+    bound: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelRow:
+    """One phase of one case as a whole, or the reason why it could not be profiled.
+
+    Attributes:
+        median_s: Of the pass without hooks, over launches; with its 95% interval.
+        disturbance: By how much hooks lengthened the pass.
+        layers_s: Sum over the layers.
+        remainder_s: What no layer accounts for.
+        roof_s: Sum of the layers' roofs.
+        bound: The one that most of the layers' time falls to.
+    """
+
+    case_id: str
+    model: str
+    family: str
+    device: str
+    device_name: str | None = None
+    batch: int
+    channels: int
+    height: int
+    width: int
+    mode: str
+    dtype: str
+    memory_format: str
+    threads: int
+    phase: str
+    status: str
+    reason: str = ""
+    launches: int = 0
+    passes: int = 0
+    median_s: float | None = None
+    ci_low_s: float | None = None
+    ci_high_s: float | None = None
+    disturbance: float | None = None
+    corrected: bool = False
+    layers_s: float | None = None
+    remainder_s: float | None = None
+    flops: int | None = None
+    executed_flops: int | None = None
+    moved_bytes: int | None = None
+    roof_s: float | None = None
+    roof_fraction: float | None = None
+    bound: str | None = None
+
+
+LAYER_COLUMNS = tuple(field.name for field in fields(LayerRow))
+MODEL_COLUMNS = tuple(field.name for field in fields(ModelRow))
+
+
+def summarise_phase(
+    case: Case,
+    phase: str,
+    launches: Sequence[PhaseLayers],
+    count: Mapping[str, Any] | None,
+    ceilings: Ceilings | None,
+    spec: ModelSpec,
+    device_name: str | None,
+) -> tuple[ModelRow, list[LayerRow]]:
+    """A phase's rows from all launches of a case.
+
+    Args:
+        case: With its threads resolved.
+        phase: ``forward`` or ``backward``.
+        launches: At least one.
+        count: `dabench.counting.counts.ModelCount` of the same graph and batch, as a document; None
+            where it could not be counted.
+        ceilings: Of the case's device, dtype and threads; None where they could not be measured.
+        spec: Names the stages.
+        device_name: As the worker said.
+    """
+    whole = launch_interval([each.bare for each in launches], seed_of(f"{case.case_id}/{phase}"))
+    disturbance = median(median(each.hooked) / median(each.bare) - 1 for each in launches)
+    corrected = disturbance > CORRECTED_ABOVE
+    scale = 1 / (1 + disturbance) if corrected else 1.0
+    counts = {layer["layer"]: layer for layer in count["layers"]} if count else {}
+    rows = []
+    for layer in launches[0].layers:
+        medians = [scale * median(each.layers[layer]) for each in launches if layer in each.layers]
+        row = LayerRow(
+            **_setting(case, phase),
+            layer=layer,
+            stage=spec.stage_of(layer),
+            kind=counts[layer]["kind"] if layer in counts else "",
+            shape=counts[layer]["shape"] if layer in counts else "",
+            median_s=median(medians),
+            low_s=min(medians),
+            high_s=max(medians),
+            share=median(medians) / whole.estimate,
+            **_work(counts.get(layer), case, phase, ceilings, median(medians), scale),
+        )
+        rows.append(row)
+    layers_s = sum(row.median_s for row in rows)
+    left = whole.estimate - layers_s
+    rows.append(
+        LayerRow(
+            **_setting(case, phase),
+            layer=REMAINDER, stage=REMAINDER, kind="", shape="",
+            median_s=left, low_s=left, high_s=left, share=left / whole.estimate,
+        )
+    )  # fmt: skip
+    roof_s = sum(row.roof_s or 0.0 for row in rows)
+    held = bool(counts) and ceilings is not None
+    time_of = {name: sum(r.median_s for r in rows if r.bound == name) for name in BOUNDS}
+    model = ModelRow(
+        **_setting(case, phase),
+        family=case.family,
+        device=case.device,
+        device_name=device_name,
+        channels=case.channels,
+        status="ok",
+        launches=len(launches),
+        passes=sum(len(each.bare) for each in launches),
+        median_s=whole.estimate,
+        ci_low_s=whole.low,
+        ci_high_s=whole.high,
+        disturbance=disturbance,
+        corrected=corrected,
+        layers_s=layers_s,
+        remainder_s=left,
+        flops=sum(row.flops or 0 for row in rows) if counts else None,
+        executed_flops=sum(row.executed_flops or 0 for row in rows) if counts else None,
+        moved_bytes=sum(row.moved_bytes or 0 for row in rows) if counts else None,
+        roof_s=roof_s if held else None,
+        roof_fraction=roof_s / whole.estimate if held else None,
+        bound=max(time_of, key=lambda b: time_of[b]) if held else None,
+    )
+    return model, rows
+
+
+def failed_phase(case: Case, phase: str, status: str, reason: str) -> ModelRow:
+    """The row of a case that could not be profiled."""
+    return ModelRow(
+        **_setting(case, phase),
+        family=case.family,
+        device=case.device,
+        channels=case.channels,
+        status=status,
+        reason=reason,
+    )
+
+
+def _setting(case: Case, phase: str) -> dict[str, Any]:
+    names = (
+        "model", "batch", "height", "width", "mode", "dtype", "memory_format", "threads",
+    )  # fmt: skip
+    setting = {name: getattr(case, name) for name in names}
+    return {"case_id": case.case_id, "phase": phase, **setting}
+
+
+def _work(
+    count: Mapping[str, Any] | None,
+    case: Case,
+    phase: str,
+    ceilings: Ceilings | None,
+    seconds: float,
+    scale: float,
+) -> dict[str, Any]:
+    """What a layer does, at which rates, and how far below the roof.
+
+    Floors were timed by the same hooks, so where these are taken out of the
+    layer's time by ``scale`` they are taken out of its floor.
+    """
+    if count is None:
+        return {}
+    backward = phase == "backward"
+    which = "backward_" if backward else ""
+    macs = int(count[f"{which}macs"])
+    executed = 2 * int(count[f"executed_{which}macs"])
+    # Counted in fp32.
+    moved = int(count[f"{which}bytes_moved"]) // 4 * ITEM_BYTES[case.dtype]
+    known: dict[str, Any] = {
+        "macs": macs,
+        "flops": 2 * macs,
+        "executed_flops": executed,
+        "moved_bytes": moved,
+        "operators": count["operators"],
+    }
+    if seconds <= 0 or not moved:
+        return known
+    known |= {
+        "intensity": executed / moved,
+        "flops_per_s": executed / seconds,
+        "bytes_per_s": moved / seconds,
+    }
+    if ceilings is None:
+        return known
+    kind = (count["kind"], count["form"])
+    floor_s = ceilings.floor_s(f"{case.mode} {phase}", *kind, count["operators"])
+    roof = roof_of(ceilings, flops=executed, moved_bytes=moved, launch_s=scale * floor_s)
+    return {
+        **known,
+        "compute_s": roof.compute_s,
+        "memory_s": roof.memory_s,
+        "roof_s": roof.seconds,
+        "roof_fraction": roof.fraction(seconds),
+        "bound": roof.bound(seconds),
+    }
+
+
+class ProfileRecord:
+    """Writes one run's folder; ``run.json`` must be there."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        with disk_errors(folder):
+            write_atomically(folder / PASSES, ",".join(PASS_COLUMNS) + "\n")
+
+    def launch(self, case_id: str, phases: Iterable[PhaseLayers]) -> None:
+        """Appends the passes of one finished launch."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        for each in phases:
+            series = [("bare", "", each.bare), ("hooked", "", each.hooked)]
+            series += [("layer", layer, seconds) for layer, seconds in each.layers.items()]
+            for kind, layer, seconds in series:
+                for index, value in enumerate(seconds):
+                    key = (each.launch, case_id, each.phase, kind, layer, index)
+                    writer.writerow((*key, f"{value:.9f}"))
+        with (
+            disk_errors(self.folder),
+            (self.folder / PASSES).open("a", encoding="utf-8", newline="") as file,
+        ):
+            file.write(text.getvalue())
+
+    def summary(self, models: Sequence[ModelRow], layers: Sequence[LayerRow]) -> None:
+        """Rewrites both tables."""
+        with disk_errors(self.folder):
+            write_atomically(self.folder / MODELS, _csv(MODEL_COLUMNS, map(asdict, models)))
+            write_atomically(self.folder / LAYERS, _csv(LAYER_COLUMNS, map(asdict, layers)))
+
+
+def _csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

@@ -1,0 +1,1 @@
+"""A plan carried out: order of launches, worker processes, resume."""

@@ -1,0 +1,286 @@
+"""One run from request to rows: probe, plan, measure, keep. What the CLI and the API call."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from dabench.base.errors import DabenchError, ResultsError, UsageError
+from dabench.device.machine import FINGERPRINT, describe_host
+from dabench.plan.cases import Case, PlannedCase, expand
+from dabench.plan.devices import resolve_device
+from dabench.plan.networks import identities, identity_of
+from dabench.plan.settings import PHASES, Grid, Settings
+from dabench.plan.variants import VARIANT_RULE
+from dabench.records import timings as results
+from dabench.records.measurements import FLAG_RULES, LaunchRecord, Measurement
+from dabench.run.launcher import Launcher
+from dabench.run.runner import COUNT_TIMEOUT_S, LAUNCH_RULE, Observer, Outcome, Recorder, Runner
+from dabench.timing.engine import STEADY_RULE
+from dabench.timing.statistics import INTERVAL_RULE
+
+PROBE_TIMEOUT_S = 120.0
+LONGEST_NAME = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A finished run: its rows, its machine, and where the records are."""
+
+    outcome: Outcome
+    environment: dict[str, Any]
+    folder: Path | None
+
+
+class NoRecords:
+    """A recorder for runs that are not kept."""
+
+    def launch(self, record: LaunchRecord) -> None:
+        """Keeps nothing."""
+
+    def counts(self, counts: Sequence[Mapping[str, Any]]) -> None:
+        """Keeps nothing."""
+
+    def measurements(self, rows: Iterable[Measurement]) -> None:
+        """Keeps nothing."""
+
+
+class NoProgress:
+    """An observer that shows nothing."""
+
+    def planned(self, launches: int) -> None:
+        """Shows nothing."""
+
+    def started(self, case: Case) -> None:
+        """Shows nothing."""
+
+    def finished(self, record: LaunchRecord) -> None:
+        """Shows nothing."""
+
+
+def new_run_folder(root: Path, name: str) -> Path:
+    """``root/<UTC time>-<name>``: unique and sorted by time."""
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    # References hold slashes and brackets.
+    name = re.sub(r"[^\w.-]+", "-", name).strip("-.")[:LONGEST_NAME]
+    folder = root / f"{stamp}-{name}"
+    suffix = 1
+    while folder.exists():
+        suffix += 1
+        folder = root / f"{stamp}-{name}-{suffix}"
+    return folder
+
+
+def run_grids(
+    grids: Sequence[tuple[Grid, Settings]],
+    *,
+    folder: Path | None,
+    observer: Observer,
+    command: str,
+) -> Session:
+    """Measures every case of the grids.
+
+    Args:
+        grids: Each with its own settings; a case in several keeps its first.
+        folder: For the records; None keeps none.
+        observer: Told of the progress.
+        command: What the user asked for, for the record.
+
+    Raises:
+        UsageError: Anything wrong with the request; nothing was measured.
+    """
+    # Before the seconds that starting a worker takes.
+    for grid, settings in grids:
+        expand(grid, settings)
+    if folder is not None:
+        results.check_new_run(folder)
+    with Launcher() as launcher, _scratch() as scratch:
+        environment = describe_host() | probe(launcher)
+        plan = _plan(grids, environment)
+        recorder: Recorder = NoRecords()
+        if folder is not None:
+            run = _run_document(folder, plan, environment, command)
+            recorder = results.RunWriter.create(folder, run)
+        outcome = Runner(plan, launcher, recorder, observer, scratch=Path(scratch)).run()
+    return Session(outcome, environment, folder)
+
+
+def measure_noise() -> Session:
+    """Times a small network in several processes, to see how this machine scatters."""
+    grid = Grid(models=("dw-disc",), devices=("cpu",), sizes=((128, 128),))
+    settings = Settings.of(repeat=30, launches=6)
+    session = run_grids([(grid, settings)], folder=None, observer=NoProgress(), command="noise")
+    if session.outcome.interrupted:
+        raise KeyboardInterrupt
+    return session
+
+
+def resume(folder: Path, *, observer: Observer) -> Session:
+    """Continues an interrupted run where it stopped.
+
+    Raises:
+        UsageError: No run there, or it was made on another machine.
+        ResultsError: Its records are damaged.
+    """
+    run = results.read_run(folder)
+    with Launcher() as launcher, _scratch() as scratch:
+        environment = describe_host() | probe(launcher)
+        _same_machine(folder, run["environment"], environment)
+        _same_networks(folder, run.get("networks", {}))
+        writer = results.RunWriter.resume(folder)
+        done = results.read_launches(folder)
+        plan = [
+            PlannedCase(
+                case=Case.of(item["case"]),
+                settings=Settings(**item["settings"]),
+                impossible=item["impossible"],
+            )
+            for item in run["plan"]
+        ]
+        foreign = {r.case_id for r in done} - {p.case.case_id for p in plan}
+        if foreign:
+            raise ResultsError(f"{folder} holds launches of a case not in its plan: {min(foreign)}")
+        first = results.next_launch(folder)
+        outcome = Runner(plan, launcher, writer, observer, done, first, Path(scratch)).run()
+    return Session(outcome, run["environment"], folder)
+
+
+def _scratch() -> TemporaryDirectory[str]:
+    """A folder for compilers and exporters, gone with the run: the next one compiles anew."""
+    # A worker that is killed may leave a compiler of its own behind, still writing.
+    return TemporaryDirectory(prefix="dabench-", ignore_cleanup_errors=True)
+
+
+def count_models(
+    items: Sequence[Mapping[str, Any]], *, shares: bool
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Counts networks, each in a worker of its own.
+
+    Args:
+        items: Arguments of `dabench.counting.counts.count_model`.
+        shares: Whether to measure the time shares of what is not counted.
+
+    Returns:
+        Documents of `dabench.counting.counts.ModelCount`, with ``time_shares``, and a
+        line per network that could not be counted.
+    """
+    counts, failed = [], []
+    with Launcher() as launcher:
+        for item in items:
+            found: dict[str, Any] = {}
+
+            def receive(message: dict[str, Any], found: dict[str, Any] = found) -> None:
+                found.update(message["count"])
+
+            request = {"kind": "count", "items": [dict(item)], "shares": shares}
+            last = launcher.run(request, receive, timeout_s=COUNT_TIMEOUT_S)
+            if found:
+                counts.append(found)
+            else:
+                failed.append(f"{item['name']} ({item['mode']}): {last['reason']}")
+    return counts, failed
+
+
+def probe(launcher: Launcher) -> dict[str, Any]:
+    """What a worker says of torch and the devices.
+
+    Raises:
+        DabenchError: The worker could not say.
+    """
+    # While the worker imports torch. Left to the first summary, a Ctrl-C in the
+    # middle of this import would be swallowed, or break the last summary.
+    importlib.import_module("numpy.random")
+    found: dict[str, Any] = {}
+    request = {"kind": "probe"}
+    last = launcher.run(
+        request, lambda message: found.update(message["environment"]), timeout_s=PROBE_TIMEOUT_S
+    )
+    if last["kind"] != "done":
+        raise DabenchError(f"the machine could not be described: {last['reason']}")
+    return found
+
+
+def _plan(
+    grids: Sequence[tuple[Grid, Settings]], environment: Mapping[str, Any]
+) -> list[PlannedCase]:
+    plan: dict[str, PlannedCase] = {}
+    for grid, settings in grids:
+        devices = tuple(resolve_device(name, environment) for name in grid.devices)
+        for planned in expand(replace(grid, devices=devices), settings):
+            plan[planned.case.case_id] = _merged(plan.get(planned.case.case_id), planned)
+    return list(plan.values())
+
+
+def _merged(known: PlannedCase | None, planned: PlannedCase) -> PlannedCase:
+    """A case that two grids name, with the phases of both.
+
+    Raises:
+        UsageError: The grids want it measured in different ways.
+    """
+    if known is None or known.impossible is not None:
+        return planned
+    if planned.impossible is not None:
+        return known
+    if known.settings != planned.settings:
+        raise UsageError(
+            f"two grids measure {planned.case.case_id} with different settings; leave it out of one"
+        )
+    both = {*known.case.phases, *planned.case.phases}
+    phases = tuple(phase for phase in PHASES if phase in both)
+    return replace(planned, case=replace(planned.case, phases=phases))
+
+
+def _run_document(
+    folder: Path, plan: Sequence[PlannedCase], environment: Mapping[str, Any], command: str
+) -> dict[str, Any]:
+    return {
+        "run_id": folder.resolve().name,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": command,
+        "environment": dict(environment),
+        # As they were when this was measured, for reports made later.
+        "rules": {
+            "warmup": STEADY_RULE,
+            "launches": LAUNCH_RULE,
+            "flags": FLAG_RULES,
+            "interval": INTERVAL_RULE,
+            "variants": VARIANT_RULE,
+        },
+        "networks": identities(planned.case.model for planned in plan),
+        "plan": [
+            {
+                "case": planned.case.to_dict(),
+                "settings": asdict(planned.settings),
+                "impossible": planned.impossible,
+            }
+            for planned in plan
+        ],
+    }
+
+
+def _same_networks(folder: Path, then: Mapping[str, Any]) -> None:
+    for name, identity in then.items():
+        now = identity_of(name)
+        # A commit tells where it came from; another one may leave this network as it was.
+        if {**(now or {}), "commit": None} != {**identity, "commit": None}:
+            raise UsageError(
+                f"--resume: {name} has changed since {folder} was begun: it was "
+                f"{json.dumps(identity)}, now it is {json.dumps(now)}"
+            )
+
+
+def _same_machine(folder: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    changed = [name for name in FINGERPRINT if then.get(name) != now.get(name)]
+    if changed:
+        name = changed[0]
+        raise UsageError(
+            f"--resume: {folder} was measured elsewhere: {name} was "
+            f"{json.dumps(then.get(name))}, here it is {json.dumps(now.get(name))}"
+        )

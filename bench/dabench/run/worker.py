@@ -1,0 +1,292 @@
+"""What runs in a worker process: one request in, messages out, then the end.
+
+Messages are JSON documents. A request has a ``kind``: ``probe`` describes the
+machine, ``count`` counts operations, ``time`` measures one case, ``layers`` one
+case layer by layer, ``ceilings`` what the device can reach at best.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from dabench.base.errors import DabenchError
+from dabench.device.energy import EnergyMeter, NoEnergyError
+from dabench.plan.cases import Case
+from dabench.plan.variants import EXPORTED
+from dabench.timing.clock import host_clock
+from dabench.timing.engine import PhaseSamples, Sample, StopRule, measure, measure_once
+
+if TYPE_CHECKING:
+    from dabench.device.base import Device
+    from dabench.network.workload import Workload
+
+Message = dict[str, Any]
+Send = Callable[[Message], None]
+
+
+def handle(request: Message, send: Send) -> None:
+    """Answers one request; whatever goes wrong becomes a ``failed`` message."""
+    try:
+        _HANDLERS[request["kind"]](request, send)
+    except Exception as error:  # the worker's last line of defence: report, never die silently
+        send(
+            {
+                "kind": "failed",
+                "status": _status(error),
+                "reason": _one_line(error),
+                "traceback": traceback.format_exc(),
+            }
+        )
+    else:
+        send({"kind": "done"})
+
+
+def _probe(request: Message, send: Send) -> None:
+    from dabench.device.machine import describe_torch
+
+    send({"kind": "environment", "environment": describe_torch()})
+
+
+def _count(request: Message, send: Send) -> None:
+    from dabench.counting.counts import count_model
+    from dabench.counting.shares import time_shares
+    from dabench.network.build import build_network
+    from dabench.plan.networks import spec_of
+
+    for item in request["items"]:
+        count = count_model(**item)
+        # The count first: should measuring the shares fail, it is not lost.
+        send({"kind": "count", "count": {**count.to_dict(), "time_shares": None}})
+        if count.uncounted and request.get("shares", True):
+            shares = time_shares(
+                build_network(count.model),
+                spec_of(count.model),
+                shape=(count.channels, count.height, count.width),
+                mode=count.mode,
+                operators=count.uncounted,
+            )
+            send({"kind": "count", "count": {**count.to_dict(), "time_shares": shares}})
+
+
+def _time(request: Message, send: Send) -> None:
+    from dabench.device.registry import open_device
+    from dabench.network.runtimes import prepare
+    from dabench.network.workload import LOSSES, Workload, is_variant
+
+    case = Case.of(request["case"])
+    device = open_device(case.device)
+    steady = case.protocol == "steady"
+    # The paper left cuDNN at its default, which does not search.
+    device.configure(dtype=case.dtype, threads=case.threads, autotune=steady)
+    load = Workload(case, device, request["seed"])
+    meter, energy = _meter(device)
+    prepared: Message = {}
+    if is_variant(case):
+        with _scratch(request) as folder:
+            prepared = dict(prepare(load, device, folder, host_clock))
+    # A compiler's memory cannot be told from the network's in a process's resident size.
+    mixed = prepared.get("compile_s") is not None and not device.queues_work
+    send(
+        {
+            "kind": "device",
+            "device": {
+                **device.describe(),
+                "precision": _precision(load),
+                "loss": LOSSES[case.family] if case.mode == "train" else None,
+                "energy": energy,
+                **prepared,
+            },
+        }
+    )
+    rule = StopRule(**request["rule"])
+    for phase in case.phases:
+        work = load.work(phase)
+        device.reset_peak()
+        with _watched(device.throttle_events) as watch:
+            if steady:
+                result = measure(work, device, host_clock, rule, partial(_warmed_up, device, meter))
+                watch["joules"] = _joules(meter, phase, result)
+            else:
+                result = measure_once(work, device, host_clock, device.paper_passes)
+        send(
+            {
+                "kind": "phase",
+                "phase": phase,
+                "warmup": _pairs(result.warmup),
+                "samples": _pairs(result.samples),
+                "steady": result.steady,
+                "stop": result.stop,
+                "passes": 1 if steady else device.paper_passes,
+                "peak_bytes": None if mixed else device.peak_bytes(),
+                **watch,
+            }
+        )
+
+
+@contextmanager
+def _scratch(request: Message) -> Iterator[Path]:
+    """Where compilers and exporters write: the case's own folder of the run, or a passing one."""
+    if request.get("scratch"):
+        yield Path(request["scratch"])
+        return
+    with tempfile.TemporaryDirectory(prefix="dabench-") as folder:
+        yield Path(folder)
+
+
+def _precision(load: Workload) -> str:
+    """How the dtype came about: ``as is``, ``cast``, ``autocast`` or by the ``runtime``."""
+    if load.case.dtype in ("fp32", "tf32"):
+        return "as is"
+    if load.case.runtime in EXPORTED:
+        return "runtime"
+    return "cast" if load.casts else "autocast"
+
+
+def _meter(device: Device) -> tuple[EnergyMeter | None, str]:
+    """What counts the device's joules, and its name or why there is none."""
+    try:
+        meter = device.energy_meter()
+    except NoEnergyError as error:
+        return None, f"n/a: {error}"
+    return meter, meter.source
+
+
+def _warmed_up(device: Device, meter: EnergyMeter | None) -> None:
+    """Between warm-up and samples: autotuning's workspaces and energy are not the network's."""
+    device.reset_peak()
+    if meter is not None:
+        meter.start()
+
+
+def _joules(meter: EnergyMeter | None, phase: str, result: PhaseSamples) -> float | None:
+    """Energy per pass, for phases that have nothing else to do between their passes."""
+    seconds = sum(sample.wall_s for sample in result.samples)
+    if meter is None or phase not in ("forward", "total") or seconds < meter.fewest_seconds:
+        return None
+    return meter.joules() / len(result.samples)
+
+
+def _layers(request: Message, send: Send) -> None:
+    from dabench.device.registry import open_device
+    from dabench.network.workload import Workload
+    from dabench.profiling.layers import measure_layers
+
+    case = Case.of(request["case"])
+    device = open_device(case.device)
+    device.configure(dtype=case.dtype, threads=case.threads, autotune=True)
+    load = Workload(case, device, request["seed"])
+    send({"kind": "device", "device": {**device.describe()}})
+    for phase in case.phases:
+        samples = measure_layers(
+            load.model,
+            load.work(phase),
+            backward=phase == "backward",
+            device=device,
+            clock=host_clock,
+            limit_s=request["limit_s"],
+        )
+        send(
+            {
+                "kind": "layers",
+                "phase": phase,
+                "bare": samples.bare,
+                "hooked": samples.hooked,
+                "layers": samples.layers,
+            }
+        )
+    if request.get("trace"):
+        from dabench.profiling.traces import write_trace
+
+        write_trace(load, case.phases, request["trace"])
+
+
+def _ceilings(request: Message, send: Send) -> None:
+    from dabench.device.registry import open_device
+    from dabench.profiling.kernels import measure_kernels
+
+    device = open_device(request["device"])
+    device.configure(dtype=request["dtype"], threads=request["threads"], autotune=True)
+    found = measure_kernels(device, request["dtype"])
+    found["device_name"] = device.describe()["device_name"]
+    send({"kind": "ceilings", "ceilings": found})
+
+
+def _pairs(samples: list[Sample]) -> list[tuple[float, float | None]]:
+    return [(sample.wall_s, sample.device_s) for sample in samples]
+
+
+@contextmanager
+def _watched(throttle_events: Callable[[], int | None]) -> Iterator[Message]:
+    """Fills in how busy others kept the machine, and whether it slowed itself down."""
+    watch: Message = {}
+    events = throttle_events()
+    own, busy, wall = _cpu_seconds()
+    yield watch
+    own_after, busy_after, wall_after = _cpu_seconds()
+    # The system counts in ticks of 10 ms, per core, ours and its own.
+    others = (busy_after - busy) - (own_after - own) - 0.02 * (psutil.cpu_count() or 1)
+    watch["other_cores"] = max(others, 0.0) / max(wall_after - wall, 1e-9)
+    after = throttle_events()
+    watch["throttled"] = None if events is None or after is None else after > events
+
+
+def _cpu_seconds() -> tuple[float, float, float]:
+    """CPU time of this process and of the whole machine, and the wall clock."""
+    mine = psutil.Process().cpu_times()
+    machine = psutil.cpu_times()
+    idle = machine.idle + getattr(machine, "iowait", 0.0)
+    # Guest time is contained in user time.
+    total = sum(machine) - getattr(machine, "guest", 0.0) - getattr(machine, "guest_nice", 0.0)
+    return mine.user + mine.system, total - idle, time.monotonic()
+
+
+_HANDLERS: dict[str, Callable[[Message, Send], None]] = {
+    "probe": _probe,
+    "count": _count,
+    "time": _time,
+    "layers": _layers,
+    "ceilings": _ceilings,
+}
+
+
+def _status(error: Exception) -> str:
+    """Which kind of failure an exception is: ``oom``, ``unsupported`` or ``error``."""
+    text = str(error).lower()
+    out_of_memory = ("out of memory", "can't allocate memory", "cannot allocate memory")
+    unsupported = (
+        "not implemented for",
+        "expected more than 1 value per channel",
+        "not supported",
+        "unsupported",
+    )
+    if isinstance(error, MemoryError) or any(words in text for words in out_of_memory):
+        return "oom"
+    if isinstance(error, NotImplementedError) or any(words in text for words in unsupported):
+        return "unsupported"
+    return "error"
+
+
+def _one_line(error: Exception) -> str:
+    first = next(iter(str(error).strip().splitlines()), "")
+    if isinstance(error, DabenchError):
+        return first
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__
+
+
+def phase_samples(message: Message) -> PhaseSamples:
+    """Reads a ``phase`` message back."""
+    return PhaseSamples(
+        warmup=[Sample(*pair) for pair in message["warmup"]],
+        samples=[Sample(*pair) for pair in message["samples"]],
+        steady=message["steady"],
+        stop=message["stop"],
+    )

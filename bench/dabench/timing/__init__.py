@@ -1,0 +1,1 @@
+"""Time: the clock, the engine that takes samples, their statistics. Knows no torch."""

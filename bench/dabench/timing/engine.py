@@ -1,0 +1,235 @@
+"""The timing engine: warm up, sample, stop. Knows neither torch nor a real clock."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from dabench.timing.clock import Clock
+from dabench.timing.statistics import median_interval
+
+STEADY_PASSES = 3
+STEADY_SPREAD = 0.10
+MAX_WARMUP = 50
+MIN_SAMPLES = 5
+MAX_SAMPLES = 10_000
+WARMUP_SHARE = 0.25
+
+UNLIMITED_WARMUP_S = 2.0
+
+STEADY_RULE = (
+    f"warm-up ends when the last {STEADY_PASSES} passes lie within {STEADY_SPREAD:.0%} of each "
+    f"other, at the latest after {MAX_WARMUP} passes or a quarter of the time limit "
+    f"({UNLIMITED_WARMUP_S:g} s where there is none), and is flagged if the last passes then "
+    "still differ by more"
+)
+
+
+class DeviceTimer(Protocol):
+    """A pair of marks on the device's own time line."""
+
+    def start(self) -> None:
+        """Marks the start behind the work queued so far."""
+
+    def stop(self) -> None:
+        """Marks the end behind the work queued so far."""
+
+    def elapsed_s(self) -> float:
+        """Seconds between the marks; both must have been reached."""
+
+
+class TimedDevice(Protocol):
+    """What the engine needs of a device."""
+
+    def synchronize(self) -> None:
+        """Returns when all queued work is done."""
+
+    def timer(self) -> DeviceTimer | None:
+        """A timer on the device's time line; None where there is none."""
+
+    @property
+    def queues_work(self) -> bool:
+        """Whether asking for work returns before it is done."""
+
+
+class Work(Protocol):
+    """One pass, split into what is timed and what is not."""
+
+    def prepare(self) -> None:
+        """Untimed: whatever the pass needs, such as the forward before a backward."""
+
+    def run(self) -> None:
+        """Timed."""
+
+    def release(self) -> None:
+        """Untimed: drops graphs and gradients."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One timed pass, in seconds: by the host's clock and by the device's."""
+
+    wall_s: float
+    device_s: float | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StopRule:
+    """When sampling one phase in one launch ends.
+
+    Attributes:
+        warmup: Fewest warm-up passes.
+        repeat: Exact number of samples, or None.
+        target_ci: Relative half-width of the interval of this launch's median
+            that ends sampling, or None.
+        max_time_s: Limit on warm-up and sampling together, or None.
+    """
+
+    warmup: int
+    repeat: int | None
+    target_ci: float | None
+    max_time_s: float | None
+
+
+@dataclass(slots=True)
+class PhaseSamples:
+    """What one launch gave for one phase.
+
+    Attributes:
+        warmup: Warm-up passes, kept apart from the samples.
+        steady: Whether warm-up ended because passes were steady.
+        stop: Why sampling ended: ``repeat``, ``converged`` or ``gave up``.
+    """
+
+    warmup: list[Sample] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
+    steady: bool = True
+    stop: str = "repeat"
+
+
+def take_sample(work: Work, device: TimedDevice, timer: DeviceTimer | None, clock: Clock) -> Sample:
+    """Times one pass.
+
+    The device is idle before the clock starts and again before it stops, so
+    the sample holds all of this pass's work and none of another's.
+    """
+    work.prepare()
+    device.synchronize()
+    if timer is not None:
+        timer.start()
+    start = clock()
+    work.run()
+    if timer is not None:
+        timer.stop()
+    device.synchronize()
+    stop = clock()
+    work.release()
+    return Sample(stop - start, None if timer is None else timer.elapsed_s())
+
+
+def measure(
+    work: Work,
+    device: TimedDevice,
+    clock: Clock,
+    rule: StopRule,
+    warmed_up: Callable[[], None] = lambda: None,
+) -> PhaseSamples:
+    """Warms up, then samples until the rule ends it, with garbage collection off.
+
+    Args:
+        work: What is timed.
+        device: Where it runs.
+        clock: The host's.
+        rule: When to stop.
+        warmed_up: Called once between warm-up and sampling.
+    """
+    result = PhaseSamples()
+    timer = device.timer()
+    with garbage_collection_off():
+        begin = clock()
+        while not _warm(result, clock() - begin, rule):
+            result.warmup.append(take_sample(work, device, timer, clock))
+        warmed_up()
+        stop = None
+        while stop is None:
+            result.samples.append(take_sample(work, device, timer, clock))
+            stop = _stop(result.samples, clock() - begin, rule)
+    result.stop = stop
+    return result
+
+
+def measure_once(work: Work, device: TimedDevice, clock: Clock, passes: int) -> PhaseSamples:
+    """Times as the paper did: cold, a host clock around all passes, no synchronisation.
+
+    The sample's ``wall_s`` is what the paper printed. Where the device queues
+    work, ``device_s`` is the time until the work was really done.
+    """
+    work.prepare()
+    device.synchronize()
+    with garbage_collection_off():
+        start = clock()
+        for _ in range(passes):
+            work.run()
+        printed = clock() - start
+        device.synchronize()
+        done = clock() - start
+    work.release()
+    return PhaseSamples(samples=[Sample(printed, done if device.queues_work else None)])
+
+
+def _warm(result: PhaseSamples, elapsed_s: float, rule: StopRule) -> bool:
+    """Whether to stop warming up; notes when it was not for steadiness."""
+    times = [sample.wall_s for sample in result.warmup]
+    if len(times) < max(rule.warmup, 1):
+        return False
+    last = times[-STEADY_PASSES:]
+    steady = len(last) > 1 and max(last) <= (1 + STEADY_SPREAD) * min(last)
+    if steady and len(last) == STEADY_PASSES:
+        return True
+    limit_s = UNLIMITED_WARMUP_S if rule.max_time_s is None else WARMUP_SHARE * rule.max_time_s
+    if len(times) >= MAX_WARMUP or elapsed_s > limit_s:
+        result.steady = steady
+        return True
+    return False
+
+
+def _stop(samples: list[Sample], elapsed_s: float, rule: StopRule) -> str | None:
+    """Why sampling is over, or None while it is not."""
+    n = len(samples)
+    if rule.repeat is not None and n >= rule.repeat:
+        return "repeat"
+    if n < MIN_SAMPLES and rule.repeat is None:
+        return None
+    if rule.target_ci is not None and _is_checkpoint(n):
+        interval = median_interval([sample.wall_s for sample in samples])
+        if interval.relative_half_width <= rule.target_ci:
+            return "converged"
+    late = rule.max_time_s is not None and elapsed_s >= rule.max_time_s
+    return "gave up" if late or (rule.repeat is None and n >= MAX_SAMPLES) else None
+
+
+def _is_checkpoint(n: int) -> bool:
+    """Checks the interval at 5, 6, ... 20 samples, then ever more rarely.
+
+    Sorting after every sample would disturb short ones; testing often would
+    also stop on a lucky streak.
+    """
+    if n < MIN_SAMPLES:
+        return False
+    return n <= 20 or n % (1 << (n.bit_length() - 4)) == 0
+
+
+@contextmanager
+def garbage_collection_off() -> Iterator[None]:
+    """Collects once, then keeps the collector out of the samples."""
+    was_on = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()

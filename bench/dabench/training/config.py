@@ -1,0 +1,198 @@
+"""What a training run is asked to do: frozen, checked on creation, free of torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from dabench.base.errors import UsageError, bad_value
+from dabench.plan.networks import spec_of
+
+DISCRIMINATORS = ("disc", "dw-disc", "diag-disc", "diag-disc-bias")
+DTYPES = ("auto", "fp32", "bf16", "fp16")
+RECIPES = ("paper", "adaptsegnet")
+EVALUATIONS = ("official", "paper")
+AUGMENTATIONS = ("jitter", "flip", "crop")
+DISC_INPUTS = ("softmax", "logits", "entropy")
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """What a method does with source and target.
+
+    Attributes:
+        augments: Whether training frames are augmented.
+        sees_target: Whether target images, without labels, pass through the
+            segmenter in training.
+        fools: Whether the adversarial term has any weight.
+        on_target: Whether training uses the target's own labels.
+        recomputes: Whether batch norm's statistics are recomputed on target
+            images after training.
+    """
+
+    name: str
+    augments: bool = True
+    sees_target: bool = False
+    fools: bool = False
+    on_target: bool = False
+    recomputes: bool = False
+
+
+METHODS = {
+    method.name: method
+    for method in (
+        Method("source-only", augments=False),
+        Method("augment"),
+        Method("adversarial", sees_target=True, fools=True),
+        Method("control", sees_target=True),
+        Method("adabn", recomputes=True),
+        Method("target", on_target=True),
+    )
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig:
+    """One training run.
+
+    Attributes:
+        pair: Name of the pair; what it stands for is in the run's record.
+        method: A key of `METHODS`.
+        disc: The discriminator of ``adversarial`` and ``control``.
+        model: A segmenter of the registry.
+        epochs: Passes over the source; None with ``steps``.
+        steps: Optimiser steps in all; None with ``epochs``.
+        height: Of the images the network is trained and evaluated on, pixels.
+        width: Likewise.
+        crop: (height, width) of a random window for training, or None.
+        batch: Images per step and domain.
+        lr: Of the segmenter (SGD).
+        disc_lr: Of the discriminator (Adam).
+        adversarial_weight: Lambda.
+        disc_input: What of a prediction the discriminator sees.
+        recipe: ``paper``: learning rates follow the epoch; ``adaptsegnet``: they
+            follow the step.
+        augment: Which of `AUGMENTATIONS`; ``crop`` needs ``crop``.
+        normalise: Bring images to ImageNet's mean and deviation.
+        ohem: Hard pixels only.
+        detail: The STDC paper's detail loss.
+        clip: Largest gradient norm, or None.
+        seed: Of weights, order and augmentation.
+        eval_every: Epochs between evaluations; the last epoch is always evaluated.
+        evaluation: Whose mIoU.
+        limit: At most so many frames per split, or None.
+        memory_format: ``nhwc`` is faster on CPUs and tensor cores.
+        segmenter_dtype: ``auto`` measures which is faster, then keeps it.
+        disc_dtype: Likewise.
+        backbone_weights: An ImageNet checkpoint of the backbone, or None.
+    """
+
+    pair: str
+    method: str
+    disc: str = "disc"
+    model: str = "stdc1-bisenet"
+    epochs: int | None = None
+    steps: int | None = None
+    height: int = 512
+    width: int = 1024
+    crop: tuple[int, int] | None = None
+    batch: int = 2
+    lr: float = 0.01
+    disc_lr: float = 1e-4
+    adversarial_weight: float = 0.001
+    disc_input: str = "softmax"
+    recipe: str = "paper"
+    augment: tuple[str, ...] = AUGMENTATIONS
+    normalise: bool = True
+    ohem: bool = False
+    detail: bool = False
+    clip: float | None = None
+    seed: int = 0
+    eval_every: int = 1
+    evaluation: str = "official"
+    limit: int | None = None
+    device: str = "auto"
+    memory_format: str = "nhwc"
+    threads: int | None = None
+    segmenter_dtype: str = "auto"
+    disc_dtype: str = "auto"
+    workers: int = 0
+    backbone_weights: str | None = None
+
+    def __post_init__(self) -> None:
+        _one_of("--method", (self.method,), tuple(METHODS))
+        _one_of("--disc", (self.disc,), DISCRIMINATORS)
+        _one_of("--recipe", (self.recipe,), RECIPES)
+        _one_of("--disc-input", (self.disc_input,), DISC_INPUTS)
+        _one_of("--eval", (self.evaluation,), EVALUATIONS)
+        _one_of("--augment", self.augment, AUGMENTATIONS)
+        _one_of("--dtype", (self.segmenter_dtype, self.disc_dtype), DTYPES)
+        _one_of("--memory-format", (self.memory_format,), ("nchw", "nhwc"))
+        if (self.epochs is None) == (self.steps is None):
+            raise UsageError("--epochs, --steps: give one of the two")
+        for name in ("epochs", "steps", "eval_every", "limit", "threads"):
+            value = getattr(self, name)
+            _check(name, value, value is None or value >= 1, "a whole number of at least 1")
+        _check("batch", self.batch, self.batch >= 2, "at least 2: batch norm cannot train on one")
+        for name in ("lr", "disc_lr", "clip"):
+            value = getattr(self, name)
+            _check(name, value, value is None or value > 0, "a number above 0")
+        _check("lambda", self.adversarial_weight, self.adversarial_weight >= 0, "at least 0")
+        _check("workers", self.workers, self.workers >= 0, "a whole number of at least 0")
+        _check("seeds", self.seed, self.seed >= 0, "whole numbers of at least 0")
+        if self.disc_dtype == "fp16" != self.segmenter_dtype:
+            allowed = "a discriminator in fp16 needs the segmenter in fp16, whose losses are scaled"
+            raise bad_value("--dtype", f"{self.segmenter_dtype},fp16", allowed)
+        if self.crop is None and self.augment == ("crop",):
+            raise bad_value("--augment", "crop", "--crop must say how large")
+        self._check_sizes()
+
+    def _check_sizes(self) -> None:
+        spec = spec_of(self.model)
+        if self.detail and "detail" not in spec.outputs:
+            raise bad_value("--detail", self.model, "only segmenters with a detail head take it")
+        if spec.family != "segmenter":
+            raise bad_value("--model", self.model, "training takes a segmenter")
+        size = (self.height, self.width)
+        multiple = 32
+        for option, (height, width) in (("--size", size), ("--crop", self.crop or size)):
+            if height < multiple or width < multiple or height % multiple or width % multiple:
+                allowed = f"height and width must be multiples of {multiple}"
+                raise bad_value(option, f"{height}x{width}", allowed)
+        if self.crop is not None and (self.crop[0] > self.height or self.crop[1] > self.width):
+            allowed = f"it must fit into the image, {self.height}x{self.width}"
+            raise bad_value("--crop", f"{self.crop[0]}x{self.crop[1]}", allowed)
+
+    @property
+    def label(self) -> str:
+        """A name for tables and folders: the method, and what else tells it apart."""
+        adversary = self.method in ("adversarial", "control")
+        return f"{self.method} {self.disc}" if adversary else self.method
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON document; `TrainConfig.of` reads it back."""
+        return asdict(self)
+
+    @classmethod
+    def of(cls, document: dict[str, Any]) -> TrainConfig:
+        """Reads what `to_dict` wrote."""
+        crop = document["crop"]
+        lists = {"crop": crop and tuple(crop), "augment": tuple(document["augment"])}
+        return cls(**{**document, **lists})
+
+    def differences(self, other: TrainConfig) -> list[str]:
+        """Names of the settings that differ."""
+        names = (field.name for field in fields(self))
+        return [name for name in names if getattr(self, name) != getattr(other, name)]
+
+
+def _check(name: str, value: object, ok: bool, allowed: str) -> None:
+    if not ok:
+        raise bad_value(f"--{name.replace('_', '-')}", value, f"it takes {allowed}")
+
+
+def _one_of(option: str, values: Sequence[str], choices: Sequence[str]) -> None:
+    for value in values:
+        if value not in choices:
+            raise bad_value(option, value, f"choices: {', '.join(choices)}")

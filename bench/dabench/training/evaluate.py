@@ -1,0 +1,126 @@
+"""Scores of a segmenter on labelled frames, and batch-norm statistics of unlabelled ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dabench.data.labels import LabelMap, read_label
+from dabench.data.loader import network_input
+from dabench.data.prepare import Prepared
+from dabench.training.metrics import ConfusionMatrix
+from dabench.training.step import Precision
+from dabench_models.bisenet import BiSeNet
+
+
+def image_batches(prepared: Prepared, batch: int, device: torch.device) -> Iterator[Tensor]:
+    """All images in order, (N, 3, H, W) uint8; the last batch may be smaller."""
+    for start in range(0, len(prepared), batch):
+        pixels = np.array(prepared.images[start : start + batch])
+        yield torch.from_numpy(pixels).permute(0, 3, 1, 2).to(device)
+
+
+def full_label(prepared: Prepared, index: int) -> LabelMap:
+    """A frame's label map at its own resolution."""
+    frame = prepared.frames[index]
+    return read_label(frame.label, frame.encoding)
+
+
+def predict(network: BiSeNet, images: Tensor, size: tuple[int, int], *, normalised: bool) -> Tensor:
+    """Classes of images at another size.
+
+    Args:
+        network: In eval mode.
+        images: (N, 3, H, W) uint8.
+        size: (height, width) of the result; logits are brought to it bilinearly.
+        normalised: As in training.
+
+    Returns:
+        (N, height, width) uint8 classes.
+    """
+    logits = network.forward_main(network_input(images, normalised=normalised)).float()
+    if logits.shape[2:] != size:
+        logits = F.interpolate(logits, size, mode="bilinear", align_corners=False)
+    return logits.argmax(dim=1).to(torch.uint8)
+
+
+@torch.inference_mode()
+def confusion_on(
+    network: BiSeNet,
+    prepared: Prepared,
+    *,
+    classes: int,
+    device: torch.device,
+    normalised: bool,
+    batch: int = 8,
+) -> ConfusionMatrix:
+    """Compares predictions with the labels at full resolution, in fp32 however it was trained.
+
+    Args:
+        network: Put into eval mode.
+        prepared: Labelled frames at the network's size.
+        classes: Of the labels.
+        device: The network's.
+        normalised: As in training.
+        batch: Images per pass.
+    """
+    network.eval()
+    matrix = ConfusionMatrix(classes)
+    index = 0
+    for images in image_batches(prepared, batch, device):
+        truths = [full_label(prepared, index + i) for i in range(len(images))]
+        index += len(images)
+        for group in _equal_sizes(truths):
+            size = truths[group[0]].shape
+            found = predict(network, images[group], size, normalised=normalised)
+            for position, prediction in zip(group, found, strict=True):
+                matrix.add(torch.from_numpy(truths[position]).to(device), prediction)
+    return matrix
+
+
+def _equal_sizes(labels: list[LabelMap]) -> list[list[int]]:
+    """Positions grouped by the size of their label map."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for position, label in enumerate(labels):
+        groups.setdefault(label.shape, []).append(position)
+    return list(groups.values())
+
+
+@torch.no_grad()
+def recompute_statistics(
+    network: BiSeNet,
+    prepared: Prepared,
+    *,
+    device: torch.device,
+    precision: Precision,
+    normalised: bool,
+    batch: int,
+) -> None:
+    """Replaces batch norm's running statistics by those of other images (AdaBN).
+
+    Fewer than two images leave the statistics as they are.
+
+    Li et al., "Revisiting Batch Normalization For Practical Domain Adaptation",
+    2016. Labels are not looked at; weights stay as they are.
+    """
+    if len(prepared) < 2:
+        return
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        # None averages over all batches instead of forgetting the first.
+        norm.momentum = None
+    network.train()
+    for images in image_batches(prepared, batch, device):
+        if len(images) > 1:
+            with precision.autocast():
+                # All heads: their statistics were reset too.
+                network.forward_heads(network_input(images, normalised=normalised))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    network.eval()

@@ -1,0 +1,108 @@
+"""The frames of one run: which, decoded, and how a record names them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from dabench.base.errors import UsageError
+from dabench.data.domain import Domain
+from dabench.data.prepare import Prepared, prepare
+from dabench.records.timings import read_run
+from dabench.training.config import METHODS, TrainConfig
+from dabench.training.scene import Scene, limited
+
+
+class DataObserver(Protocol):
+    """Sees data being made ready."""
+
+    def preparing(self, what: str, done: int, of: int) -> None:
+        """Frames are being decoded."""
+
+    def note(self, text: str) -> None:
+        """Something the user should know."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frames:
+    """The arrays of one run."""
+
+    training: Prepared
+    target: Prepared | None
+    evaluation: Prepared
+
+
+def gather(config: TrainConfig, scene: Scene, split: str | None, observer: DataObserver) -> Frames:
+    """Decodes what a run needs, or finds it decoded."""
+    method = METHODS[config.method]
+    size = (config.height, config.width)
+
+    def ready(domain: Domain, part: str) -> Prepared:
+        frames = limited(domain.frames(part), config.limit)
+        prepared = prepare(
+            frames, size, lambda done, of: observer.preparing(f"{domain.name} {part}", done, of)
+        )
+        if prepared.left_out:
+            observer.note(
+                f"{len(prepared.left_out)} {part} frames of {domain.name} are left out: image and "
+                f"label differ in size, such as {prepared.left_out[0]}"
+            )
+        return prepared
+
+    for domain in {domain.name: domain for domain in (scene.source, scene.target)}.values():
+        if domain.unpaired:
+            observer.note(
+                f"{len(domain.unpaired)} images of {domain.name} have no label and are left out, "
+                f"such as {domain.unpaired[0].name}; 'dabench data check' lists what is wrong"
+            )
+    sees_target = method.sees_target or method.recomputes
+    return Frames(
+        ready(scene.target if method.on_target else scene.source, "train"),
+        ready(scene.target, "train") if sees_target else None,
+        ready(scene.target, split or scene.target.reported),
+    )
+
+
+def run_document(
+    document: Mapping[str, Any],
+    config: TrainConfig,
+    scene: Scene,
+    split: str | None,
+    frames: Frames,
+) -> dict[str, Any]:
+    """What ``run.json`` says of one run."""
+    data = {**scene.describe(split), **_sizes(frames)}
+    return {**document, "config": config.to_dict(), "data": data}
+
+
+def check_same_frames(folder: Path, frames: Frames) -> None:
+    """Checks that a run's frames are those it was begun with.
+
+    Raises:
+        UsageError: Some changed.
+    """
+    then = read_run(folder)["data"].get("keys", {})
+    now = _keys(frames)
+    differing = [part for part, key in then.items() if now.get(part) != key]
+    if differing:
+        raise UsageError(f"--resume: the {differing[0]} frames are not those of the run")
+
+
+def _keys(frames: Frames) -> dict[str, str | None]:
+    return {
+        "training": frames.training.key,
+        "target": None if frames.target is None else frames.target.key,
+        "evaluation": frames.evaluation.key,
+    }
+
+
+def _sizes(frames: Frames) -> dict[str, Any]:
+    return {
+        "training_frames": len(frames.training),
+        "target_frames": None if frames.target is None else len(frames.target),
+        "evaluation_frames": len(frames.evaluation),
+        "left_out": list(frames.training.left_out + frames.evaluation.left_out),
+        "keys": _keys(frames),
+    }

@@ -1,0 +1,74 @@
+"""The networks of a run with their optimisers, placed and in the precision asked for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from dabench.device.registry import open_device
+from dabench.training.config import METHODS, TrainConfig
+from dabench.training.frames import DataObserver
+from dabench.training.precision import faster_dtype
+from dabench.training.step import Learner, Precision
+from dabench_models import build
+
+MOMENTUM, WEIGHT_DECAY = 0.9, 5e-4
+ADAM_BETAS = (0.9, 0.99)
+"""The paper's SGD; AdaptSegNet's Adam, the paper names none."""
+
+DISC_SEED = 1 << 20
+"""Added to the seed for the discriminator's weights, so that they are its own."""
+
+
+def settle(config: TrainConfig, classes: int, observer: DataObserver) -> TrainConfig:
+    """Resolves ``auto``: precisions are measured per network, on the device as given."""
+    device = open_device(config.device)
+    device.configure(dtype="fp32", threads=config.threads or 0, autotune=True)
+    where = device.torch_device()
+    size = config.crop or (config.height, config.width)
+    segmenter, disc = config.segmenter_dtype, config.disc_dtype
+    if segmenter == "auto":
+        learner = segmenter_of(replace(config, segmenter_dtype="fp32"), classes, where)
+        segmenter = faster_dtype(
+            learner.network, (config.batch, 3, *size), device, config.memory_format
+        )
+        observer.note(f"precision measured to be faster: {config.model} {segmenter}")
+    if disc == "auto":
+        adversary = discriminator_of(replace(config, disc_dtype="fp32"), classes, where)
+        disc = "fp32"
+        if adversary is not None:
+            disc = faster_dtype(
+                adversary.network, (config.batch, classes, *size), device, config.memory_format
+            )
+            observer.note(f"precision measured to be faster: {config.disc} {disc}")
+    return replace(config, segmenter_dtype=segmenter, disc_dtype=disc)
+
+
+def segmenter_of(config: TrainConfig, classes: int, where: torch.device) -> Learner:
+    """The segmenter with SGD; its weights follow from the seed."""
+    torch.manual_seed(config.seed)
+    network = _placed(build(config.model, num_classes=classes), config, where)
+    optimizer = torch.optim.SGD(
+        network.parameters(), config.lr, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY
+    )
+    return Learner(network, optimizer, Precision(device=where.type, dtype=config.segmenter_dtype),
+                   config.clip)  # fmt: skip
+
+
+def discriminator_of(config: TrainConfig, classes: int, where: torch.device) -> Learner | None:
+    """The discriminator with Adam; None for methods that do not see the target."""
+    if not METHODS[config.method].sees_target:
+        return None
+    torch.manual_seed(config.seed + DISC_SEED)
+    network = _placed(build(config.disc, num_classes=classes), config, where)
+    optimizer = torch.optim.Adam(network.parameters(), config.disc_lr, betas=ADAM_BETAS)
+    return Learner(network, optimizer, Precision(device=where.type, dtype=config.disc_dtype),
+                   config.clip)  # fmt: skip
+
+
+def _placed(network: torch.nn.Module, config: TrainConfig, where: torch.device) -> torch.nn.Module:
+    nhwc = config.memory_format == "nhwc"
+    layout = torch.channels_last if nhwc else torch.contiguous_format
+    # torch's stubs allow the memory format only by itself.
+    return network.to(where).to(memory_format=layout)

@@ -1,0 +1,101 @@
+"""A trained segmenter from its checkpoint: scores on a dataset, predictions for images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from dabench.base.errors import UsageError
+from dabench.data.domain import Domain
+from dabench.data.labels import CLASSES, Classes, colourise, read_image
+from dabench.data.prepare import prepare, resize_image
+from dabench.device.registry import open_device
+from dabench.training import checkpoint
+from dabench.training.config import TrainConfig
+from dabench.training.evaluate import confusion_on, predict
+from dabench.training.metrics import SCORES, Scores
+from dabench_models import build
+from dabench_models.bisenet import BiSeNet
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A segmenter as it was trained."""
+
+    network: BiSeNet
+    config: TrainConfig
+    classes: Classes
+
+
+def load_trained(path: Path, device: str) -> Trained:
+    """Rebuilds a segmenter from a checkpoint, a ``weights.pt`` or a run's folder.
+
+    Raises:
+        UsageError: No checkpoint, or one whose weights are of another network.
+    """
+    weights = path / "weights.pt"
+    state = checkpoint.load(weights if weights.is_file() else path)
+    config = TrainConfig.of(state["config"])
+    names = tuple(state["classes"])
+    classes = next((known for known in CLASSES.values() if known.names == names), None)
+    if classes is None:
+        raise UsageError(f"{path} has classes dabench does not know: {', '.join(names[:5])}, ...")
+    network = build(config.model, num_classes=len(names))
+    try:
+        network.load_state_dict(state["segmenter"]["network"])
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise UsageError(f"{path} does not fit {config.model}: {reason}") from error
+    assert isinstance(network, BiSeNet)
+    return Trained(network.to(open_device(device).torch_device()).eval(), config, classes)
+
+
+def score(trained: Trained, domain: Domain, *, split: str | None, device: str) -> Scores:
+    """Scores on a split of a domain (the reported one if None).
+
+    Raises:
+        UsageError: The domain has other classes than the checkpoint.
+    """
+    if domain.classes != trained.classes:
+        raise UsageError(
+            f"--data: {domain.name} has {len(domain.classes)} classes of {domain.classes.name}, "
+            f"the checkpoint {len(trained.classes)} of {trained.classes.name}"
+        )
+    where = open_device(device).torch_device()
+    config = trained.config
+    frames = prepare(domain.frames(split or domain.reported), (config.height, config.width))
+    matrix = confusion_on(
+        trained.network,
+        frames,
+        classes=len(trained.classes),
+        device=where,
+        normalised=config.normalise,
+    )
+    return SCORES[config.evaluation](matrix.counts)
+
+
+@torch.inference_mode()
+def predict_files(
+    trained: Trained, images: Sequence[Path], out: Path, *, device: str
+) -> list[Path]:
+    """Writes ``STEM_pred.png`` (colours) for each image, at the image's size."""
+    where = open_device(device).torch_device()
+    size = (trained.config.height, trained.config.width)
+    written = []
+    out.mkdir(parents=True, exist_ok=True)
+    for path in images:
+        image = read_image(path)
+        pixels = torch.from_numpy(np.array(resize_image(image, size))).permute(2, 0, 1)[None]
+        normalised = trained.config.normalise
+        found = predict(trained.network, pixels.to(where), image.shape[:2], normalised=normalised)[
+            0
+        ]
+        target = out / f"{path.stem}_pred.png"
+        Image.fromarray(colourise(found.cpu().numpy(), trained.classes)).save(target)
+        written.append(target)
+    return written

@@ -1,0 +1,212 @@
+"""Several training runs over one pair: methods, discriminators, seeds; resumable as a whole."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from dabench.base.errors import UsageError
+from dabench.base.files import disk_errors, write_atomically
+from dabench.device.machine import FINGERPRINT, describe_host, describe_torch
+from dabench.plan.devices import resolve_device
+from dabench.records.timings import RUN, SCHEMA, RunLock, check_new_run, read_run
+from dabench.records.trainings import SUITE, TrainRecord, read_result
+from dabench.training import checkpoint
+from dabench.training.config import METHODS, TrainConfig
+from dabench.training.frames import gather, run_document
+from dabench.training.learners import settle
+from dabench.training.scene import Scene
+from dabench.training.train import NotFiniteError, Training, TrainObserver, finish, resume, start
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """One run of a suite, with the name of its folder."""
+
+    name: str
+    config: TrainConfig
+
+
+class SuiteObserver(TrainObserver, Protocol):
+    """Sees a suite go by."""
+
+    def run(self, name: str, number: int, of: int, batch: int) -> None:
+        """A run begins, with so many images per step."""
+
+    def done(self, name: str, result: Mapping[str, Any]) -> None:
+        """A run ended, well or not."""
+
+
+def plan_suite(
+    base: TrainConfig, methods: Sequence[str], discs: Sequence[str], seeds: Sequence[int]
+) -> list[Planned]:
+    """Every method for every seed, the adversarial one with every discriminator.
+
+    Seeds are outermost, so that an interrupted suite has whole comparisons, not
+    half of the methods. The control's discriminator has no say: one is enough.
+    """
+    planned: dict[str, Planned] = {}
+    for seed in seeds:
+        for method in methods:
+            for disc in discs if METHODS[method].fools else discs[:1]:
+                config = replace(base, method=method, disc=disc, seed=seed)
+                name = f"{config.label.replace(' ', '-')}-seed{seed}"
+                planned[name] = Planned(name, config)
+    return list(planned.values())
+
+
+def start_suite(
+    plan: Sequence[Planned],
+    scene: Scene,
+    *,
+    folder: Path,
+    command: str,
+    split: str | None,
+    observer: SuiteObserver,
+) -> dict[str, dict[str, Any]]:
+    """Runs a plan in a new folder; returns the results by name of run."""
+    check_new_run(folder)
+    environment = {**describe_host(), **describe_torch()}
+    device = resolve_device(plan[0].config.device, environment)
+    # One measurement per network, so that runs that are compared compute alike.
+    segmenter = plan[0].config.segmenter_dtype
+    discs: dict[str, str] = {}
+    configs = {}
+    for planned in plan:
+        config = replace(planned.config, device=device, segmenter_dtype=segmenter)
+        if METHODS[config.method].sees_target:
+            config = replace(config, disc_dtype=discs.get(config.disc, config.disc_dtype))
+        config = settle(config, len(scene.target.classes), observer)
+        segmenter = config.segmenter_dtype
+        if METHODS[config.method].sees_target:
+            discs[config.disc] = config.disc_dtype
+        configs[planned.name] = config
+    document = {
+        "schema": SCHEMA,
+        "kind": SUITE,
+        "run_id": folder.resolve().name,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": command,
+        "environment": environment,
+        "data": scene.describe(split),
+        "split": split,
+        "runs": {name: config.to_dict() for name, config in configs.items()},
+    }
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / RUN, json.dumps(document, indent=1) + "\n")
+    return _run_all(folder, document, scene, observer)
+
+
+def read_suite(folder: Path) -> dict[str, Any]:
+    """Reads a suite's document.
+
+    Raises:
+        UsageError: No suite there.
+    """
+    document = read_run(folder)
+    if document.get("kind") != SUITE:
+        raise UsageError(f"--resume: {folder} holds no training runs")
+    return document
+
+
+def resume_suite(
+    folder: Path, scene: Scene, *, observer: SuiteObserver
+) -> dict[str, dict[str, Any]]:
+    """Continues an interrupted suite: what is done stays, what was cut off goes on.
+
+    Raises:
+        UsageError: Other data or another machine than it was begun with.
+    """
+    document = read_suite(folder)
+    now = scene.describe(document["split"])
+    differing = [name for name in now if document["data"].get(name) != now[name]]
+    if differing:
+        raise UsageError(f"--resume: the data differ from the run's in {', '.join(differing)}")
+    environment = {**describe_host(), **describe_torch()}
+    for name in FINGERPRINT:
+        if document["environment"].get(name) != environment.get(name):
+            raise UsageError(
+                f"--resume: {folder} was begun elsewhere: {name} was "
+                f"{document['environment'].get(name)!r}, here it is {environment.get(name)!r}"
+            )
+    return _run_all(folder, document, scene, observer)
+
+
+def _run_all(
+    folder: Path, document: Mapping[str, Any], scene: Scene, observer: SuiteObserver
+) -> dict[str, dict[str, Any]]:
+    results = {}
+    with RunLock(folder):
+        for number, (name, config) in enumerate(document["runs"].items()):
+            result = read_result(folder / name)
+            if result is None:
+                observer.run(name, number + 1, len(document["runs"]), config["batch"])
+                result = _run_one(folder, name, TrainConfig.of(config), document, scene, observer)
+                observer.done(name, result)
+            results[name] = result
+    return results
+
+
+def _run_one(
+    folder: Path,
+    name: str,
+    config: TrainConfig,
+    suite: Mapping[str, Any],
+    scene: Scene,
+    observer: SuiteObserver,
+) -> dict[str, Any]:
+    document = {
+        "run_id": name,
+        **{key: suite[key] for key in ("created", "command", "environment")},
+    }
+    split = suite["split"]
+    begun = (folder / name / RUN).exists()
+    twin = _augmented_twin(folder, config, suite)
+    try:
+        if twin is not None:
+            return _adapt_statistics(folder, name, config, twin, document, scene, split, observer)
+        if begun:
+            return resume(config, scene, folder=folder / name, split=split, observer=observer)
+        return start(
+            config, scene, folder=folder / name, document=document, split=split, observer=observer
+        )
+    except NotFiniteError as error:
+        return {"status": "failed", "reason": str(error)}
+
+
+def _augmented_twin(folder: Path, config: TrainConfig, suite: Mapping[str, Any]) -> Path | None:
+    """The finished run that ``adabn`` continues from, if the suite has it."""
+    if not METHODS[config.method].recomputes:
+        return None
+    for name, other in suite["runs"].items():
+        wanted = replace(config, method="augment", disc=TrainConfig.of(other).disc)
+        weights: Path = folder / name / "weights.pt"
+        if TrainConfig.of(other) == wanted and weights.exists():
+            return weights
+    return None
+
+
+def _adapt_statistics(
+    folder: Path,
+    name: str,
+    config: TrainConfig,
+    twin: Path,
+    document: Mapping[str, Any],
+    scene: Scene,
+    split: str | None,
+    observer: SuiteObserver,
+) -> dict[str, Any]:
+    """AdaBN on the weights of a run trained with augmentation: no training of its own."""
+    frames = gather(config, scene, split, observer)
+    settle(config, len(scene.target.classes), observer)
+    full = run_document(document, config, scene, split, frames)
+    full["weights_of"] = twin.parent.name
+    record = TrainRecord.create(folder / name, full, replace=True)
+    training = Training(config, frames, scene.target.classes, record, observer)
+    training.adopt(checkpoint.load(twin)["segmenter"]["network"])
+    return finish(training, record)

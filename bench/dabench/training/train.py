@@ -1,0 +1,441 @@
+"""The training loop: epochs, schedules, checkpoints, records."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from statistics import fmean
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from dabench.base.errors import DabenchError, UsageError
+from dabench.data.labels import Classes
+from dabench.data.loader import Augment, Batch, steps_per_epoch, training_batches
+from dabench.device.memory import freed_pages_kept
+from dabench.device.registry import open_device
+from dabench.records.trainings import PICTURES, EpochRow, TrainRecord
+from dabench.timing.clock import host_clock
+from dabench.training import checkpoint
+from dabench.training.config import METHODS, TrainConfig
+from dabench.training.evaluate import confusion_on, recompute_statistics
+from dabench.training.frames import DataObserver, Frames, check_same_frames, gather, run_document
+from dabench.training.learners import discriminator_of, segmenter_of, settle
+from dabench.training.losses import CHANCE_LOSS
+from dabench.training.metrics import SCORES, Scores
+from dabench.training.pictures import draw_predictions
+from dabench.training.scene import Scene
+from dabench.training.step import Learner, StepResult, Stopwatch, Trainer, poly
+from dabench_models import load_weights
+from dabench_models.bisenet import BiSeNet
+
+CHANCE_LIMIT = 0.68
+"""A discriminator whose loss stays above this cannot tell source from target."""
+
+CHECKPOINTS, WEIGHTS = "checkpoints", "weights.pt"
+TARGET_SEED = 1 << 20
+"""Added to the seed for the order of the target's frames."""
+
+
+class TrainObserver(DataObserver, Protocol):
+    """Sees a run go by; for progress displays."""
+
+    def step(self, step: int, of: int, epoch: int, result: Mapping[str, float], lr: float) -> None:
+        """A step is done."""
+
+    def epoch(self, row: EpochRow) -> None:
+        """An epoch is done."""
+
+
+class NotFiniteError(DabenchError):
+    """The loss is no longer a number."""
+
+
+class Training:
+    """One run, from its configuration or from a checkpoint.
+
+    Args:
+        config: What to do; ``auto`` must be resolved already (`settle`).
+        frames: The data.
+        classes: Of the labels.
+        record: Where rows go.
+        observer: Told of the progress.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        frames: Frames,
+        classes: Classes,
+        record: TrainRecord,
+        observer: TrainObserver,
+    ) -> None:
+        self.config, self.frames, self.classes = config, frames, classes.names
+        self._classes = classes
+        self._record, self._observer = record, observer
+        self._method = METHODS[config.method]
+        self._device = open_device(config.device)
+        self._where = self._device.torch_device()
+        self.steps_per_epoch = steps_per_epoch(len(frames.training), config.batch)
+        self.steps = config.steps or (config.epochs or 1) * self.steps_per_epoch
+        self.epochs = math.ceil(self.steps / self.steps_per_epoch)
+        self._watch = Stopwatch(host_clock, self._synchronize)
+        self._segmenter = segmenter_of(config, len(classes), self._where)
+        self._discriminator = discriminator_of(config, len(classes), self._where)
+        self._trainer = Trainer(
+            self._segmenter,
+            self._discriminator,
+            fools=self._method.fools,
+            weight=config.adversarial_weight,
+            disc_input=config.disc_input,
+            ohem=config.ohem,
+            detail=config.detail,
+            normalised=config.normalise,
+            watch=self._watch,
+        )
+        self._epochs_done = 0
+
+    @property
+    def network(self) -> BiSeNet:
+        """The segmenter."""
+        assert isinstance(self._segmenter.network, BiSeNet)
+        return self._segmenter.network
+
+    def run(self) -> Scores:
+        """Trains to the end; the last epoch is the result."""
+        checkpoints = self._record.folder / CHECKPOINTS
+        batches = self.batches(self._epochs_done * self.steps_per_epoch)
+        scores: Scores | None = None
+        for epoch in range(self._epochs_done, self.epochs):
+            row = self.epoch(epoch, batches)
+            due = (epoch + 1) % self.config.eval_every == 0 or epoch + 1 == self.epochs
+            if due:
+                begin = host_clock()
+                scores = self.evaluate()
+                row = replace(
+                    row,
+                    eval_s=host_clock() - begin,
+                    miou=scores.miou,
+                    accuracy=scores.accuracy,
+                )
+            self._record.epoch(row)
+            self._check_weights(row.step)
+            self._epochs_done = epoch + 1
+            checkpoint.save(checkpoints, row.step, self._state())
+            self._observer.epoch(row)
+        if scores is None or self._method.recomputes:
+            scores = self._final_scores()
+        return scores
+
+    def _final_scores(self) -> Scores:
+        """Scores of the network as it is now; of AdaBN after its statistics are new."""
+        if self._method.recomputes:
+            assert self.frames.target is not None
+            recompute_statistics(
+                self.network,
+                self.frames.target,
+                device=self._where,
+                precision=self._segmenter.precision,
+                normalised=self.config.normalise,
+                batch=self.config.batch,
+            )
+        return self.evaluate()
+
+    def evaluate(self) -> Scores:
+        """Scores on the evaluation frames."""
+        matrix = confusion_on(
+            self.network,
+            self.frames.evaluation,
+            classes=len(self.classes),
+            device=self._where,
+            normalised=self.config.normalise,
+        )
+        return SCORES[self.config.evaluation](matrix.counts)
+
+    def draw(self, path: Path) -> None:
+        """Writes a picture of a few evaluated frames."""
+        frames = self.frames.evaluation
+        draw_predictions(
+            self.network, frames, self._classes, self._where, path, normalised=self.config.normalise
+        )
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continues from a checkpoint's state.
+
+        Raises:
+            UsageError: It is of another configuration; names what differs.
+        """
+        differing = self.config.differences(TrainConfig.of(state["config"]))
+        if differing:
+            raise UsageError(f"--resume: the checkpoint differs in {', '.join(differing)}")
+        for name, learner in self._learners().items():
+            learner.network.load_state_dict(state[name]["network"])
+            learner.optimizer.load_state_dict(state[name]["optimizer"])
+            learner.precision.scaler.load_state_dict(state[name]["scaler"])
+        torch.set_rng_state(state["rng"])
+        self._epochs_done = state["epochs_done"]
+
+    def adopt(self, weights: Mapping[str, Tensor]) -> None:
+        """Takes over the weights of a finished training; none of its own follows."""
+        self.network.load_state_dict(weights)
+        self._epochs_done = self.epochs
+
+    def _state(self) -> dict[str, Any]:
+        learners = {
+            name: {
+                "network": learner.network.state_dict(),
+                "optimizer": learner.optimizer.state_dict(),
+                "scaler": learner.precision.scaler.state_dict(),
+            }
+            for name, learner in self._learners().items()
+        }
+        return {
+            **learners,
+            "config": self.config.to_dict(),
+            "classes": list(self.classes),
+            "epochs_done": self._epochs_done,
+            "rng": torch.get_rng_state(),
+        }
+
+    def weights(self) -> dict[str, Any]:
+        """What evaluation and prediction need: no optimiser, no discriminator."""
+        return {
+            "segmenter": {"network": self.network.state_dict()},
+            "config": self.config.to_dict(),
+            "classes": list(self.classes),
+        }
+
+    def _learners(self) -> dict[str, Learner]:
+        learners = {"segmenter": self._segmenter}
+        if self._discriminator is not None:
+            learners["discriminator"] = self._discriminator
+        return learners
+
+    def batches(self, first: int) -> Iterator[tuple[Batch, Batch | None]]:
+        """Batches of source and, where the method sees it, target, from a step on."""
+        config = self.config
+        wanted = config.augment if self._method.augments else ()
+        crop = config.crop if "crop" in wanted else None
+        augment = Augment(jitter="jitter" in wanted, flip="flip" in wanted, crop=crop)
+        stream = partial(
+            training_batches,
+            batch=config.batch,
+            first=first,
+            last=self.steps,
+            workers=config.workers,
+            pin_memory=self._where.type == "cuda",
+        )
+        source = stream(self.frames.training, augment, seed=config.seed)
+        if self.frames.target is None or not self._method.sees_target:
+            return ((batch, None) for batch in source)
+        # The target keeps its own colours: they are what is to be learnt.
+        plain = replace(augment, jitter=False)
+        target = stream(self.frames.target, plain, seed=config.seed + TARGET_SEED)
+        return zip(source, target, strict=True)
+
+    @freed_pages_kept()
+    def epoch(self, epoch: int, batches: Iterator[tuple[Batch, Batch | None]]) -> EpochRow:
+        """Trains one epoch, counted from 0; evaluates nothing.
+
+        Raises:
+            NotFiniteError: A loss is not a number.
+        """
+        config = self.config
+        self.network.train()
+        first = epoch * self.steps_per_epoch
+        last = min(first + self.steps_per_epoch, self.steps)
+        gathered: list[dict[str, float]] = []
+        self._watch.reset()
+        begin = host_clock()
+        factor = 1.0
+        for step in range(first, last):
+            factor = poly(epoch / self.epochs if config.recipe == "paper" else step / self.steps)
+            self._set_lr(factor)
+            with self._watch.part("data"):
+                batch, other = next(batches)
+                images = self._to_device(batch.images)
+                labels = batch.labels.to(self._where, non_blocking=True)
+                target = None if other is None else self._to_device(other.images)
+                target_names = [] if other is None else other.names
+            values = _numbers(self._trainer.step(images, labels, target))
+            if not all(map(math.isfinite, values.values())):
+                raise self._not_finite(step, [*batch.names, *target_names], values)
+            gathered.append(values)
+            self._observer.step(step + 1, self.steps, epoch + 1, values, config.lr * factor)
+        means = {name: fmean(values[name] for values in gathered) for name in gathered[0]}
+        with_disc = self._discriminator is not None
+        return EpochRow(
+            epoch=epoch + 1,
+            step=last,
+            images=(last - first) * config.batch,
+            seconds=host_clock() - begin,
+            **{f"{part}_s": seconds for part, seconds in self._watch.reset().items()},
+            eval_s=None,
+            lr=config.lr * factor,
+            disc_lr=config.disc_lr * factor if with_disc else None,
+            loss=means["loss"],
+            adversarial_loss=means.get("adversarial_loss"),
+            disc_loss=means.get("disc_loss"),
+            belief_source=means.get("belief_source"),
+            belief_target=means.get("belief_target"),
+            disc_accuracy=means.get("disc_accuracy"),
+            miou=None,
+            accuracy=None,
+        )
+
+    def _set_lr(self, factor: float) -> None:
+        for learner, lr in (
+            (self._segmenter, self.config.lr),
+            (self._discriminator, self.config.disc_lr),
+        ):
+            if learner is not None:
+                for group in learner.optimizer.param_groups:
+                    group["lr"] = lr * factor
+
+    def _to_device(self, images: Tensor) -> Tensor:
+        nhwc = self.config.memory_format == "nhwc"
+        layout = torch.channels_last if nhwc else torch.contiguous_format
+        return images.to(self._where, non_blocking=True).contiguous(memory_format=layout)
+
+    def _synchronize(self) -> float:
+        self._device.synchronize()
+        return 0.0
+
+    def _check_weights(self, step: int) -> None:
+        """Keeps weights that are no numbers out of the checkpoints.
+
+        A loss can be fine and its gradients not: the weights show it a step later.
+        """
+        for learner in self._learners().values():
+            for parameter in learner.network.parameters():
+                if not torch.isfinite(parameter).all():
+                    raise self._not_finite(step - 1, [], {"a weight": math.nan})
+
+    def _not_finite(
+        self, step: int, frames: Sequence[str], values: Mapping[str, float]
+    ) -> NotFiniteError:
+        names = ", ".join(name for name, value in values.items() if not math.isfinite(value))
+        state = f"epoch {self._epochs_done}" if self._epochs_done else "none"
+        return NotFiniteError(
+            f"{names} is not a number at step {step + 1}; frames: {', '.join(frames) or '-'}; "
+            f"last good checkpoint: {state} in {self._record.folder / CHECKPOINTS}"
+        )
+
+
+def start(
+    config: TrainConfig,
+    scene: Scene,
+    *,
+    folder: Path,
+    document: Mapping[str, Any],
+    split: str | None,
+    observer: TrainObserver,
+) -> dict[str, Any]:
+    """Trains one run in a new folder; returns its result.
+
+    Raises:
+        DabenchError: Bad data, a full disk, or a loss that is not a number.
+    """
+    frames = gather(config, scene, split, observer)
+    config = settle(config, len(scene.target.classes), observer)
+    record = TrainRecord.create(folder, run_document(document, config, scene, split, frames))
+    training = Training(config, frames, scene.target.classes, record, observer)
+    if config.backbone_weights is not None:
+        load_weights(training.network.cp.backbone, Path(config.backbone_weights))
+    return finish(training, record)
+
+
+def resume(
+    config: TrainConfig,
+    scene: Scene,
+    *,
+    folder: Path,
+    split: str | None,
+    observer: TrainObserver,
+) -> dict[str, Any]:
+    """Continues an interrupted run from its last whole checkpoint, or from its start."""
+    open_device(config.device).configure(dtype="fp32", threads=config.threads or 0, autotune=True)
+    frames = gather(config, scene, split, observer)
+    check_same_frames(folder, frames)
+    state, damaged = checkpoint.load_last(folder / CHECKPOINTS)
+    for path in damaged:
+        observer.note(f"{path} is damaged; the one before is used")
+    record = TrainRecord.resume(folder, 0 if state is None else state["epochs_done"])
+    training = Training(config, frames, scene.target.classes, record, observer)
+    if state is not None:
+        training.restore(state)
+    elif config.backbone_weights is not None:
+        load_weights(training.network.cp.backbone, Path(config.backbone_weights))
+    return finish(training, record)
+
+
+def finish(training: Training, record: TrainRecord) -> dict[str, Any]:
+    """Runs to the end and writes the outcome."""
+    begin = time.monotonic()
+    try:
+        scores = training.run()
+    except NotFiniteError as error:
+        record.result({"status": "failed", "reason": str(error)})
+        raise
+    checkpoint.write(record.folder / WEIGHTS, training.weights())
+    result = {
+        "status": "ok",
+        "miou": scores.miou,
+        "accuracy": scores.accuracy,
+        "epochs": training.epochs,
+        "steps": training.steps,
+        "seconds": time.monotonic() - begin,
+        **({} if METHODS[training.config.method].recomputes else _best(record.rows)),
+        **health(record.rows),
+    }
+    training.draw(record.folder / PICTURES)
+    record.finish(result, training.classes, scores.iou, scores.pixels)
+    # Last: until the result is on disk, a run that is cut off needs them.
+    checkpoint.remove_all(record.folder / CHECKPOINTS)
+    return result
+
+
+def _best(rows: Sequence[EpochRow]) -> dict[str, Any]:
+    """The best epoch, which only the labels of the evaluated frames can tell."""
+    scored = [row for row in rows if row.miou is not None]
+    best = max(scored, key=lambda row: row.miou or 0.0, default=None)
+    if best is None:
+        return {}
+    return {
+        "best_miou": best.miou,
+        "best_epoch": best.epoch,
+        "best_selected_on": "labels of the evaluated frames",
+    }
+
+
+def health(rows: Sequence[EpochRow]) -> dict[str, Any]:
+    """The discriminator's state at the end, and whether it ever left chance."""
+    losses = [row.disc_loss for row in rows if row.disc_loss is not None]
+    if not losses:
+        return {"disc_loss": None, "disc_at_chance": None}
+    last = rows[-1]
+    return {
+        "disc_loss": losses[-1],
+        "disc_chance_loss": CHANCE_LOSS,
+        "disc_at_chance": min(losses) > CHANCE_LIMIT,
+        "belief_source": last.belief_source,
+        "belief_target": last.belief_target,
+        "disc_accuracy": last.disc_accuracy,
+    }
+
+
+def _numbers(result: StepResult) -> dict[str, float]:
+    names = {
+        "loss": result.segmentation,
+        "adversarial_loss": result.adversarial,
+        "disc_loss": result.discriminator,
+        "belief_source": result.on_source,
+        "belief_target": result.on_target,
+        "disc_accuracy": result.accuracy,
+    }
+    return {name: value.item() for name, value in names.items() if value is not None}
