@@ -1,6 +1,5 @@
 """A small run with fixed numbers, for golden files and tables."""
 
-from dataclasses import asdict
 from pathlib import Path
 
 from fakes import make_launch
@@ -8,8 +7,9 @@ from fakes import make_launch
 from dabench.counting.counts import count_model
 from dabench.plan.cases import expand
 from dabench.plan.settings import Grid, Settings
+from dabench.records.folder import RunFolder
 from dabench.records.measurements import summarise
-from dabench.records.timings import RunWriter
+from dabench.records.timings import TimingRecord
 
 ENVIRONMENT = {
     "cpu": "Test CPU", "cpu_flags": ["avx2"], "physical_cores": 2, "logical_cores": 4,
@@ -24,6 +24,13 @@ SECONDS = {"disc": 2.0, "dw-disc": 1.0, "diag-disc": 1.5, "stdc1-bisenet": 0.25}
 TIME_SHARES = {"dw-disc": {"leaky_relu_": 0.125}}
 
 
+def write_record(folder: Path, **details) -> TimingRecord:
+    """A run of timings in a new folder, made at a fixed time."""
+    details = {"command": "dabench sweep test", "environment": ENVIRONMENT, "plan": [], **details}
+    run = RunFolder.create(folder, "timing", created="2026-01-02T03:04:05+00:00", **details)
+    return TimingRecord(run)
+
+
 def write_run(root: Path, name: str = "20260102-030405-test", cpu: str = "Test CPU") -> Path:
     """Writes a run: the paper's CPU table, a steady pair, a segmenter that cannot train."""
     settings = Settings.of(repeat=3, launches=3)
@@ -35,17 +42,12 @@ def write_run(root: Path, name: str = "20260102-030405-test", cpu: str = "Test C
         *expand(Grid(models=("stdc1-bisenet",), phases=("forward",), **both), settings),
     ]
     environment = {**ENVIRONMENT, "cpu": cpu}
-    planned_cases = [
-        {"case": p.case.to_dict(), "settings": asdict(p.settings), "impossible": p.impossible}
-        for p in plan
-    ]
-    run = {
-        "run_id": name, "created": "2026-01-02T03:04:05+00:00",
-        "command": "dabench sweep test", "environment": environment,
-        "plan": planned_cases,
-        "rules": {"warmup": "three passes agree", "flags": "none", "interval": "bootstrap"},
-    }  # fmt: skip
-    writer = RunWriter.create(root / name, run)
+    writer = write_record(
+        root / name,
+        environment=environment,
+        plan=[planned.to_dict() for planned in plan],
+        rules={"warmup": "three passes agree", "flags": "none", "interval": "Student's t"},
+    )
     rows, number = [], 0
     device = {"device_name": cpu, "threads": 2, "precision": "as is", "loss": None}
     for planned in plan:
@@ -60,11 +62,11 @@ def write_run(root: Path, name: str = "20260102-030405-test", cpu: str = "Test C
         for index in range(3):
             times = [base * (1 + 0.01 * index + 0.001 * i) for i in range(3)]
             times = times[:1] if case.protocol == "paper" else times
-            launches.append(make_launch(case, times, launch=number, device=device))
+            launches.append(make_launch(case, times, launch=number, round=index, device=device))
             writer.launch(launches[-1])
             number += 1
         rows += summarise(case, launches, {"forward": (10**9, 2 * 10**9)}, None)
-    writer.measurements(rows)
+    writer.measurements(rows, number)
     graphs = [(m, mode) for m in models for mode in ("train", "eval")]
     counts = [count_model(m, mode=mode).to_dict() for m, mode in graphs]
     writer.counts([{**c, "time_shares": TIME_SHARES.get(c["model"])} for c in counts])

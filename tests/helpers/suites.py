@@ -1,9 +1,8 @@
 """A small training suite with fixed numbers, for golden files and tables."""
 
-import json
 from pathlib import Path
 
-from dabench.records.timings import RUN, SCHEMA
+from dabench.records.folder import RunFolder
 from dabench.records.trainings import SUITE, EpochRow, TrainRecord
 from dabench.training.config import TrainConfig
 from dabench.training.suite import plan_suite
@@ -43,15 +42,11 @@ def write_suite(
         "environment": ENVIRONMENT,
     }
     folder = root / name
-    folder.mkdir(parents=True)
-    suite = {
-        "schema": SCHEMA, "kind": SUITE, "run_id": name, "data": data, "split": None, **common,
-        "runs": {planned.name: planned.config.to_dict() for planned in plan},
-    }  # fmt: skip
-    (folder / RUN).write_text(json.dumps(suite))
+    runs = {planned.name: planned.config.to_dict() for planned in plan}
+    RunFolder.create(folder, SUITE, data=data, split=None, runs=runs, **common).close()
     for planned in plan:
         if planned.name != unfinished:
-            _write_run(folder / planned.name, planned.config, {"run_id": planned.name, **common},
+            _write_run(folder / planned.name, planned.config, common,
                        {**data, "training_frames": 20, "target_frames": 10,
                         "evaluation_frames": 5})  # fmt: skip
     return folder

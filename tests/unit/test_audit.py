@@ -125,7 +125,7 @@ def test_all_pairs_of_a_setting_are_ranked(tmp_path):
     found, _ = audited(loaded, with_published=False)
     assert [f for f in found if f.finding == "ranking not supported"] == []
     noisy = loaded.samples.assign(
-        wall_s=loaded.samples["wall_s"] * (1 + loaded.samples["launch"] % 3)
+        wall_s=loaded.samples["wall_s"] * (1 + loaded.samples["launch"] ** 2 % 5)
     )
     found, _ = audited(replace(loaded, samples=noisy), with_published=False)
     pairs = {f.what.partition(", eval")[0] for f in found if f.finding == "ranking not supported"}

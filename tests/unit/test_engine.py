@@ -139,9 +139,23 @@ def test_giving_up_is_not_converging(device, clock):
     assert clock.now == pytest.approx(10, abs=0.5)
 
 
-def test_slow_passes_still_get_the_fewest_samples(device, clock):
-    result = measure(FakeWork(device, [5.0]), device, clock, rule(target_ci=0.5, max_time_s=1))
-    assert len(result.samples) == MIN_SAMPLES
+def test_a_pass_longer_than_the_limit_gives_one_sample(device, clock):
+    work = FakeWork(device, [5.0])
+    result = measure(work, device, clock, rule(target_ci=0.5, max_time_s=1))
+    assert (seconds(result.samples), result.warmup, work.runs) == ([5.0], [], 1)
+    assert (result.stop, result.steady) == ("gave up", False)
+    assert result.spent_s == pytest.approx(5.0)
+
+
+@pytest.mark.parametrize("pass_s", [0.1, 0.9, 3.0, 7.0])
+def test_no_pass_begins_that_would_not_fit(device, clock, pass_s):
+    limit = 10.0
+    stops = rule(warmup=2, target_ci=1e-9, max_time_s=limit)
+    result = measure(FakeWork(device, [pass_s, 1.01 * pass_s] * 100), device, clock, stops)
+    assert result.stop == "gave up"
+    assert len(result.samples) >= 1
+    # The fewest warm-up passes and one sample may overrun; nothing else.
+    assert clock.now <= max(limit, 3.1 * pass_s) + 0.1
 
 
 def test_repeat_gives_up_at_the_time_limit(device, clock):

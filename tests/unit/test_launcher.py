@@ -168,3 +168,48 @@ def test_a_worker_measures_without_what_it_does_not_need():
     assert kind == "done"
     assert "torch" in modules
     assert not {"pandas", "torchvision", "fvcore", "rich", "typer"} & set(modules)
+
+
+LEAVES_A_SLEEPER = """
+import os, time
+from torch import nn
+
+def build(daemon=False, ends=False):
+    if os.fork() == 0:
+        if daemon:
+            os.setsid()
+        with open({pids!r}, "a") as file:
+            file.write(f"{{os.getpid()}} ")
+        time.sleep(60)
+        os._exit(0)
+    while not os.path.exists({pids!r}):
+        time.sleep(0.001)
+    if ends:
+        os._exit(7)
+    return nn.Conv2d(19, 1, 1)
+"""
+
+
+@pytest.mark.parametrize("arguments", ["", "(daemon=True)", "(ends=True)"])
+def test_nothing_that_a_worker_forked_is_left_or_waited_for(launcher, tmp_path, arguments):
+    import psutil
+
+    pids = tmp_path / "pids"
+    (tmp_path / "net.py").write_text(LEAVES_A_SLEEPER.format(pids=str(pids)))
+    case = make_case(model=f"{tmp_path}/net.py:build{arguments}", family="other")
+    begin = time.monotonic()
+    _, last = ask(launcher, timing(case), timeout_s=30)
+    # The sleeper holds the worker's socket for a minute.
+    assert time.monotonic() - begin < 25
+    assert last["kind"] == ("failed" if "ends" in arguments else "done")
+    assert "exit code 7" in last.get("reason", "exit code 7")
+    (sleeper,) = map(int, pids.read_text().split())
+    assert not psutil.pid_exists(sleeper)
+
+
+def test_where_a_fork_is_not_safe_a_worker_is_a_new_process(monkeypatch):
+    monkeypatch.setattr(forkserver.platform, "system", lambda: "Darwin")
+    assert not forkserver.may_fork("cpu")
+    monkeypatch.setattr(forkserver.platform, "system", lambda: "Linux")
+    assert forkserver.may_fork("cuda:0")
+    assert not forkserver.may_fork("xla")

@@ -1,17 +1,18 @@
 """Launches to rows: medians, what is left over, scaling back, and back from disk."""
 
-import json
-
 import pytest
+from fakes import make_launch
 
-from dabench.findings.profiles import is_profile, load_profiles
+from dabench.findings.profiles import load_profiles
 from dabench.plan.cases import Case
 from dabench.profiling.roofline import Ceilings
+from dabench.records.folder import RunFolder, kind_of
 from dabench.records.profiles import (
     REMAINDER,
     PhaseLayers,
     ProfileRecord,
     failed_phase,
+    read_profiled,
     summarise_phase,
 )
 from dabench_models import MODELS
@@ -90,20 +91,21 @@ def test_a_network_that_was_not_counted_still_has_times():
 
 
 def test_records_read_back(tmp_path):
-    run = {
-        "schema": 1, "kind": "profile", "run_id": "r", "created": "then", "command": "c",
-        "environment": {}, "rules": {}, "plan": [], "ceilings": [ROOF.to_dict()],
-    }  # fmt: skip
-    (tmp_path / "run.json").write_text(json.dumps(run))
-    record = ProfileRecord(tmp_path)
-    record.launch(CASE.case_id, [launch(0)])
+    ceilings = [ROOF.to_dict()]
+    run = RunFolder.create(
+        tmp_path / "r", "profile", command="c", environment={}, plan=[], ceilings=ceilings
+    )
+    record = ProfileRecord(run)
+    done = make_launch(CASE, [], launch=0, round=0, phases=())
+    record.launch(done, [launch(0)])
     model, rows = summarise(launch(0))
     record.summary([model, failed_phase(CASE, "backward", "oom", "too large")], rows)
-    assert is_profile(tmp_path)
-    read = load_profiles([tmp_path])
+    assert kind_of(run.path) == "profile"
+    assert read_profiled(run.path) == ([done], {CASE.case_id: [launch(0)]})
+    read = load_profiles([run.path])
     assert read.ceilings == [("r", ROOF)]
     assert read.models["status"].tolist() == ["ok", "oom"]
     assert read.layers["median_s"].tolist() == [6, 3, 1]
     assert read.layers["stage"].tolist() == ["block 1", "upsampling", REMAINDER]
-    passes = (tmp_path / "passes.csv").read_text().splitlines()
+    passes = (run.path / "passes.csv").read_text().splitlines()
     assert len(passes) == 1 + 4 * 3  # bare, hooked and two layers, three passes each

@@ -50,7 +50,7 @@ class Pool:
                     "kind": "phase", "phase": phase, "warmup": [[9.0, None]],
                     "samples": [[time, None]] * 5, "steady": True,
                     "stop": "repeat" if request["rule"]["repeat"] else "converged",
-                    "passes": 1, "peak_bytes": 7, "other_cores": 0.0, "throttled": None,
+                    "spent_s": 5 * time, "passes": 1, "peak_bytes": 7, "other_cores": 0.0, "throttled": None,
                 }
             )  # fmt: skip
         return {"kind": "done"}
@@ -64,13 +64,13 @@ class Records(NoRecords):
     def launch(self, record):
         self.launches.append(record)
 
-    def measurements(self, rows):
+    def measurements(self, rows, launches):
         self.summaries.append(list(rows))
 
 
-def run(pool, settings, *, done=(), records=None, **axes):
+def run(pool, settings, *, done=None, records=None, **axes):
     plan = expand(Grid(devices=("cpu",), **axes), settings)
-    return Runner(plan, pool, records or Records(), NoProgress(), done).run()
+    return Runner(plan, pool, records or Records(), NoProgress(), done=done).run()
 
 
 def test_every_case_gets_its_launches_and_its_numbers():
@@ -124,7 +124,7 @@ def test_each_graph_is_counted_once():
 
 def test_more_launches_while_the_interval_is_too_wide():
     agreeing, differing = Pool({"disc": [1.0]}), Pool({"disc": [1.0, 2.0]})
-    settings = Settings.of(target_ci=0.01, max_time_s=60)
+    settings = Settings.of(target_ci=0.01, max_time_s=600)
     run(agreeing, settings, models=("disc",))
     outcome = run(differing, settings, models=("disc",))
     assert len(agreeing.launched) == 3
@@ -144,14 +144,14 @@ def test_short_cases_with_fixed_samples_get_more_launches(monkeypatch):
     pool = Slow()
     run(pool, Settings.of(repeat=2), models=("disc", "dw-disc"))
     assert (pool.launched.count("disc"), pool.launched.count("dw-disc")) == (3, SHORT_LAUNCHES)
-    pool = Slow()
+    pool = Slow({"dw-disc": [0.01]})
     run(pool, Settings.of(repeat=2, max_time_s=0.35), models=("dw-disc",))
     assert len(pool.launched) == 3
 
 
 def test_a_given_number_of_launches_is_kept():
     pool = Pool({"disc": [1.0, 2.0]})
-    run(pool, Settings.of(target_ci=0.01, launches=5), models=("disc",))
+    run(pool, Settings.of(target_ci=0.01, launches=5, max_time_s=100), models=("disc",))
     assert len(pool.launched) == 5
 
 
@@ -203,15 +203,67 @@ def test_resuming_measures_only_what_is_missing():
     plan = expand(
         Grid(models=("disc", "dw-disc"), devices=("cpu",)), Settings.of(repeat=5, launches=3)
     )
-    done = [make_launch(plan[0].case, [3.0] * 5, launch=i) for i in range(2)]
+    first, second = (planned.case for planned in plan)
+    launches = [make_launch(first, [3.0] * 5, launch=i, round=i) for i in range(2)]
+    done = {first.case_id: launches, second.case_id: []}
     pool, records = Pool(), Records()
-    outcome = Runner(plan, pool, records, NoProgress(), done, first_launch=7).run()
+    outcome = Runner(plan, pool, records, NoProgress(), done=done, first_launch=7).run()
     assert sorted(pool.launched) == ["disc", *["dw-disc"] * 3]
     assert [record.launch for record in records.launches] == [7, 8, 9, 10]
     assert [r.launches for r in outcome.measurements] == [3, 3]
+    assert sorted(record.round for record in records.launches) == [0, 1, 2, 2]
 
 
 def test_time_is_shared_between_launches_and_phases():
     assert stop_rule(Settings.of(max_time_s=24.0), 4)["max_time_s"] == 2.0
     assert stop_rule(Settings.of(max_time_s=24.0, launches=1), 1)["max_time_s"] == 24.0
     assert stop_rule(Settings.of(repeat=5), 1)["max_time_s"] is None
+    # What launches before have spent is gone.
+    assert stop_rule(Settings.of(max_time_s=24.0), 1, spent_s=4.0, launches=1)["max_time_s"] == 10.0
+
+
+class Told(NoProgress):
+    def __init__(self):
+        self.notes = []
+
+    def note(self, text):
+        self.notes.append(text)
+
+
+def test_a_case_that_does_not_fit_says_so_before_it_runs_on():
+    pool, told = Pool({"disc": [20.0]}), Told()
+    plan = expand(Grid(devices=("cpu",), models=("disc",)), Settings.of(max_time_s=30.0))
+    (row,) = Runner(plan, pool, Records(), told).run().measurements
+    assert pool.launched == ["disc"]
+    assert (
+        "does not fit into --max-time 30 s: 3 launches of one pass each take about 60 s"
+        in (told.notes[0])
+    )
+    assert "1 of 3 launches ran" in row.flags
+
+
+@pytest.mark.parametrize("cases", [10, 40])
+def test_the_summary_is_not_rewritten_after_every_launch(cases):
+    """Rewriting it costs as much as there are rows: its share of the time is bounded."""
+    now = [0.0]
+
+    class Slow(Records):
+        def measurements(self, rows, launches):
+            super().measurements(rows, launches)
+            now[0] += 0.001 * len(self.summaries[-1])
+
+    class Quick(Pool):
+        def run(self, *arguments, **options):
+            now[0] += 0.01
+            return super().run(*arguments, **options)
+
+    records = Slow()
+    batches = tuple(range(1, cases + 1))
+    plan = expand(
+        Grid(devices=("cpu",), models=("dw-disc",), batches=batches),
+        Settings.of(repeat=1, launches=3),
+    )
+    Runner(plan, Quick(), records, NoProgress(), clock=lambda: now[0]).run()
+    spent = sum(0.001 * len(rows) for rows in records.summaries[:-1])
+    assert spent < 0.2 * now[0]
+    assert len(records.launches) == 3 * cases

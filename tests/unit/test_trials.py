@@ -2,13 +2,12 @@
 
 import pytest
 from fakes import make_case, make_launch
-from records import ENVIRONMENT
+from records import write_record
 
 from dabench.findings.trials import FOLDER, changed, read_trials, trial_grids
 from dabench.plan.cases import expand
 from dabench.plan.settings import Grid
 from dabench.records.measurements import failed, summarise
-from dabench.records.timings import RunWriter
 
 
 def grid(**changes):
@@ -54,9 +53,7 @@ def test_training_is_timed_as_whole_steps():
 def write_trials(folder, seconds):
     """{(model, compile, batch): seconds per pass}"""
     cases = [make_case(model=m, compile=c, batch=b) for m, c, b in seconds]
-    plan = [{"case": case.to_dict()} for case in cases]
-    run = {"run_id": "t", "created": "then", "command": "c", "plan": plan}
-    writer = RunWriter.create(folder / FOLDER, {**run, "environment": ENVIRONMENT})
+    writer = write_record(folder / FOLDER, plan=[{"case": case.to_dict()} for case in cases])
     rows, number = [], 0
     for case, base in zip(cases, seconds.values(), strict=True):
         if base is None:
@@ -71,7 +68,7 @@ def write_trials(folder, seconds):
             writer.launch(launches[-1])
             number += 1
         rows += summarise(case, launches, {}, None)
-    writer.measurements(rows)
+    writer.measurements(rows, number)
 
 
 def test_gains_are_per_image_and_ratios_of_like_with_like(tmp_path):

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 from fakes import make_case, make_launch
-from records import ENVIRONMENT
+from records import write_record
 
 from dabench.findings.tables import load, variants
 from dabench.records.measurements import summarise
-from dabench.records.timings import MEASUREMENTS, RunWriter
+from dabench.records.timings import MEASUREMENTS
 from dabench.report import write_report
 from dabench.report.text import Latex, Markdown
 
@@ -17,8 +17,7 @@ ROOT = Path(__file__).parents[2]
 
 def write_variants(folder, seconds, launched=6):
     """A run with one network in several ways: {(runtime, layout, fuse): seconds}."""
-    run = {"run_id": folder.name, "created": "then", "command": "c", "plan": []}
-    writer = RunWriter.create(folder, {**run, "environment": ENVIRONMENT})
+    writer = write_record(folder)
     rows, number = [], 0
     for (runtime, layout, fuse), base in seconds.items():
         case = make_case(model="disc", runtime=runtime, memory_format=layout, fuse=fuse)
@@ -32,7 +31,7 @@ def write_variants(folder, seconds, launched=6):
             writer.launch(launches[-1])
             number += 1
         rows += summarise(case, launches, {}, None)
-    writer.measurements(rows)
+    writer.measurements(rows, number)
     return folder
 
 

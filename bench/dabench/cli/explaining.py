@@ -78,10 +78,10 @@ def explain(
     from dabench.findings.explain import BASE, runs_of
     from dabench.findings.explain import explain as explained
     from dabench.findings.trials import read_trials
-    from dabench.run.session import new_run_folder
+    from dabench.records.folder import new_run_folder
 
-    folder = out or new_run_folder(Path("results"), f"profile-{one}-{two}")
-    done = run_with_progress([grid], folder, trace=False, quiet=quiet or json)
+    with new_run_folder(out, f"profile-{one}-{two}") as folder:
+        done = run_with_progress([grid], folder, trace=False, quiet=quiet or json)
     runs = runs_of(done.models, done.layers)
     if (one, BASE) not in runs or (two, BASE) not in runs:
         for row in done.models:
@@ -175,14 +175,13 @@ def audit(
     """
     from dataclasses import asdict
 
-    from dabench.findings.profiles import is_profile
     from dabench.findings.tables import load, parts_of
-    from dabench.records.trainings import is_training
+    from dabench.records.folder import kind_of
     from dabench.report.audit import audited, write_audit
 
     folders = [path for folder in runs or [] for path in parts_of(folder) or [folder]]
     for path in folders:
-        if is_profile(path) or is_training(path):
+        if kind_of(path) != "timing":
             raise UsageError(f"{path} holds no timings; audit takes runs of time or sweep")
     loaded = load(folders) if folders else None
     findings, unknown = audited(loaded, with_published=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from collections import Counter
@@ -42,9 +41,10 @@ def print_line(text: str) -> None:
 
 def print_json(document: Mapping[str, Any]) -> None:
     """Prints one document, and nothing else, on standard output."""
-    from dabench.records.timings import SCHEMA
+    from dabench.base.files import json_text
+    from dabench.records.folder import SCHEMA
 
-    sys.stdout.write(json.dumps({"schema": SCHEMA, **document}, indent=1, allow_nan=False) + "\n")
+    sys.stdout.write(json_text({"schema": SCHEMA, **document}))
 
 
 def print_table(

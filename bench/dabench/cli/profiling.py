@@ -33,11 +33,13 @@ from dabench.cli.timing import (
     Modes,
     Out,
     Quiet,
+    ResumeFrom,
     Seed,
     Several,
     Sizes,
     Threads,
     Timeout,
+    check_alone,
     grid_of,
     named,
     progress,
@@ -74,6 +76,7 @@ def profile(
         typer.Option("--trace", help="Keep a Chrome/Perfetto trace and the memory over time."),
     ] = False,
     rows: Annotated[int, typer.Option(help="Layers printed per model; all are kept.")] = 12,
+    resume_from: ResumeFrom = None,
     out: Out = None,
     quiet: Quiet = False,
     json: Json = False,
@@ -83,17 +86,30 @@ def profile(
     Example: dabench profile --model disc,dw-disc --mode train --size 128x160 --batch 4
     """
     given = named(locals())
+    if resume_from is not None:
+        check_alone(given, {"rows"})
+        from dabench.run.profiler import resume_profile
+
+        with progress(quiet=quiet or json) as observer:
+            done = resume_profile(resume_from, observer=observer)
+        _show(done, rows=rows, quiet=quiet, json=json)
+        return
     if not model:
         raise UsageError("--model: name at least one; 'dabench models' lists them")
     given.setdefault("max_time", "12s")
     grid = grid_of(given)
     if grid[0].inputs != ("device",):
         raise bad_value("--input", "host", "a profile is of the network alone; it takes CxHxW")
-    from dabench.run.session import new_run_folder
+    from dabench.records.folder import new_run_folder
 
     name = "-".join(dict.fromkeys(grid[0].models))[:60]
-    folder = out or new_run_folder(Path("results"), f"profile-{name}")
-    done = run_with_progress([grid], folder, trace=trace, quiet=quiet or json)
+    with new_run_folder(out, f"profile-{name}") as folder:
+        done = run_with_progress([grid], folder, trace=trace, quiet=quiet or json)
+    _show(done, rows=rows, quiet=quiet, json=json)
+
+
+def _show(done: Profile, *, rows: int, quiet: bool, json: bool) -> None:
+    """Prints a profile and ends the command with the exit code that fits."""
     if json:
         from dataclasses import asdict
 

@@ -69,7 +69,11 @@ class LiveProgress(_Bar):
         """Moves the bar on; a failure is said at once."""
         self._progress.advance(self._task)
         if record.status != "ok":
-            self._console.print(f"{record.case_id}: {record.status}: {record.reason}", markup=False)
+            self.note(f"{record.case_id}: {record.status}: {record.reason}")
+
+    def note(self, text: str) -> None:
+        """Something the user should know."""
+        self._console.print(text, markup=False)
 
 
 class TrainProgress(_Bar):

@@ -65,7 +65,7 @@ def reproduce(
     and in-domain training on target and source.
     """
     from dabench.data.roots import find_places
-    from dabench.run.session import new_run_folder
+    from dabench.records.folder import new_run_folder
 
     places = find_places({"gta5": gta5_root, "cityscapes": cityscapes_root, "camvid": camvid_root})
     if resume_from is not None:
@@ -83,8 +83,8 @@ def reproduce(
         }
         scene = set_scene(pair, places)
         base_config(scene, _settings(plan))
-        folder = out or new_run_folder(Path("results"), f"{scene.slug}-reproduce")
-        _write_plan(folder, plan)
+        with new_run_folder(out, f"{scene.slug}-reproduce") as folder:
+            _write_plan(folder, plan)
     parts = _parts(folder, plan, places, quiet=quiet)
     from dabench.report import write_report
 
@@ -95,6 +95,7 @@ def reproduce(
 
 def _parts(folder: Path, plan: dict[str, Any], places: Places, *, quiet: bool) -> dict[Path, bool]:
     """Runs, or continues, each part; returns their folders and whether all of it went well."""
+    from dabench.records.folder import has_run
     from dabench.training.scene import set_scene
     from dabench.training.suite import plan_suite
 
@@ -110,7 +111,7 @@ def _parts(folder: Path, plan: dict[str, Any], places: Places, *, quiet: bool) -
         suites.append((inside.slug, inside, plan_suite(config, ("augment",), DISCS, plan["seeds"])))
     for slug, of, runs in suites:
         part = folder / slug
-        begun = (part / "run.json").exists()
+        begun = has_run(part)
         parts[part] = run_suite(
             of,
             part,
@@ -123,7 +124,7 @@ def _parts(folder: Path, plan: dict[str, Any], places: Places, *, quiet: bool) -
     if plan["timing"] is not None:
         part = folder / "timing"
         command = shlex.join(["dabench", *sys.argv[1:]])
-        if (part / "run.json").exists():
+        if has_run(part):
             continue_timing(part, quiet=quiet, json=False)
         else:
             run_timing(load_grids(plan["timing"]), part, command=command, quiet=quiet, json=False)

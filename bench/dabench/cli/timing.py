@@ -104,6 +104,10 @@ Out = Annotated[
     Path | None,
     typer.Option(help="Folder for the raw records. Default: a new one under results/."),
 ]
+ResumeFrom = Annotated[
+    Path | None,
+    typer.Option("--resume", metavar="RUN", help="Continue the interrupted run in this folder."),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the table.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 
@@ -132,6 +136,7 @@ def time(
     timeout: Timeout = None,
     seed: Seed = None,
     order: Order = None,
+    resume_from: ResumeFrom = None,
     out: Out = None,
     quiet: Quiet = False,
     json: Json = False,
@@ -144,11 +149,14 @@ def time(
     Example: dabench time --model disc,dw-disc --batch 8 --mode train,eval
     """
     given = named(locals())
+    if resume_from is not None:
+        check_alone(given)
+        continue_timing(resume_from, quiet=quiet, json=json)
+        return
     if not model:
         raise UsageError("--model: name at least one; 'dabench models' lists them")
     grid = grid_of(given)
-    name = "-".join(dict.fromkeys(grid[0].models))[:60]
-    _measure([grid], out=out, name=f"time-{name}", quiet=quiet, json=json)
+    _measure([grid], out=out, name=f"time-{_names(grid[0])}", quiet=quiet, json=json)
 
 
 def sweep(
@@ -158,12 +166,7 @@ def sweep(
     preset: Annotated[
         str | None, _option("--preset", "The same as the argument.", presets())
     ] = None,
-    resume_from: Annotated[
-        Path | None,
-        typer.Option(
-            "--resume", metavar="RUN", help="Continue the interrupted run in this folder."
-        ),
-    ] = None,
+    resume_from: ResumeFrom = None,
     model: Annotated[Several, _option("--model", "Names, in place of the grid's.")] = None,
     device: Devices = None,
     batch: Batches = None,
@@ -191,24 +194,48 @@ def sweep(
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Measure a preset or the grids of a TOML file, and keep every sample.
+    """Measure a preset, the grids of a TOML file, or what the options say.
 
-    The options of 'dabench time' replace the grid's own values.
+    The options of 'dabench time' replace a grid's own values; without a preset
+    or file they are the grid.
+
+    Example: dabench sweep --model disc,dw-disc --batch 1,8
     """
     given = named(locals())
     if resume_from is not None:
-        if others := sorted(given.keys() - {"resume_from", "quiet", "json"}):
-            raise UsageError(f"--resume goes on as planned; leave out {others[0]!r}")
+        check_alone(given)
         continue_timing(resume_from, quiet=quiet, json=json)
         return
     if source and preset:
         raise UsageError(f"--preset: {preset!r} beside {source!r}; name one")
     chosen = source or preset
-    if chosen is None:
-        raise UsageError(f"sweep needs a preset ({', '.join(presets())}) or a .toml file")
-    grids = load_grids(chosen, *_typed(given))
-    name = Path(chosen).stem
+    if chosen is not None:
+        grids, name = load_grids(chosen, *_typed(given)), Path(chosen).stem
+    elif model:
+        grids = [grid_of(given)]
+        name = f"sweep-{_names(grids[0][0])}"
+    else:
+        raise UsageError(f"sweep needs a preset ({', '.join(presets())}), a .toml file or --model")
     _measure(grids, out=out, name=name, quiet=quiet, json=json)
+
+
+def _names(grid: Grid) -> str:
+    return "-".join(dict.fromkeys(grid.models))[:60]
+
+
+def check_alone(given: dict[str, Any], also: frozenset[str] | set[str] = frozenset()) -> None:
+    """Checks that nothing is asked of a run that goes on as it was planned.
+
+    Args:
+        given: Of `named`.
+        also: Options that say how it is shown.
+
+    Raises:
+        UsageError: Something is.
+    """
+    allowed = {"resume_from", "quiet", "json", *also}
+    if others := sorted(given.keys() - allowed):
+        raise UsageError(f"--resume goes on as planned; leave out {others[0]!r}")
 
 
 def named(options: dict[str, Any]) -> dict[str, Any]:
@@ -236,11 +263,11 @@ def _values(key: str, typed: Iterable[str]) -> tuple[Any, ...]:
 def _measure(
     grids: list[tuple[Grid, Settings]], *, out: Path | None, name: str, quiet: bool, json: bool
 ) -> None:
-    from dabench.run.session import new_run_folder
+    from dabench.records.folder import new_run_folder
 
-    folder = out or new_run_folder(Path("results"), name)
     command = shlex.join(["dabench", *sys.argv[1:]])
-    run_timing(grids, folder, command=command, quiet=quiet, json=json)
+    with new_run_folder(out, name) as folder:
+        run_timing(grids, folder, command=command, quiet=quiet, json=json)
 
 
 def run_timing(

@@ -170,12 +170,12 @@ def train(
     base = base_config(scene, settings)
     chosen = methods or (("adversarial",) if scene.pair.crosses else ("augment",))
     plan = plan_suite(base, chosen, discs or ("disc",), numbers)
-    from dabench.run.session import new_run_folder
+    from dabench.records.folder import new_run_folder
 
-    folder = out or new_run_folder(Path("results"), f"{scene.slug}-{'-'.join(chosen)}"[:80])
-    ok = run_suite(
-        scene, folder, plan, split=split, quiet=quiet, json=json, tensorboard=tensorboard
-    )
+    with new_run_folder(out, f"{scene.slug}-{'-'.join(chosen)}") as folder:
+        ok = run_suite(
+            scene, folder, plan, split=split, quiet=quiet, json=json, tensorboard=tensorboard
+        )
     raise typer.Exit(0 if ok else 1)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +11,8 @@ import pandas as pd
 
 from dabench.base.errors import ResultsError
 from dabench.profiling.roofline import Ceilings
-from dabench.records.profiles import KIND, LAYER_COLUMNS, LAYERS, MODEL_COLUMNS, MODELS
-from dabench.records.timings import RUN, check_csv, read_run
+from dabench.records.folder import damaged, read_run
+from dabench.records.profiles import LAYER_COLUMNS, LAYERS, MODEL_COLUMNS, MODELS
 
 CASE = ["run_id", "case_id", "phase"]
 
@@ -35,14 +34,6 @@ class Profiles:
     layers: pd.DataFrame
     ceilings: list[tuple[str, Ceilings]]
     folders: dict[str, Path]
-
-
-def is_profile(folder: Path) -> bool:
-    """Whether a folder holds a profile; False also where its record cannot be read."""
-    try:
-        return bool(json.loads((folder / RUN).read_text(encoding="utf-8")).get("kind") == KIND)
-    except (OSError, ValueError, AttributeError):
-        return False
 
 
 def load_profiles(folders: Sequence[Path]) -> Profiles:
@@ -70,6 +61,6 @@ def _read(path: Path, columns: Sequence[str], run_id: str) -> pd.DataFrame:
     except (OSError, ValueError) as error:
         raise ResultsError(f"cannot read {path}: {error}") from None
     if tuple(frame.columns) != tuple(columns):
-        check_csv(path, columns, ())
+        damaged(path, columns, ())
     frame.insert(0, "run_id", run_id)
     return frame

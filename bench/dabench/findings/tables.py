@@ -20,9 +20,21 @@ import pandas as pd
 
 from dabench.base.errors import ResultsError, UsageError
 from dabench.plan.variants import EAGER, VARIANT_AXES, variant_name
-from dabench.records import timings as results
+from dabench.records.folder import damaged, has_run, read_run
 from dabench.records.measurements import COLUMNS, SINCE_SCHEMA_2, Measurement
-from dabench.timing.statistics import ratio_interval, seed_of, verdict
+from dabench.records.summary import summarised
+from dabench.records.timings import (
+    LAUNCH_COLUMNS,
+    LAUNCHES,
+    MEASUREMENTS,
+    OLDER_LAUNCH_COLUMNS,
+    SAMPLE_COLUMNS,
+    SAMPLES,
+    is_summarised,
+    read_counts,
+    read_launches,
+)
+from dabench.timing.statistics import ratio_interval, verdict
 
 # What must be equal for two rows to be compared but for their model.
 SETTING = [
@@ -34,7 +46,7 @@ SETTING = [
 _NA = {
     column.name: [""] for column in fields(Measurement) if not str(column.type).startswith("str")
 }
-_NA["device_s"] = [""]
+_NA |= {"device_s": [""], "round": [""]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,22 +89,26 @@ def load(folders: Sequence[Path]) -> Results:
     counts: list[dict[str, Any]] = []
     names: Counter[str] = Counter()
     for folder in dict.fromkeys(path.resolve() for path in folders):
-        run = results.read_run(folder)
+        run = read_run(folder)
         names[run["run_id"]] += 1
         if names[run["run_id"]] > 1:
             # Runs of the same name from two machines must not be mixed.
             run["run_id"] += f" ({names[run['run_id']]})"
         runs.append(run)
-        measured = _read_measurements(folder / results.MEASUREMENTS)
+        launched = _read_launches(folder, run["run_id"])
+        if is_summarised(folder, len(launched), run["schema"]):
+            measured = _read_measurements(folder / MEASUREMENTS)
+        else:
+            # The run ended before it could write its summary.
+            measured = measurement_frame(summarised(folder, run))
         measured.insert(0, "run_id", run["run_id"])
         devices = zip(measured["device_name"], measured["device"], strict=True)
         machines = [machine_name(run["environment"], *device) for device in devices]
         measured.insert(1, "machine", machines)
-        measurements.append(_checked(measured, folder / results.MEASUREMENTS))
-        launched = _read_launches(folder, run["run_id"])
+        measurements.append(_checked(measured, folder / MEASUREMENTS))
         launches.append(launched)
         samples.append(_read_samples(folder, run["run_id"], launched))
-        counts.extend({"run_id": run["run_id"], **count} for count in results.read_counts(folder))
+        counts.extend({"run_id": run["run_id"], **count} for count in read_counts(folder))
     return Results(
         runs=runs,
         measurements=pd.concat(measurements, ignore_index=True),
@@ -189,10 +205,19 @@ def ratios(loaded: Results, models: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-LaunchTimes = Mapping[tuple[str, str, str], list[list[float]]]
+@dataclass(frozen=True, slots=True)
+class LaunchTimes:
+    """Seconds of each sample of each launch of one phase of a case, and the launches' rounds."""
+
+    seconds: list[list[float]]
+    rounds: list[int | None]
 
 
-def launch_times(loaded: Results) -> LaunchTimes:
+TimesOf = Mapping[tuple[str, str, str], LaunchTimes]
+"""By run, case and phase."""
+
+
+def launch_times(loaded: Results) -> TimesOf:
     """Seconds of each sample, by (run, case, phase) and launch.
 
     The paper's clock does not wait for a GPU; these are of work that was done.
@@ -200,17 +225,22 @@ def launch_times(loaded: Results) -> LaunchTimes:
     timed = loaded.samples[loaded.samples["kind"] == "sample"]
     unsynchronised = timed["device_s"].notna() & timed["case_id"].str.endswith("/paper")
     timed = timed.assign(wall_s=timed["wall_s"].where(~unsynchronised, timed["device_s"]))
-    return {
-        (str(run_id), str(case_id), str(phase)): [
-            group["wall_s"].tolist() for _, group in rows.groupby("launch")
-        ]
-        for (run_id, case_id, phase), rows in timed.groupby(["run_id", "case_id", "phase"])
+    known = loaded.launches[["run_id", "launch", "round"]]
+    numbers = {
+        (run_id, launch): None if round_ != round_ or round_ == "" else int(round_)
+        for run_id, launch, round_ in known.itertuples(index=False)
     }
+    found: dict[tuple[str, str, str], LaunchTimes] = {}
+    keys = ["run_id", "case_id", "phase", "launch"]
+    for (run_id, case_id, phase, launch), seconds in timed.groupby(keys, sort=False)["wall_s"]:
+        key = (str(run_id), str(case_id), str(phase))
+        times = found.setdefault(key, LaunchTimes([], []))
+        times.seconds.append(seconds.tolist())
+        times.rounds.append(numbers.get((run_id, launch)))
+    return found
 
 
-def compared(
-    top: Mapping[Any, Any], bottom: Mapping[Any, Any], times: LaunchTimes
-) -> dict[str, Any]:
+def compared(top: Mapping[Any, Any], bottom: Mapping[Any, Any], times: TimesOf) -> dict[str, Any]:
     """The time of one measurement over that of another, with its interval and a verdict.
 
     Args:
@@ -222,15 +252,18 @@ def compared(
         ``ratio``, ``ratio_low``, ``ratio_high`` (95%), ``launches`` and
         ``verdict`` (of the first against the second).
     """
-    launches = [times[row["run_id"], row["case_id"], row["phase"]] for row in (top, bottom)]
-    key = f"{top['case_id']}/{bottom['case_id']}/{top['phase']}"
-    interval = ratio_interval(launches[0], launches[1], seed_of(key))
+    first, second = (times[row["run_id"], row["case_id"], row["phase"]] for row in (top, bottom))
+    # Rounds are of a run: those of two runs have nothing in common.
+    alternated = top["run_id"] == bottom["run_id"]
+    rounds = (first.rounds, second.rounds) if alternated else None
+    interval = ratio_interval(first.seconds, second.seconds, rounds)
+    launches = min(len(first.seconds), len(second.seconds))
     return {
         "ratio": interval.estimate,
         "ratio_low": interval.low,
         "ratio_high": interval.high,
-        "launches": min(len(each) for each in launches),
-        "verdict": verdict(interval) if min(map(len, launches)) > 1 else "undecided",
+        "launches": launches,
+        "verdict": verdict(interval) if launches > 1 else "undecided",
     }
 
 
@@ -281,9 +314,9 @@ def find_runs(root: Path) -> list[Path]:
 
 def parts_of(folder: Path) -> list[Path]:
     """The folder itself if it holds a run, else those directly below that do."""
-    if (folder / results.RUN).exists():
+    if has_run(folder):
         return [folder]
-    return sorted(path.parent for path in folder.glob(f"*/{results.RUN}"))
+    return sorted(path.parent for path in folder.glob("*/run.json"))
 
 
 def _read_measurements(path: Path) -> pd.DataFrame:
@@ -301,33 +334,40 @@ def _read_measurements(path: Path) -> pd.DataFrame:
 
 
 def _read_launches(folder: Path, run_id: str) -> pd.DataFrame:
-    path = folder / results.LAUNCHES
-    launches = _read_csv(path, results.LAUNCH_COLUMNS, ("launch", "seconds"))
+    path = folder / LAUNCHES
+    launches = _read_csv(path, LAUNCH_COLUMNS, ("launch", "seconds"), OLDER_LAUNCH_COLUMNS)
+    launches = launches.reindex(columns=list(LAUNCH_COLUMNS))
     try:
         launches["device"] = [json.loads(text) for text in launches["device"]]
     except ValueError:
-        results.read_launches(folder)  # names the line
+        read_launches(folder)  # names the line
         raise
     launches.insert(0, "run_id", run_id)
     return launches.drop(columns="phases")
 
 
 def _read_samples(folder: Path, run_id: str, launches: pd.DataFrame) -> pd.DataFrame:
-    path = folder / results.SAMPLES
-    samples = _read_csv(path, results.SAMPLE_COLUMNS, ("launch", "index", "wall_s"))
+    path = folder / SAMPLES
+    samples = _read_csv(path, SAMPLE_COLUMNS, ("launch", "index", "wall_s"))
     # Samples of a launch that never finished have no row there.
     samples = samples[samples["launch"].isin(launches["launch"])]
     samples.insert(0, "run_id", run_id)
     return samples.reset_index(drop=True)
 
 
-def _read_csv(path: Path, columns: Sequence[str], required: Sequence[str] = ()) -> pd.DataFrame:
-    """Reads one of our CSV files, passing over a last line that was cut short.
+def _read_csv(
+    path: Path,
+    columns: Sequence[str],
+    required: Sequence[str] = (),
+    older: Sequence[Sequence[str]] = (),
+) -> pd.DataFrame:
+    """Reads one of our tables, passing over a last line that was cut short.
 
     Args:
         path: A missing file reads as one without rows.
         columns: What its header must say.
         required: Numeric columns that no row may leave empty.
+        older: Headers of earlier schemas.
     """
     if not path.exists():
         return pd.DataFrame(columns=list(columns))
@@ -335,7 +375,7 @@ def _read_csv(path: Path, columns: Sequence[str], required: Sequence[str] = ()) 
     whole = whole[: whole.rfind(b"\n") + 1]
     try:
         frame = pd.read_csv(io.BytesIO(whole), keep_default_na=False, na_values=_NA)
-        sound = list(frame.columns) == list(columns) and all(
+        sound = tuple(frame.columns) in {tuple(columns), *map(tuple, older)} and all(
             pd.api.types.is_numeric_dtype(frame[name]) and frame[name].notna().all()
             for name in (() if frame.empty else required)
         )
@@ -343,7 +383,7 @@ def _read_csv(path: Path, columns: Sequence[str], required: Sequence[str] = ()) 
         sound = False
     if not sound:
         # Slower, and names the line.
-        results.check_csv(path, columns, required)
+        damaged(path, columns, required, older)
     return frame
 
 

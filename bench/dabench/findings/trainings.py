@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from dabench.findings.tables import published
-from dabench.records.timings import read_run
+from dabench.records.folder import read_run
 from dabench.records.trainings import (
     PICTURES,
     SUITE,

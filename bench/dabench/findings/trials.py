@@ -16,7 +16,7 @@ from dabench.base.units import format_threads
 from dabench.findings.tables import compared, launch_times, load
 from dabench.plan.cases import Case
 from dabench.plan.settings import Grid, Settings
-from dabench.records.timings import RUN
+from dabench.records.folder import has_run
 
 FOLDER = "trials"
 REPEAT, LAUNCHES = 5, 3
@@ -74,7 +74,7 @@ def read_trials(folder: Path, first: str, second: str) -> list[Trial]:
     Raises:
         ResultsError: Damaged records.
     """
-    if not (folder / FOLDER / RUN).exists():
+    if not has_run(folder / FOLDER):
         return []
     loaded = load([folder / FOLDER])
     times = launch_times(loaded)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -78,6 +78,23 @@ class PlannedCase:
     case: Case
     settings: Settings
     impossible: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON document; `PlannedCase.of` reads it back."""
+        return {
+            "case": self.case.to_dict(),
+            "settings": asdict(self.settings),
+            "impossible": self.impossible,
+        }
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> PlannedCase:
+        """Reads what `to_dict` wrote."""
+        return cls(
+            case=Case.of(document["case"]),
+            settings=Settings(**document["settings"]),
+            impossible=document["impossible"],
+        )
 
 
 def expand(grid: Grid, settings: Settings) -> list[PlannedCase]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from dabench.plan.cases import Case
 from dabench.timing.engine import PhaseSamples
-from dabench.timing.statistics import Interval, drift, launch_interval, quantile, seed_of
+from dabench.timing.statistics import Interval, drift, launch_interval, quantile
 
 DRIFT_LIMIT = 0.05
 SPREAD_LIMIT = 0.25
@@ -35,6 +35,7 @@ class PhaseRecord:
 
     Attributes:
         joules: Energy per pass, where the machine can tell.
+        spent_s: Seconds of its warm-up and samples together.
     """
 
     phase: str
@@ -44,6 +45,7 @@ class PhaseRecord:
     other_cores: float
     throttled: bool | None
     joules: float | None = None
+    spent_s: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,6 +54,7 @@ class LaunchRecord:
 
     Attributes:
         launch: Number of the launch within the run, in the order they ran.
+        round: In which every interleaved case ran once; None where it was alone in a row.
         status: ``ok``, ``oom``, ``unsupported``, ``crashed``, ``timeout`` or
             ``error``; the reason says more.
         device: What the worker said of its device and settings.
@@ -65,6 +68,13 @@ class LaunchRecord:
     seconds: float = 0.0
     device: dict[str, Any] = field(default_factory=dict)
     phases: tuple[PhaseRecord, ...] = ()
+    round: int | None = None
+
+    @property
+    def spent_s(self) -> float:
+        """Seconds of warm-up and samples over all phases; of the launch where nobody noted them."""
+        known = [phase.spent_s for phase in self.phases if phase.spent_s is not None]
+        return sum(known) if known else self.seconds
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -202,7 +212,7 @@ def _measurement(
         if record.samples.samples[0].device_s is not None
     ]
     device_median = median(device_times) if device_times else None
-    interval = launch_interval(times, seed_of(f"{case.case_id}/{phase}"))
+    interval = launch_interval(times)
     pooled = sorted(value for launch in times for value in launch)
     passes = records[0].passes
     # The paper's clock stops before queued work is done: no rate follows from it.

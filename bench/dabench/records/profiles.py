@@ -1,8 +1,9 @@
 """What a profile leaves behind: raw passes per layer, and the summary made from them.
 
-A run is a folder::
+Beside ``run.json`` (`dabench.records.folder`), with its plan and ceilings::
 
-    run.json       schema, plan, environment, ceilings (written first)
+    launches.csv   a row per worker process, as for timings
+    counts.json    operation counts per case
     passes.csv     a row per pass and layer of every launch, raw
     layers.csv     a row per case, phase and layer
     models.csv     a row per case and phase, failed ones included
@@ -11,19 +12,19 @@ A run is a folder::
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from dabench.base.files import disk_errors, write_atomically
 from dabench.plan.cases import Case
 from dabench.plan.settings import ITEM_BYTES
 from dabench.profiling.roofline import BOUNDS, Ceilings, roof_of
-from dabench.timing.statistics import launch_interval, seed_of
+from dabench.records.folder import RunFolder, bad_row, read_json, read_table
+from dabench.records.measurements import LaunchRecord
+from dabench.records.timings import COUNTS, LAUNCH_COLUMNS, LAUNCHES, launch_of, launch_row
+from dabench.timing.statistics import launch_interval
 from dabench_models import ModelSpec
 
 KIND = "profile"
@@ -170,7 +171,7 @@ def summarise_phase(
         spec: Names the stages.
         device_name: As the worker said.
     """
-    whole = launch_interval([each.bare for each in launches], seed_of(f"{case.case_id}/{phase}"))
+    whole = launch_interval([each.bare for each in launches])
     disturbance = median(median(each.hooked) / median(each.bare) - 1 for each in launches)
     corrected = disturbance > CORRECTED_ABOVE
     scale = 1 / (1 + disturbance) if corrected else 1.0
@@ -300,40 +301,69 @@ def _work(
 
 
 class ProfileRecord:
-    """Writes one run's folder; ``run.json`` must be there."""
+    """Appends to one profile's folder.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        with disk_errors(folder):
-            write_atomically(folder / PASSES, ",".join(PASS_COLUMNS) + "\n")
+    Args:
+        run: The folder.
+    """
 
-    def launch(self, case_id: str, phases: Iterable[PhaseLayers]) -> None:
-        """Appends the passes of one finished launch."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        for each in phases:
-            series = [("bare", "", each.bare), ("hooked", "", each.hooked)]
-            series += [("layer", layer, seconds) for layer, seconds in each.layers.items()]
-            for kind, layer, seconds in series:
-                for index, value in enumerate(seconds):
-                    key = (each.launch, case_id, each.phase, kind, layer, index)
-                    writer.writerow((*key, f"{value:.9f}"))
-        with (
-            disk_errors(self.folder),
-            (self.folder / PASSES).open("a", encoding="utf-8", newline="") as file,
-        ):
-            file.write(text.getvalue())
+    def __init__(self, run: RunFolder) -> None:
+        self.run = run
+        for name in (PASSES, LAUNCHES):
+            run.cut_torn_line(name)
+
+    def launch(self, record: LaunchRecord, phases: Iterable[PhaseLayers]) -> None:
+        """Appends one launch and its passes; on disk when this returns."""
+        self.run.append(PASSES, PASS_COLUMNS, _pass_rows(record, phases))
+        row = launch_row(record)
+        self.run.append(LAUNCHES, LAUNCH_COLUMNS, [[row[name] for name in LAUNCH_COLUMNS]])
+
+    def counts(self, counts: Sequence[Mapping[str, Any]]) -> None:
+        """Writes the operation counts of the cases, each for its whole batch."""
+        self.run.write_json(COUNTS, list(counts))
 
     def summary(self, models: Sequence[ModelRow], layers: Sequence[LayerRow]) -> None:
         """Rewrites both tables."""
-        with disk_errors(self.folder):
-            write_atomically(self.folder / MODELS, _csv(MODEL_COLUMNS, map(asdict, models)))
-            write_atomically(self.folder / LAYERS, _csv(LAYER_COLUMNS, map(asdict, layers)))
+        self.run.write_table(MODELS, MODEL_COLUMNS, map(asdict, models))
+        self.run.write_table(LAYERS, LAYER_COLUMNS, map(asdict, layers))
 
 
-def _csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+def read_profile_counts(path: Path) -> list[dict[str, Any]]:
+    """Reads the operation counts: ``case_id`` and ``count``, empty where it failed."""
+    return list(read_json(path / COUNTS) or [])
+
+
+def read_profiled(path: Path) -> tuple[list[LaunchRecord], dict[str, list[PhaseLayers]]]:
+    """The finished launches of a profile, and their passes by case.
+
+    Raises:
+        ResultsError: A damaged file, named with its line.
+    """
+    launches = []
+    for line, row in read_table(path / LAUNCHES, LAUNCH_COLUMNS):
+        with bad_row(path / LAUNCHES, line):
+            launches.append(launch_of(row, {}))
+    finished = {each.launch for each in launches}
+    found: dict[tuple[int, str, str], dict[str, list[float]]] = {}
+    for line, row in read_table(path / PASSES, PASS_COLUMNS):
+        with bad_row(path / PASSES, line):
+            if int(row["launch"]) in finished:
+                series = found.setdefault((int(row["launch"]), row["case_id"], row["phase"]), {})
+                name = row["layer"] if row["kind"] == "layer" else f"({row['kind']})"
+                series.setdefault(name, []).append(float(row["seconds"]))
+    by_case: dict[str, list[PhaseLayers]] = {}
+    for (launch, case_id, phase), series in found.items():
+        bare, hooked = series.pop("(bare)"), series.pop("(hooked)")
+        layers = PhaseLayers(launch=launch, phase=phase, bare=bare, hooked=hooked, layers=series)
+        by_case.setdefault(case_id, []).append(layers)
+    return launches, by_case
+
+
+def _pass_rows(record: LaunchRecord, phases: Iterable[PhaseLayers]) -> Iterator[tuple[Any, ...]]:
+    for each in phases:
+        series = [("bare", "", each.bare), ("hooked", "", each.hooked)]
+        series += [("layer", layer, seconds) for layer, seconds in each.layers.items()]
+        for kind, layer, seconds in series:
+            for index, value in enumerate(seconds):
+                key = (record.launch, record.case_id, each.phase, kind, layer, index)
+                yield (*key, f"{value:.9f}")

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from dabench.base.units import format_seconds, significant
-from dabench.findings.tables import LaunchTimes, Results, compared, launch_times, variants
+from dabench.findings.tables import Results, TimesOf, compared, launch_times, variants
 from dabench.plan.variants import EXPORTED
 from dabench.records.measurements import WITHIN_ONE_LAUNCH
 from dabench.report.sections import interval
@@ -71,7 +71,7 @@ _COLUMNS: dict[str, Callable[[Mapping[str, Any]], str]] = {
 }
 
 
-def _best(rows: Sequence[Mapping[str, Any]], times: LaunchTimes) -> str:
+def _best(rows: Sequence[Mapping[str, Any]], times: TimesOf) -> str:
     """Whether torch's best way keeps up with the best exported one; empty where one is missing."""
     exported = [row for row in rows if row["runtime"] in EXPORTED]
     own = [row for row in rows if row["runtime"] not in EXPORTED]

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from dabench.base.errors import UsageError
 from dabench.base.files import write_atomically
-from dabench.findings.profiles import is_profile, load_profiles
+from dabench.findings.profiles import load_profiles
 from dabench.findings.tables import Results, load
 from dabench.findings.trainings import load_training
-from dabench.records.trainings import is_training
+from dabench.records.folder import kind_of
 from dabench.report import audit, profile, sections, training, variants
 from dabench.report.text import Latex, Markdown, Writer
+
+_ENDS = {
+    "train": "-training.csv",
+    "suite": "-training.csv",
+    "profile": "-layers.csv",
+    "timing": ".csv",
+}
 
 FORMATS: dict[str, type[Markdown | Latex]] = {"markdown": Markdown, "latex": Latex}
 
@@ -34,16 +42,17 @@ def write_report(
         UsageError: A folder without a run, or one that cannot be written.
         ResultsError: Damaged records.
     """
-    trained = [run for run in runs if is_training(run)]
-    profiled = [run for run in runs if is_profile(run)]
-    timed = [run for run in runs if run not in trained and run not in profiled]
+    kinds = {run: kind_of(run) for run in runs}
+    trained = [run for run in runs if kinds[run] in ("train", "suite")]
+    profiled = [run for run in runs if kinds[run] == "profile"]
+    timed = [run for run in runs if kinds[run] == "timing"]
     out: Writer = FORMATS[output_format]()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         out.heading(f"dabench report: {name}", level=1)
         out.paragraph(
             f"Made by `dabench report` from the records of {len(runs)} "
-            f"run{'s' if len(runs) > 1 else ''}; the measurements are in {_tables(name, runs)}, "
+            f"run{'s' if len(runs) > 1 else ''}; the measurements are in {_tables(name, kinds)}, "
             "the published figures come with dabench and name their sources."
         )
         written = [folder / f"{name}{out.suffix}"]
@@ -68,11 +77,8 @@ def write_report(
     return written
 
 
-def _tables(name: str, runs: list[Path]) -> str:
-    ends = {
-        "-training.csv" if is_training(run) else "-layers.csv" if is_profile(run) else ".csv"
-        for run in runs
-    }
+def _tables(name: str, kinds: Mapping[Path, str]) -> str:
+    ends = {_ENDS[kind] for kind in kinds.values()}
     return " and ".join(f"{name}{end}" for end in sorted(ends))
 
 

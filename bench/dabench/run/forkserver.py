@@ -3,9 +3,14 @@
 Started as ``python -m dabench.run.forkserver CONTROL_FD``. Importing torch takes
 seconds and forking milliseconds; each fork has its own memory, threads and,
 where it uses one, GPU context, because the server itself never touches them.
+Where a fork is not safe (macOS; Metal and XLA) a worker is a new interpreter.
 
 Not `multiprocessing`'s fork server: that one imports the caller's main module
 into every child, which runs a user's script again if it has no main guard.
+
+A worker leads a process group of its own. When it has ended, or is ended, the
+group ends with it, and whatever else it left behind: a launch must not share
+the machine with what a factory or a compiler forked in the one before.
 
 Protocol on the control socket: the client sends one line of JSON with a result
 socket attached; the server answers ``{"pid": ...}`` when the worker runs and
@@ -17,15 +22,20 @@ socket.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import importlib
 import json
 import os
+import platform
 import select
 import signal
 import socket
+import subprocess
 import sys
 from typing import Any, NoReturn
+
+import psutil
 
 from dabench.run.worker import handle
 
@@ -38,23 +48,80 @@ _MODULES = {
 }
 
 NOT_FORKABLE = ("mps", "xla")
-"""Devices whose libraries do not survive a fork: their workers start afresh."""
+"""Devices whose libraries do not survive a fork."""
+
+_PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
+
+
+def may_fork(device: str) -> bool:
+    """Whether a worker for a device may be a fork of a process that has torch imported.
+
+    On macOS nothing may run between a fork and an exec: Apple's frameworks end such a child.
+    """
+    return platform.system() != "Darwin" and device.partition(":")[0] not in NOT_FORKABLE
 
 
 def serve(control: socket.socket) -> None:
     """Answers requests until the client hangs up."""
-    for module in ("torch", "dabench.device", "dabench.network.workload"):
-        importlib.import_module(module)
+    if may_fork("cpu"):
+        for module in ("torch", "dabench.device.registry", "dabench.network.workload"):
+            importlib.import_module(module)
+    _adopt_orphans()
+    ended = _ChildEnds()
     while True:
         line, fds, _, _ = socket.recv_fds(control, MAX_REQUEST, 1)
         if not line:
             return
         request = json.loads(line)
-        _preload(request)
-        # Without this every fork's first collection would visit, and so copy,
-        # all objects of torch: a tenth of a second.
-        gc.freeze()
-        _launch(request, fds[0], control)
+        device = request.get("case", request).get("device", "")
+        if may_fork(device):
+            _preload(request)
+            # Without this every fork's first collection would visit, and so copy,
+            # all objects of torch: a tenth of a second.
+            gc.freeze()
+            pid = _fork(request, fds[0], control, ended)
+        else:
+            pid = _spawn(request, fds[0])
+        os.close(fds[0])
+        _await(pid, control, ended)
+
+
+class _ChildEnds:
+    """Becomes readable when a child ends: the process is waited for, not the end of a pipe.
+
+    A pipe stays open as long as anything that the child forked holds it.
+    """
+
+    def __init__(self) -> None:
+        self._read, write = socket.socketpair()
+        self._read.setblocking(False)
+        write.setblocking(False)
+        self._write = write
+        signal.set_wakeup_fd(write.fileno(), warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+
+    def fileno(self) -> int:
+        """For select."""
+        return self._read.fileno()
+
+    def clear(self) -> None:
+        """Forgets those that ended so far."""
+        with contextlib.suppress(BlockingIOError):
+            while self._read.recv(4096):
+                pass
+
+    def forget(self) -> None:
+        """In a forked child: its own children are its own business."""
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        self._read.close()
+        self._write.close()
+
+
+def _adopt_orphans() -> None:
+    """Makes this process the parent of what its workers leave behind (Linux)."""
+    if platform.system() == "Linux":
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def _preload(request: dict[str, Any]) -> None:
@@ -66,50 +133,87 @@ def _preload(request: dict[str, Any]) -> None:
         importlib.import_module("torch._dynamo")
 
 
-def _launch(request: dict[str, Any], result_fd: int, control: socket.socket) -> None:
-    # The child holds the write end until it dies, which is how its death shows.
-    alive_read, alive_write = os.pipe()
+def _fork(
+    request: dict[str, Any], result_fd: int, control: socket.socket, ended: _ChildEnds
+) -> int:
     pid = os.fork()
     if pid == 0:
-        os.close(alive_read)
+        os.setpgid(0, 0)
         control.close()
-        device = request.get("case", request).get("device", "")
-        if device.partition(":")[0] in NOT_FORKABLE:
-            _start_afresh(request, result_fd, alive_write)
+        ended.forget()
         _work(request, result_fd)
-    os.close(alive_write)
-    os.close(result_fd)
+    # Here too: whoever comes first, the group is there when it must be ended.
+    with contextlib.suppress(OSError):
+        os.setpgid(pid, pid)
+    return pid
+
+
+def _spawn(request: dict[str, Any], result_fd: int) -> int:
+    """Starts a new interpreter that answers the request."""
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "dabench.run.forkserver", "--worker", str(result_fd)],
+        stdin=subprocess.PIPE,
+        pass_fds=[result_fd],
+        process_group=0,
+    )
+    assert worker.stdin is not None
+    with contextlib.suppress(BrokenPipeError), worker.stdin:
+        worker.stdin.write(json.dumps(request).encode())
+    # Waited for by its number, like a fork.
+    worker.returncode = 0
+    return worker.pid
+
+
+def _await(pid: int, control: socket.socket, ended: _ChildEnds) -> None:
+    """Waits for a worker's end and sees that nothing of it is left."""
     try:
         _answer(control, {"pid": pid})
+        status = _status(pid, control, ended)
     except BrokenPipeError:
         # The client went while the worker began: nobody wants this result.
-        os.kill(pid, signal.SIGKILL)
+        _end_group(pid)
         os.waitpid(pid, 0)
+        _end_rest()
         raise
-    waiting: list[int] = [alive_read, control.fileno()]
-    ready, _, _ = select.select(waiting, [], [])
-    if alive_read not in ready:
-        # The client spoke out of turn or hung up: nobody wants this result.
-        os.kill(pid, signal.SIGKILL)
-    _, status = os.waitpid(pid, 0)
-    os.close(alive_read)
+    _end_group(pid)
+    _end_rest()
     _answer(control, {"exit": os.waitstatus_to_exitcode(status)})
+
+
+def _status(pid: int, control: socket.socket, ended: _ChildEnds) -> int:
+    while True:
+        ready, _, _ = select.select([ended.fileno(), control.fileno()], [], [])
+        if control.fileno() in ready:
+            # The client spoke out of turn or hung up: nobody wants this result.
+            _end_group(pid)
+            return os.waitpid(pid, 0)[1]
+        ended.clear()
+        found, status = os.waitpid(pid, os.WNOHANG)
+        if found:
+            return status
+
+
+def _end_group(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def _end_rest() -> None:
+    """Ends what left the group (daemons), and waits for all that was ended."""
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            os.waitpid(-1, 0)
 
 
 def _answer(control: socket.socket, document: dict[str, Any]) -> None:
     control.sendall(json.dumps(document).encode() + b"\n")
 
 
-def _start_afresh(request: dict[str, Any], *keep_open: int) -> NoReturn:
-    """Replaces the forked child by a new interpreter that answers the request."""
-    for fd in keep_open:
-        os.set_inheritable(fd, True)
-    arguments = ["--worker", str(keep_open[0]), json.dumps(request)]
-    os.execv(sys.executable, [sys.executable, "-m", "dabench.run.forkserver", *arguments])
-
-
 def _work(request: dict[str, Any], result_fd: int) -> NoReturn:
-    """Runs in the child: answers the request and leaves without clean-up."""
+    """Answers the request and leaves without clean-up."""
     code = 1
     try:
         with socket.socket(fileno=result_fd) as results:
@@ -126,11 +230,11 @@ def _work(request: dict[str, Any], result_fd: int) -> NoReturn:
 def main() -> None:
     """Serves on the socket whose descriptor is the first argument.
 
-    ``--worker FD REQUEST`` answers one request instead (`_start_afresh`).
+    ``--worker FD`` answers the one request on standard input instead (`_spawn`).
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.argv[1] == "--worker":
-        _work(json.loads(sys.argv[3]), int(sys.argv[2]))
+        _work(json.load(sys.stdin), int(sys.argv[2]))
     with socket.socket(fileno=int(sys.argv[1])) as control, contextlib.suppress(BrokenPipeError):
         serve(control)
     # Skips the destructors of the libraries loaded for the forks.

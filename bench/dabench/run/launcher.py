@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import selectors
@@ -42,7 +43,7 @@ class Launcher:
                 start_new_session=True,
             )
         self._control = ours
-        self._answers = ours.makefile("rb")
+        self._answered = b""
 
     def __enter__(self) -> Self:
         return self
@@ -57,7 +58,6 @@ class Launcher:
 
     def close(self) -> None:
         """Ends the server and with it any worker."""
-        self._answers.close()
         self._control.close()
         try:
             self._process.wait(timeout=5)
@@ -88,7 +88,7 @@ class Launcher:
                 self._send(request, theirs)
             pid = self._answer()["pid"]
             try:
-                last = _listen(ours, receive, time.monotonic() + timeout_s)
+                last = self._listen(ours, receive, time.monotonic() + timeout_s)
             except BaseException:
                 # Ctrl-C, or a full disk in `receive`: the worker must not outlive it.
                 _kill(pid)
@@ -100,6 +100,35 @@ class Launcher:
         exit_code = self._answer()["exit"]
         return last if last is not None else _death(exit_code)
 
+    def _listen(
+        self, results: socket.socket, receive: Callable[[Message], None], deadline: float
+    ) -> Message | None:
+        """Reads messages to the last one; None if the worker ended without it."""
+        buffer = b""
+        with selectors.DefaultSelector() as selector:
+            selector.register(results, selectors.EVENT_READ)
+            selector.register(self._control, selectors.EVENT_READ)
+            while True:
+                left = max(deadline - time.monotonic(), 0)
+                ready = {key.fileobj for key, _ in selector.select(min(left, _LONGEST_WAIT_S))}
+                if not ready:
+                    if time.monotonic() < deadline:
+                        continue
+                    return {"kind": "failed", "status": _ENDED_BY_US, "reason": ""}
+                # What the worker forked may hold its socket open: only its own end counts, and
+                # that is what the server speaks of. Messages sent before it are read first.
+                if results not in ready:
+                    return None
+                chunk = results.recv(1 << 16)
+                if not chunk:
+                    return None
+                *lines, buffer = (buffer + chunk).split(b"\n")
+                for line in lines:
+                    message: Message = json.loads(line)
+                    if message["kind"] in ("done", "failed"):
+                        return message
+                    receive(message)
+
     def _send(self, request: Message, results: socket.socket) -> None:
         try:
             socket.send_fds(self._control, [json.dumps(request).encode()], [results.fileno()])
@@ -107,12 +136,15 @@ class Launcher:
             raise self._gone() from error
 
     def _answer(self) -> Message:
-        try:
-            line = self._answers.readline()
-        except OSError as error:
-            raise self._gone() from error
-        if not line:
-            raise self._gone()
+        while b"\n" not in self._answered:
+            try:
+                chunk = self._control.recv(4096)
+            except OSError as error:
+                raise self._gone() from error
+            if not chunk:
+                raise self._gone()
+            self._answered += chunk
+        line, _, self._answered = self._answered.partition(b"\n")
         answer: Message = json.loads(line)
         return answer
 
@@ -124,35 +156,10 @@ class Launcher:
         )
 
 
-def _listen(
-    results: socket.socket, receive: Callable[[Message], None], deadline: float
-) -> Message | None:
-    """Reads messages to the last one; None if the worker died before it."""
-    buffer = b""
-    with selectors.DefaultSelector() as selector:
-        selector.register(results, selectors.EVENT_READ)
-        while True:
-            left = max(deadline - time.monotonic(), 0)
-            if not selector.select(min(left, _LONGEST_WAIT_S)):
-                if time.monotonic() < deadline:
-                    continue
-                return {"kind": "failed", "status": _ENDED_BY_US, "reason": ""}
-            chunk = results.recv(1 << 16)
-            if not chunk:
-                return None
-            *lines, buffer = (buffer + chunk).split(b"\n")
-            for line in lines:
-                message: Message = json.loads(line)
-                if message["kind"] in ("done", "failed"):
-                    return message
-                receive(message)
-
-
 def _kill(pid: int) -> None:
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
+    """Ends a worker and its process group."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
 
 
 def _death(exit_code: int) -> Message:

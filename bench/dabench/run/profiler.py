@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from dabench.base.errors import DabenchError
-from dabench.base.files import disk_errors, write_atomically
+from dabench.base.files import disk_errors
 from dabench.device.machine import describe_host
 from dabench.plan.cases import Case, PlannedCase, expand, schedule
 from dabench.plan.devices import resolve_device
 from dabench.plan.networks import identities, spec_of
 from dabench.plan.settings import Grid, Settings
 from dabench.profiling.roofline import BOUND_RULE, Ceilings
+from dabench.records.folder import RunFolder, check_new_run, check_same_machine, read_run
 from dabench.records.measurements import LaunchRecord
 from dabench.records.profiles import (
     KIND,
@@ -27,13 +28,14 @@ from dabench.records.profiles import (
     PhaseLayers,
     ProfileRecord,
     failed_phase,
+    read_profile_counts,
+    read_profiled,
     summarise_phase,
 )
-from dabench.records.timings import RUN, SCHEMA, check_new_run
 from dabench.run.ceilings import Setting, ceilings_of
 from dabench.run.launcher import Launcher
 from dabench.run.runner import COUNT_TIMEOUT_S, Observer
-from dabench.run.session import probe
+from dabench.run.session import check_same_networks, probe
 from dabench.timing.statistics import INTERVAL_RULE
 
 PHASES = ("forward", "backward")
@@ -89,59 +91,120 @@ def run_profile(
         possible = [p.case for p in plan if p.impossible is None]
         settings_of = {Setting(c.device, c.dtype, c.threads) for c in possible}
         ceilings, without = _ceilings(sorted(settings_of), launcher, environment)
-        document = _document(folder, plan, environment, command, ceilings)
-        with disk_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(folder / RUN, json.dumps(document, indent=1) + "\n")
-        profiler = _Profiler(
-            plan, launcher, ceilings, without, ProfileRecord(folder), observer, trace
+        run = RunFolder.create(
+            folder,
+            KIND,
+            command=command,
+            environment=environment,
+            rules={"profile": PROFILE_RULE, "bound": BOUND_RULE, "interval": INTERVAL_RULE},
+            ceilings=[each.to_dict() for each in ceilings.values()],
+            without_ceilings=[{**s._asdict(), "reason": why} for s, why in without.items()],
+            networks=identities(p.case.model for p in plan),
+            trace=trace,
+            plan=[planned.to_dict() for planned in plan],
         )
-        interrupted = profiler.run()
-    return Profile(profiler.models, profiler.layers, ceilings, environment, folder, interrupted)
+        with run:
+            return _profiled(run, launcher, observer)
+
+
+def resume_profile(folder: Path, *, observer: Observer) -> Profile:
+    """Continues an interrupted profile where it stopped.
+
+    Raises:
+        UsageError: No profile there, another machine, or networks that have changed.
+        ResultsError: Its records are damaged.
+    """
+    document = read_run(folder, KIND)
+    with Launcher() as launcher:
+        environment = describe_host() | probe(launcher)
+        check_same_machine(folder, document["environment"], environment)
+        check_same_networks(folder, document.get("networks", {}))
+        with RunFolder.open(folder, KIND) as run:
+            return _profiled(run, launcher, observer)
+
+
+def _profiled(run: RunFolder, launcher: Launcher, observer: Observer) -> Profile:
+    """Runs what is left of a profile's plan."""
+    document = run.document
+    profiler = _Profiler(run, launcher, observer)
+    interrupted = profiler.run()
+    return Profile(
+        profiler.models,
+        profiler.layers,
+        profiler.ceilings,
+        document["environment"],
+        run.path,
+        interrupted,
+    )
 
 
 class _Profiler:
-    """Runs the launches and keeps the rows up to date."""
+    """Runs the launches and keeps the rows up to date; what the folder has already stays."""
 
-    def __init__(
-        self,
-        plan: Sequence[PlannedCase],
-        launcher: Launcher,
-        ceilings: Mapping[Setting, Ceilings],
-        without: Mapping[Setting, str],
-        record: ProfileRecord,
-        observer: Observer,
-        trace: bool,
-    ) -> None:
-        self._plan = plan
+    def __init__(self, run: RunFolder, launcher: Launcher, observer: Observer) -> None:
+        document = run.document
+        self._plan = [PlannedCase.of(item) for item in document["plan"]]
         self._launcher = launcher
-        self._ceilings = ceilings
-        self._without = without
-        self._record = record
+        self._record = ProfileRecord(run)
         self._observer = observer
-        self._trace = trace
-        self._counts: dict[str, Mapping[str, Any]] = {}
-        self._notes: dict[str, str] = {}
-        self._done: dict[str, list[PhaseLayers]] = {p.case.case_id: [] for p in plan}
-        self._failed: dict[str, tuple[str, str]] = {
-            p.case.case_id: ("unsupported", p.impossible) for p in plan if p.impossible is not None
+        self._trace = bool(document.get("trace"))
+        found = map(Ceilings.of, document["ceilings"])
+        self.ceilings = {Setting(c.device, c.dtype, c.threads): c for c in found}
+        self._without = {
+            Setting(each["device"], each["dtype"], each["threads"]): str(each["reason"])
+            for each in document.get("without_ceilings", [])
         }
-        self._names: dict[str, str] = {}
-        self.models: list[ModelRow] = []
-        self.layers: list[LayerRow] = []
+        self._counts: dict[str, Mapping[str, Any]] = {
+            each["case_id"]: each["count"] for each in read_profile_counts(run.path)
+        }
+        self._notes: dict[str, str] = {}
+        launches, done = read_profiled(run.path)
+        self._done: dict[str, list[PhaseLayers]] = {
+            p.case.case_id: done.get(p.case.case_id, []) for p in self._plan
+        }
+        self._failed: dict[str, tuple[str, str]] = {
+            p.case.case_id: ("unsupported", p.impossible)
+            for p in self._plan
+            if p.impossible is not None
+        }
+        self._failed |= {r.case_id: (r.status, r.reason) for r in launches if r.status != "ok"}
+        self._ran = Counter(record.case_id for record in launches)
+        self._next_launch = max((record.launch for record in launches), default=-1) + 1
+        self._names = {
+            r.case_id: r.device["device_name"] for r in launches if "device_name" in r.device
+        }
+        self._rows: dict[str, tuple[list[ModelRow], list[LayerRow]]] = {}
+
+    @property
+    def models(self) -> list[ModelRow]:
+        """A row per case and phase."""
+        return [row for planned in self._plan for row in self._rows[planned.case.case_id][0]]
+
+    @property
+    def layers(self) -> list[LayerRow]:
+        """A row per case, phase and layer."""
+        return [row for planned in self._plan for row in self._rows[planned.case.case_id][1]]
 
     def run(self) -> bool:
         """Measures everything; whether Ctrl-C ended it."""
-        due = list(schedule(self._plan))
+        for planned in self._plan:
+            self._summarise(planned.case)
+        left = Counter(self._ran)
+        due = []
+        for number, planned in schedule(self._plan):
+            if left[planned.case.case_id] > 0:
+                left[planned.case.case_id] -= 1
+            else:
+                due.append((number, planned))
         self._observer.planned(len(due))
         interrupted = False
         try:
-            for number, (_, planned) in enumerate(due):
+            for number, planned in due:
                 if planned.case.case_id not in self._failed:
                     self._launch(number, planned)
         except KeyboardInterrupt:
             interrupted = True
-        self._summarise()
+        self._record.summary(self.models, self.layers)
         return interrupted
 
     def _count(self, case: Case) -> None:
@@ -161,80 +224,94 @@ class _Profiler:
         if not found:
             self._notes[case.case_id] = f"operations not counted: {last['reason']}"
         self._counts[case.case_id] = found
+        self._record.counts([{"case_id": key, "count": each} for key, each in self._counts.items()])
 
-    def _launch(self, number: int, planned: PlannedCase) -> None:
+    def _launch(self, round_number: int, planned: PlannedCase) -> None:
         case, settings = planned.case, planned.settings
         if case.case_id not in self._counts:
             self._count(case)
         self._observer.started(case)
         phases: list[PhaseLayers] = []
+        device: dict[str, Any] = {}
+        number = self._next_launch
+        self._next_launch += 1
 
         def receive(message: dict[str, Any]) -> None:
             if message["kind"] == "device":
-                self._names[case.case_id] = message["device"]["device_name"]
+                device.update(message["device"])
             else:
                 del message["kind"]
                 phases.append(PhaseLayers(launch=number, **message))
 
-        first = not self._done[case.case_id]
         request = {
             "kind": "layers",
             "case": case.to_dict(),
             "seed": settings.seed,
             "limit_s": (settings.max_time_s or LIMIT_S)
             / (settings.first_launches * len(case.phases)),
-            "trace": self._trace_folder(case) if self._trace and first else None,
+            "trace": self._trace_folder(case),
         }
         started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
         begin = time.monotonic()
         last = self._launcher.run(request, receive, timeout_s=settings.timeout_s)
-        status, reason = "ok", ""
-        if last["kind"] == "done":
-            self._record.launch(case.case_id, phases)
+        ok = last["kind"] == "done"
+        record = LaunchRecord(
+            launch=number,
+            round=round_number if settings.order == "interleaved" else None,
+            case_id=case.case_id,
+            status="ok" if ok else last["status"],
+            reason="" if ok else last["reason"],
+            started_at=started_at,
+            seconds=time.monotonic() - begin,
+            device=device,
+        )
+        self._record.launch(record, phases if ok else [])
+        self._ran[case.case_id] += 1
+        if "device_name" in device:
+            self._names[case.case_id] = device["device_name"]
+        if ok:
             self._done[case.case_id] += phases
         else:
-            status, reason = last["status"], last["reason"]
-            self._failed[case.case_id] = (status, reason)
-        self._summarise()
-        self._observer.finished(
-            LaunchRecord(
-                launch=number, case_id=case.case_id, status=status, reason=reason,
-                started_at=started_at, seconds=time.monotonic() - begin,
-            )
-        )  # fmt: skip
+            self._failed[case.case_id] = (record.status, record.reason)
+        self._summarise(case)
+        self._record.summary(self.models, self.layers)
+        self._observer.finished(record)
 
-    def _trace_folder(self, case: Case) -> str:
-        folder = self._record.folder / TRACES / case.case_id.replace("/", "_")
-        with disk_errors(self._record.folder):
+    def _trace_folder(self, case: Case) -> str | None:
+        """Where a case's first launch leaves its trace, if one is wanted."""
+        if not self._trace or self._ran[case.case_id]:
+            return None
+        folder = self._record.run.path / TRACES / case.case_id.replace("/", "_")
+        with disk_errors(self._record.run.path):
             folder.mkdir(parents=True, exist_ok=True)
         return str(folder.resolve())
 
-    def _summarise(self) -> None:
-        self.models, self.layers = [], []
-        for case in (planned.case for planned in self._plan):
-            for phase in case.phases:
-                launches = [each for each in self._done[case.case_id] if each.phase == phase]
-                if case.case_id in self._failed:
-                    self.models.append(failed_phase(case, phase, *self._failed[case.case_id]))
-                elif not launches:
-                    reason = "not measured: the run ended before"
-                    self.models.append(failed_phase(case, phase, "pending", reason))
-                else:
-                    setting = Setting(case.device, case.dtype, case.threads)
-                    model, layers = summarise_phase(
-                        case,
-                        phase,
-                        launches,
-                        self._counts.get(case.case_id) or None,
-                        self._ceilings.get(setting),
-                        spec_of(case.model),
-                        self._names.get(case.case_id),
-                    )
-                    notes = (self._notes.get(case.case_id), self._without.get(setting))
-                    model = replace(model, reason="; ".join(filter(None, notes)))
-                    self.models.append(model)
-                    self.layers += layers
-        self._record.summary(self.models, self.layers)
+    def _summarise(self, case: Case) -> None:
+        """Makes one case's rows anew."""
+        models: list[ModelRow] = []
+        layers: list[LayerRow] = []
+        for phase in case.phases:
+            launches = [each for each in self._done[case.case_id] if each.phase == phase]
+            if case.case_id in self._failed:
+                models.append(failed_phase(case, phase, *self._failed[case.case_id]))
+            elif not launches:
+                reason = "not measured: the run ended before"
+                models.append(failed_phase(case, phase, "pending", reason))
+            else:
+                setting = Setting(case.device, case.dtype, case.threads)
+                model, rows = summarise_phase(
+                    case,
+                    phase,
+                    launches,
+                    self._counts.get(case.case_id) or None,
+                    self.ceilings.get(setting),
+                    spec_of(case.model),
+                    self._names.get(case.case_id),
+                )
+                notes = (self._notes.get(case.case_id), self._without.get(setting))
+                models.append(replace(model, reason="; ".join(filter(None, notes))))
+                layers += rows
+        self._rows[case.case_id] = models, layers
 
 
 def _ceilings(
@@ -290,27 +367,3 @@ def _untimable(planned: PlannedCase) -> PlannedCase:
         reason = f"layers cannot be timed on {kind}, which queues work and offers no timer"
         return replace(planned, impossible=f"{reason}; 'dabench time' times whole passes")
     return planned
-
-
-def _document(
-    folder: Path,
-    plan: Sequence[PlannedCase],
-    environment: Mapping[str, Any],
-    command: str,
-    ceilings: Mapping[Setting, Ceilings],
-) -> dict[str, Any]:
-    return {
-        "schema": SCHEMA,
-        "kind": KIND,
-        "run_id": folder.resolve().name,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": command,
-        "environment": dict(environment),
-        "rules": {"profile": PROFILE_RULE, "bound": BOUND_RULE, "interval": INTERVAL_RULE},
-        "ceilings": [each.to_dict() for each in ceilings.values()],
-        "networks": identities(p.case.model for p in plan),
-        "plan": [
-            {"case": p.case.to_dict(), "settings": asdict(p.settings), "impossible": p.impossible}
-            for p in plan
-        ],
-    }

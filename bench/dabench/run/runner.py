@@ -6,15 +6,18 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+from dabench.base.units import format_seconds
 from dabench.plan.cases import Case, PlannedCase, launch_order, schedule
 from dabench.plan.settings import MIN_LAUNCHES, Settings
-from dabench.records.measurements import LaunchRecord, Measurement, PhaseRecord, failed, summarise
+from dabench.records.measurements import LaunchRecord, Measurement, PhaseRecord
+from dabench.records.summary import GRAPH_FIELDS, Graph, Summary, graph_of
 from dabench.run.worker import phase_samples
+from dabench.timing.clock import Clock, host_clock
 
 MAX_LAUNCHES = 20
 SHORT_LAUNCHES = 5
@@ -26,10 +29,10 @@ LAUNCH_RULE = (
 )
 COUNT_TIMEOUT_S = 600.0
 
+SUMMARY_SHARE = 0.05
+"""Share of a run's time that rewriting its summary may take: a crash loses no launch by it."""
+
 Message = dict[str, Any]
-# What operations depend on: model, channels, height, width, mode.
-Graph = tuple[str, int, int, int, str]
-_SHAPE = ("channels", "height", "width")
 
 
 class WorkerPool(Protocol):
@@ -42,16 +45,16 @@ class WorkerPool(Protocol):
 
 
 class Recorder(Protocol):
-    """What the runner needs of `dabench.records.timings.RunWriter`."""
+    """What the runner needs of `dabench.records.timings.TimingRecord`."""
 
     def launch(self, record: LaunchRecord) -> None:
         """Keeps one launch."""
 
-    def counts(self, counts: Sequence[Message]) -> None:
-        """Keeps the operation counts."""
+    def counts(self, counts: Sequence[Message], uncounted: Sequence[Message]) -> None:
+        """Keeps the operation counts, and why others are missing."""
 
-    def measurements(self, rows: Iterable[Measurement]) -> None:
-        """Keeps the summary so far."""
+    def measurements(self, rows: Iterable[Measurement], launches: int) -> None:
+        """Keeps the summary of so many launches."""
 
 
 class Observer(Protocol):
@@ -65,6 +68,9 @@ class Observer(Protocol):
 
     def finished(self, record: LaunchRecord) -> None:
         """A launch ended, well or not."""
+
+    def note(self, text: str) -> None:
+        """Something the user should know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +93,11 @@ class Runner:
         pool: Starts the processes.
         recorder: Keeps the raw records.
         observer: Told of each launch.
-        done: Launches an earlier, interrupted run already has.
+        done: Launches an earlier, interrupted run already has, by case.
         first_launch: Number of the next launch.
         scratch: Folder for what compilers and exporters write, kept from launch
             to launch; None gives each launch its own.
+        clock: The host's.
     """
 
     def __init__(
@@ -99,9 +106,11 @@ class Runner:
         pool: WorkerPool,
         recorder: Recorder,
         observer: Observer,
-        done: Sequence[LaunchRecord] = (),
+        *,
+        done: dict[str, list[LaunchRecord]] | None = None,
         first_launch: int = 0,
         scratch: Path | None = None,
+        clock: Clock = host_clock,
     ) -> None:
         self._plan = plan
         self._scratch = scratch
@@ -109,12 +118,12 @@ class Runner:
         self._recorder = recorder
         self._observer = observer
         self._next_launch = first_launch
-        self._launches: dict[str, list[LaunchRecord]] = {p.case.case_id: [] for p in plan}
-        for record in done:
-            self._launches[record.case_id].append(record)
-        self._counts: dict[Graph, Message] = {}
-        self._uncounted: dict[Graph, str] = {}
+        self._clock = clock
+        self._launches = done or {p.case.case_id: [] for p in plan}
+        self._ran = sum(map(len, self._launches.values()))
+        self._summary = Summary()
         self._rows: dict[str, list[Measurement]] = {}
+        self._next_summary_s = -math.inf
 
     def run(self) -> Outcome:
         """Measures everything; Ctrl-C ends it early and keeps what there is."""
@@ -127,53 +136,54 @@ class Runner:
         except KeyboardInterrupt:
             interrupted = True
         self._summarise_all()
+        self._write_summary()
         rows = [row for planned in self._plan for row in self._rows[planned.case.case_id]]
-        self._recorder.measurements(rows)
         return Outcome(rows, interrupted)
 
     def _count(self) -> None:
         """Counts each distinct graph once, for one image."""
-        items = {}
-        for planned in self._plan:
-            if planned.impossible is None:
-                key = _graph(planned.case)
-                items[key] = dict(zip(("name", *_SHAPE, "mode"), key, strict=True))
+        graphs = dict.fromkeys(graph_of(p.case) for p in self._plan if p.impossible is None)
+        counts: dict[Graph, Message] = {}
+        uncounted: list[Message] = []
+        for graph in graphs:
+            document = dict(zip(GRAPH_FIELDS, graph, strict=True))
+            item = {"name": document["model"], **document}
+            del item["model"]
 
-        def receive(message: Message) -> None:
-            count = message["count"]
-            key = (count["model"], *(count[side] for side in _SHAPE), count["mode"])
-            self._counts[key] = count
+            def receive(message: Message, graph: Graph = graph) -> None:
+                counts[graph] = message["count"]
 
-        for key, item in items.items():
             request = {"kind": "count", "items": [item]}
             last = self._pool.run(request, receive, timeout_s=COUNT_TIMEOUT_S)
-            if last["kind"] != "done" and key not in self._counts:
-                self._uncounted[key] = last["reason"]
-        self._recorder.counts(list(self._counts.values()))
+            if last["kind"] != "done" and graph not in counts:
+                uncounted.append({**document, "reason": last["reason"]})
+        self._summary = Summary(counts.values(), uncounted)
+        self._recorder.counts(list(counts.values()), uncounted)
 
     def _first_launches(self) -> None:
         left = {case_id: len(records) for case_id, records in self._launches.items()}
         due = []
-        for _, planned in schedule(self._plan):
+        for number, planned in schedule(self._plan):
             # What an interrupted run has already is not measured again.
             if left[planned.case.case_id] > 0:
                 left[planned.case.case_id] -= 1
             else:
-                due.append(planned)
+                due.append((number, planned))
         self._observer.planned(len(due))
-        for planned in due:
-            if not self._has_failed(planned):
-                self._launch(planned)
+        for number, planned in due:
+            if not self._has_failed(planned) and self._fits(planned):
+                self._launch(planned, number)
 
     def _more_launches(self) -> None:
         """Further rounds for cases that `LAUNCH_RULE` grants them."""
-        index = 0
+        known = [r.round for each in self._launches.values() for r in each if r.round is not None]
+        number = max(known, default=-1) + 1
         while wanting := [planned for planned in self._plan if self._wants_more(planned)]:
             self._observer.planned(len(wanting))
             seed = wanting[0].settings.seed
-            for planned in launch_order(wanting, round_index=1000 + index, seed=seed):
-                self._launch(planned)
-            index += 1
+            for planned in launch_order(wanting, round_index=1000 + number, seed=seed):
+                self._launch(planned, number)
+            number += 1
 
     def _wants_more(self, planned: PlannedCase) -> bool:
         settings = planned.settings
@@ -182,73 +192,103 @@ class Runner:
             planned.impossible is not None
             or planned.case.protocol != "steady"
             or settings.launches is not None
+            or len(launches) < settings.first_launches
             or self._has_failed(planned)
         ):
             return False
         if settings.target_ci is None:
+            # Short cases are dearer to start than to sample: the whole launch counts.
+            spent_s = sum(record.seconds for record in launches)
             most, limit_s = SHORT_LAUNCHES, min(settings.max_time_s or SHORT_CASE_S, SHORT_CASE_S)
         else:
             if all(row.stop != "gave up" for row in self._rows[planned.case.case_id]):
                 return False
+            spent_s = sum(record.spent_s for record in launches)
             most, limit_s = MAX_LAUNCHES, settings.max_time_s or math.inf
-        spent_s = sum(record.seconds for record in launches)
         one_more_s = spent_s / len(launches)
         return len(launches) < most and spent_s + one_more_s <= limit_s
+
+    def _fits(self, planned: PlannedCase) -> bool:
+        """Whether another launch of a case fits into its time limit, as its passes so far tell."""
+        settings, launches = planned.settings, self._launches[planned.case.case_id]
+        if settings.max_time_s is None or planned.case.protocol != "steady" or not launches:
+            return True
+        # The least a launch does: the first pass of each phase.
+        least_s = max(
+            sum(max(s.wall_s for s in p.samples.samples) for p in record.phases)
+            for record in launches
+        )
+        left_s = settings.max_time_s - sum(record.spent_s for record in launches)
+        if least_s <= left_s:
+            return True
+        wanted = settings.first_launches
+        self._observer.note(
+            f"{planned.case.case_id}: does not fit into --max-time "
+            f"{format_seconds(settings.max_time_s)}: {wanted} launches of one pass each take about "
+            f"{format_seconds(wanted * least_s)}; measured in {len(launches)}"
+        )
+        return False
 
     def _has_failed(self, planned: PlannedCase) -> bool:
         return any(r.status != "ok" for r in self._launches[planned.case.case_id])
 
-    def _launch(self, planned: PlannedCase) -> None:
-        case = planned.case
+    def _launch(self, planned: PlannedCase, number: int) -> None:
+        case, settings = planned.case, planned.settings
         self._observer.started(case)
-        record = launch_case(planned, self._pool, self._next_launch, self._scratch)
+        before = self._launches[case.case_id]
+        record = launch_case(
+            planned,
+            self._pool,
+            self._next_launch,
+            round_number=number if settings.order == "interleaved" else None,
+            spent_s=sum(each.spent_s for each in before),
+            launches=len(before),
+            scratch=self._scratch,
+        )
         self._next_launch += 1
         self._recorder.launch(record)
         self._launches[case.case_id].append(record)
-        self._summarise(planned)
-        measured = [row for rows in self._rows.values() for row in rows if row.status != "pending"]
-        self._recorder.measurements(measured)
+        self._ran += 1
+        self._rows[case.case_id] = self._summary.rows(planned, self._launches[case.case_id])
+        if self._clock() >= self._next_summary_s:
+            self._write_summary()
         self._observer.finished(record)
 
     def _summarise_all(self) -> None:
         for planned in self._plan:
-            self._summarise(planned)
+            case_id = planned.case.case_id
+            self._rows[case_id] = self._summary.rows(planned, self._launches[case_id])
 
-    def _summarise(self, planned: PlannedCase) -> None:
-        case = planned.case
-        launches = self._launches[case.case_id]
-        if planned.impossible is not None:
-            rows = failed(case, "unsupported", planned.impossible)
-        elif not launches:
-            rows = failed(case, "pending", "not measured: the run ended before")
-        else:
-            rows = summarise(case, launches, self._macs(case), planned.settings.target_ci)
-            notes = []
-            if len(launches) < planned.settings.first_launches and not self._has_failed(planned):
-                notes.append(f"{len(launches)} of {planned.settings.first_launches} launches ran")
-            if _graph(case) in self._uncounted:
-                notes.append(f"operations not counted: {self._uncounted[_graph(case)]}")
-            rows = [replace(r, flags="; ".join(filter(None, (r.flags, *notes)))) for r in rows]
-        self._rows[case.case_id] = rows
-
-    def _macs(self, case: Case) -> dict[str, tuple[int, int] | None]:
-        """Multiply-adds per phase for the whole batch: algorithmic, executed."""
-        count = self._counts.get(_graph(case))
-        if count is None:
-            return {}
-        forward = (case.batch * count["macs"], case.batch * count["executed_macs"])
-        backward = (
-            case.batch * count["backward_macs"],
-            case.batch * count["executed_backward_macs"],
-        )
-        total = (forward[0] + backward[0], forward[1] + backward[1])
-        return {"forward": forward, "backward": backward, "total": total}
+    def _write_summary(self) -> None:
+        """Rewrites the summary, and no sooner again than `SUMMARY_SHARE` allows."""
+        begin = self._clock()
+        rows = [row for planned in self._plan for row in self._rows[planned.case.case_id]]
+        self._recorder.measurements(rows, self._ran)
+        end = self._clock()
+        self._next_summary_s = end + (end - begin) / SUMMARY_SHARE
 
 
 def launch_case(
-    planned: PlannedCase, pool: WorkerPool, launch: int, scratch: Path | None = None
+    planned: PlannedCase,
+    pool: WorkerPool,
+    launch: int,
+    *,
+    round_number: int | None = None,
+    spent_s: float = 0.0,
+    launches: int = 0,
+    scratch: Path | None = None,
 ) -> LaunchRecord:
-    """Measures one case in one fresh process."""
+    """Measures one case in one fresh process.
+
+    Args:
+        planned: The case.
+        pool: Starts the process.
+        launch: Its number within the run.
+        round_number: In which every interleaved case runs once.
+        spent_s: Seconds of warm-up and samples that the case has taken already.
+        launches: In so many launches.
+        scratch: For what compilers and exporters write.
+    """
     case = planned.case
     phases: list[PhaseRecord] = []
     device: dict[str, Any] = {}
@@ -263,7 +303,7 @@ def launch_case(
         "kind": "time",
         "case": case.to_dict(),
         "seed": planned.settings.seed,
-        "rule": stop_rule(planned.settings, len(case.phases)),
+        "rule": stop_rule(planned.settings, len(case.phases), spent_s, launches),
         "scratch": str(scratch / _folder_name(case)) if scratch else None,
     }
     started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
@@ -272,6 +312,7 @@ def launch_case(
     ok = last["kind"] == "done"
     return LaunchRecord(
         launch=launch,
+        round=round_number,
         case_id=case.case_id,
         status="ok" if ok else last["status"],
         reason="" if ok else last["reason"],
@@ -282,19 +323,21 @@ def launch_case(
     )
 
 
-def stop_rule(settings: Settings, phases: int) -> Message:
-    """The settings' share for one phase of one launch (`dabench.timing.engine.StopRule`)."""
-    shares = settings.first_launches * phases
+def stop_rule(settings: Settings, phases: int, spent_s: float = 0.0, launches: int = 0) -> Message:
+    """The settings' share for one phase of one launch (`dabench.timing.engine.StopRule`).
+
+    What is left of the time limit is shared by the phases of the launches to come.
+    """
+    share_s = None
+    if settings.max_time_s is not None:
+        to_come = max(settings.first_launches - launches, 1)
+        share_s = max(settings.max_time_s - spent_s, 0.0) / (to_come * phases)
     return {
         "warmup": settings.warmup,
         "repeat": settings.repeat,
         "target_ci": settings.target_ci,
-        "max_time_s": None if settings.max_time_s is None else settings.max_time_s / shares,
+        "max_time_s": share_s,
     }
-
-
-def _graph(case: Case) -> Graph:
-    return case.model, case.channels, case.height, case.width, case.mode
 
 
 def _folder_name(case: Case) -> str:
@@ -310,4 +353,5 @@ def _phase_record(message: Message) -> PhaseRecord:
         other_cores=message["other_cores"],
         throttled=message["throttled"],
         joules=message.get("joules"),
+        spent_s=message.get("spent_s"),
     )

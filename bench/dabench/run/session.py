@@ -4,30 +4,30 @@ from __future__ import annotations
 
 import importlib
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from dabench.base.errors import DabenchError, ResultsError, UsageError
-from dabench.device.machine import FINGERPRINT, describe_host
+from dabench.base.errors import DabenchError, UsageError
+from dabench.device.machine import describe_host
 from dabench.plan.cases import Case, PlannedCase, expand
 from dabench.plan.devices import resolve_device
 from dabench.plan.networks import identities, identity_of
 from dabench.plan.settings import PHASES, Grid, Settings
 from dabench.plan.variants import VARIANT_RULE
-from dabench.records import timings as results
+from dabench.records.folder import RunFolder, check_new_run, check_same_machine, read_run
 from dabench.records.measurements import FLAG_RULES, LaunchRecord, Measurement
+from dabench.records.summary import launches_by_case
+from dabench.records.timings import TimingRecord, next_launch
 from dabench.run.launcher import Launcher
 from dabench.run.runner import COUNT_TIMEOUT_S, LAUNCH_RULE, Observer, Outcome, Recorder, Runner
 from dabench.timing.engine import STEADY_RULE
 from dabench.timing.statistics import INTERVAL_RULE
 
 PROBE_TIMEOUT_S = 120.0
-LONGEST_NAME = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +45,12 @@ class NoRecords:
     def launch(self, record: LaunchRecord) -> None:
         """Keeps nothing."""
 
-    def counts(self, counts: Sequence[Mapping[str, Any]]) -> None:
+    def counts(
+        self, counts: Sequence[Mapping[str, Any]], uncounted: Sequence[Mapping[str, Any]]
+    ) -> None:
         """Keeps nothing."""
 
-    def measurements(self, rows: Iterable[Measurement]) -> None:
+    def measurements(self, rows: Iterable[Measurement], launches: int) -> None:
         """Keeps nothing."""
 
 
@@ -64,18 +66,8 @@ class NoProgress:
     def finished(self, record: LaunchRecord) -> None:
         """Shows nothing."""
 
-
-def new_run_folder(root: Path, name: str) -> Path:
-    """``root/<UTC time>-<name>``: unique and sorted by time."""
-    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    # References hold slashes and brackets.
-    name = re.sub(r"[^\w.-]+", "-", name).strip("-.")[:LONGEST_NAME]
-    folder = root / f"{stamp}-{name}"
-    suffix = 1
-    while folder.exists():
-        suffix += 1
-        folder = root / f"{stamp}-{name}-{suffix}"
-    return folder
+    def note(self, text: str) -> None:
+        """Shows nothing."""
 
 
 def run_grids(
@@ -100,15 +92,19 @@ def run_grids(
     for grid, settings in grids:
         expand(grid, settings)
     if folder is not None:
-        results.check_new_run(folder)
+        check_new_run(folder)
     with Launcher() as launcher, _scratch() as scratch:
         environment = describe_host() | probe(launcher)
         plan = _plan(grids, environment)
-        recorder: Recorder = NoRecords()
-        if folder is not None:
-            run = _run_document(folder, plan, environment, command)
-            recorder = results.RunWriter.create(folder, run)
-        outcome = Runner(plan, launcher, recorder, observer, scratch=Path(scratch)).run()
+        with ExitStack() as stack:
+            recorder: Recorder = NoRecords()
+            if folder is not None:
+                details = _details(plan)
+                run = RunFolder.create(
+                    folder, "timing", command=command, environment=environment, **details
+                )
+                recorder = TimingRecord(stack.enter_context(run))
+            outcome = Runner(plan, launcher, recorder, observer, scratch=Path(scratch)).run()
     return Session(outcome, environment, folder)
 
 
@@ -129,27 +125,25 @@ def resume(folder: Path, *, observer: Observer) -> Session:
         UsageError: No run there, or it was made on another machine.
         ResultsError: Its records are damaged.
     """
-    run = results.read_run(folder)
+    document = read_run(folder, "timing")
     with Launcher() as launcher, _scratch() as scratch:
         environment = describe_host() | probe(launcher)
-        _same_machine(folder, run["environment"], environment)
-        _same_networks(folder, run.get("networks", {}))
-        writer = results.RunWriter.resume(folder)
-        done = results.read_launches(folder)
-        plan = [
-            PlannedCase(
-                case=Case.of(item["case"]),
-                settings=Settings(**item["settings"]),
-                impossible=item["impossible"],
-            )
-            for item in run["plan"]
-        ]
-        foreign = {r.case_id for r in done} - {p.case.case_id for p in plan}
-        if foreign:
-            raise ResultsError(f"{folder} holds launches of a case not in its plan: {min(foreign)}")
-        first = results.next_launch(folder)
-        outcome = Runner(plan, launcher, writer, observer, done, first, Path(scratch)).run()
-    return Session(outcome, run["environment"], folder)
+        check_same_machine(folder, document["environment"], environment)
+        check_same_networks(folder, document.get("networks", {}))
+        with RunFolder.open(folder, "timing") as run:
+            recorder = TimingRecord(run)
+            plan = [PlannedCase.of(item) for item in document["plan"]]
+            done = launches_by_case(folder, plan)
+            outcome = Runner(
+                plan,
+                launcher,
+                recorder,
+                observer,
+                done=done,
+                first_launch=next_launch(folder),
+                scratch=Path(scratch),
+            ).run()
+    return Session(outcome, document["environment"], folder)
 
 
 def _scratch() -> TemporaryDirectory[str]:
@@ -237,14 +231,9 @@ def _merged(known: PlannedCase | None, planned: PlannedCase) -> PlannedCase:
     return replace(planned, case=replace(planned.case, phases=phases))
 
 
-def _run_document(
-    folder: Path, plan: Sequence[PlannedCase], environment: Mapping[str, Any], command: str
-) -> dict[str, Any]:
+def _details(plan: Sequence[PlannedCase]) -> dict[str, Any]:
+    """What ``run.json`` says of timings."""
     return {
-        "run_id": folder.resolve().name,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": command,
-        "environment": dict(environment),
         # As they were when this was measured, for reports made later.
         "rules": {
             "warmup": STEADY_RULE,
@@ -254,18 +243,16 @@ def _run_document(
             "variants": VARIANT_RULE,
         },
         "networks": identities(planned.case.model for planned in plan),
-        "plan": [
-            {
-                "case": planned.case.to_dict(),
-                "settings": asdict(planned.settings),
-                "impossible": planned.impossible,
-            }
-            for planned in plan
-        ],
+        "plan": [planned.to_dict() for planned in plan],
     }
 
 
-def _same_networks(folder: Path, then: Mapping[str, Any]) -> None:
+def check_same_networks(folder: Path, then: Mapping[str, Any]) -> None:
+    """Checks that networks from outside are those that a run was begun with.
+
+    Raises:
+        UsageError: One has changed.
+    """
     for name, identity in then.items():
         now = identity_of(name)
         # A commit tells where it came from; another one may leave this network as it was.
@@ -274,13 +261,3 @@ def _same_networks(folder: Path, then: Mapping[str, Any]) -> None:
                 f"--resume: {name} has changed since {folder} was begun: it was "
                 f"{json.dumps(identity)}, now it is {json.dumps(now)}"
             )
-
-
-def _same_machine(folder: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    changed = [name for name in FINGERPRINT if then.get(name) != now.get(name)]
-    if changed:
-        name = changed[0]
-        raise UsageError(
-            f"--resume: {folder} was measured elsewhere: {name} was "
-            f"{json.dumps(then.get(name))}, here it is {json.dumps(now.get(name))}"
-        )

@@ -125,6 +125,7 @@ def _time(request: Message, send: Send) -> None:
                 "samples": _pairs(result.samples),
                 "steady": result.steady,
                 "stop": result.stop,
+                "spent_s": result.spent_s,
                 "passes": 1 if steady else device.paper_passes,
                 "peak_bytes": None if mixed else device.peak_bytes(),
                 **watch,

@@ -102,12 +102,14 @@ class PhaseSamples:
         warmup: Warm-up passes, kept apart from the samples.
         steady: Whether warm-up ended because passes were steady.
         stop: Why sampling ended: ``repeat``, ``converged`` or ``gave up``.
+        spent_s: Seconds that warm-up and samples took, what is untimed of each pass included.
     """
 
     warmup: list[Sample] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
     steady: bool = True
     stop: str = "repeat"
+    spent_s: float | None = None
 
 
 def take_sample(work: Work, device: TimedDevice, timer: DeviceTimer | None, clock: Clock) -> Sample:
@@ -153,10 +155,17 @@ def measure(
         while not _warm(result, clock() - begin, rule):
             result.warmup.append(take_sample(work, device, timer, clock))
         warmed_up()
-        stop = None
+        if _has_no_time_left(result, clock() - begin, rule):
+            # A single pass is longer than the limit: it is the sample, and flagged as cold.
+            result.samples.append(result.warmup.pop())
+            result.steady = False
+            stop: str | None = "gave up"
+        else:
+            stop = None
         while stop is None:
             result.samples.append(take_sample(work, device, timer, clock))
-            stop = _stop(result.samples, clock() - begin, rule)
+            stop = _stop(result, clock() - begin, rule)
+        result.spent_s = clock() - begin
     result.stop = stop
     return result
 
@@ -183,7 +192,8 @@ def measure_once(work: Work, device: TimedDevice, clock: Clock, passes: int) -> 
 def _warm(result: PhaseSamples, elapsed_s: float, rule: StopRule) -> bool:
     """Whether to stop warming up; notes when it was not for steadiness."""
     times = [sample.wall_s for sample in result.warmup]
-    if len(times) < max(rule.warmup, 1):
+    late = rule.max_time_s is not None and elapsed_s >= rule.max_time_s
+    if len(times) < max(rule.warmup, 1) and not (times and late):
         return False
     last = times[-STEADY_PASSES:]
     steady = len(last) > 1 and max(last) <= (1 + STEADY_SPREAD) * min(last)
@@ -196,18 +206,23 @@ def _warm(result: PhaseSamples, elapsed_s: float, rule: StopRule) -> bool:
     return False
 
 
-def _stop(samples: list[Sample], elapsed_s: float, rule: StopRule) -> str | None:
+def _has_no_time_left(result: PhaseSamples, elapsed_s: float, rule: StopRule) -> bool:
+    """Whether the first pass took all the time there is."""
+    return rule.max_time_s is not None and len(result.warmup) == 1 and elapsed_s >= rule.max_time_s
+
+
+def _stop(result: PhaseSamples, elapsed_s: float, rule: StopRule) -> str | None:
     """Why sampling is over, or None while it is not."""
+    samples = result.samples
     n = len(samples)
     if rule.repeat is not None and n >= rule.repeat:
         return "repeat"
-    if n < MIN_SAMPLES and rule.repeat is None:
-        return None
     if rule.target_ci is not None and _is_checkpoint(n):
         interval = median_interval([sample.wall_s for sample in samples])
         if interval.relative_half_width <= rule.target_ci:
             return "converged"
-    late = rule.max_time_s is not None and elapsed_s >= rule.max_time_s
+    one_more_s = elapsed_s / (len(result.warmup) + n)
+    late = rule.max_time_s is not None and elapsed_s + one_more_s > rule.max_time_s
     return "gave up" if late or (rule.repeat is None and n >= MAX_SAMPLES) else None
 
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from dabench.base.errors import UsageError
 from dabench.data.domain import Domain
 from dabench.data.prepare import Prepared, prepare
-from dabench.records.timings import read_run
+from dabench.records.folder import read_run
 from dabench.training.config import METHODS, TrainConfig
 from dabench.training.scene import Scene, limited
 

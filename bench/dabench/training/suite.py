@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
 from dabench.base.errors import UsageError
-from dabench.base.files import disk_errors, write_atomically
-from dabench.device.machine import FINGERPRINT, describe_host, describe_torch
+from dabench.device.machine import describe_host, describe_torch
 from dabench.plan.devices import resolve_device
-from dabench.records.timings import RUN, SCHEMA, RunLock, check_new_run, read_run
+from dabench.records.folder import RunFolder, check_new_run, check_same_machine, has_run, read_run
 from dabench.records.trainings import SUITE, TrainRecord, read_result
 from dabench.training import checkpoint
 from dabench.training.config import METHODS, TrainConfig
@@ -85,21 +82,16 @@ def start_suite(
         if METHODS[config.method].sees_target:
             discs[config.disc] = config.disc_dtype
         configs[planned.name] = config
-    document = {
-        "schema": SCHEMA,
-        "kind": SUITE,
-        "run_id": folder.resolve().name,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": command,
-        "environment": environment,
-        "data": scene.describe(split),
-        "split": split,
-        "runs": {name: config.to_dict() for name, config in configs.items()},
-    }
-    with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / RUN, json.dumps(document, indent=1) + "\n")
-    return _run_all(folder, document, scene, observer)
+    run = RunFolder.create(
+        folder,
+        SUITE,
+        command=command,
+        environment=environment,
+        data=scene.describe(split),
+        split=split,
+        runs={name: config.to_dict() for name, config in configs.items()},
+    )
+    return _run_all(run, scene, observer)
 
 
 def read_suite(folder: Path) -> dict[str, Any]:
@@ -108,10 +100,7 @@ def read_suite(folder: Path) -> dict[str, Any]:
     Raises:
         UsageError: No suite there.
     """
-    document = read_run(folder)
-    if document.get("kind") != SUITE:
-        raise UsageError(f"--resume: {folder} holds no training runs")
-    return document
+    return read_run(folder, SUITE)
 
 
 def resume_suite(
@@ -128,25 +117,20 @@ def resume_suite(
     if differing:
         raise UsageError(f"--resume: the data differ from the run's in {', '.join(differing)}")
     environment = {**describe_host(), **describe_torch()}
-    for name in FINGERPRINT:
-        if document["environment"].get(name) != environment.get(name):
-            raise UsageError(
-                f"--resume: {folder} was begun elsewhere: {name} was "
-                f"{document['environment'].get(name)!r}, here it is {environment.get(name)!r}"
-            )
-    return _run_all(folder, document, scene, observer)
+    check_same_machine(folder, document["environment"], environment)
+    return _run_all(RunFolder.open(folder, SUITE), scene, observer)
 
 
-def _run_all(
-    folder: Path, document: Mapping[str, Any], scene: Scene, observer: SuiteObserver
-) -> dict[str, dict[str, Any]]:
+def _run_all(run: RunFolder, scene: Scene, observer: SuiteObserver) -> dict[str, dict[str, Any]]:
     results = {}
-    with RunLock(folder):
-        for number, (name, config) in enumerate(document["runs"].items()):
+    folder, runs = run.path, run.document["runs"]
+    with run:
+        for number, (name, config) in enumerate(runs.items()):
             result = read_result(folder / name)
             if result is None:
-                observer.run(name, number + 1, len(document["runs"]), config["batch"])
-                result = _run_one(folder, name, TrainConfig.of(config), document, scene, observer)
+                observer.run(name, number + 1, len(runs), config["batch"])
+                parsed = TrainConfig.of(config)
+                result = _run_one(folder, name, parsed, run.document, scene, observer)
                 observer.done(name, result)
             results[name] = result
     return results
@@ -160,12 +144,9 @@ def _run_one(
     scene: Scene,
     observer: SuiteObserver,
 ) -> dict[str, Any]:
-    document = {
-        "run_id": name,
-        **{key: suite[key] for key in ("created", "command", "environment")},
-    }
+    document = {key: suite[key] for key in ("command", "environment")}
     split = suite["split"]
-    begun = (folder / name / RUN).exists()
+    begun = has_run(folder / name)
     twin = _augmented_twin(folder, config, suite)
     try:
         if twin is not None:

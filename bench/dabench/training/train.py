@@ -376,6 +376,11 @@ def resume(
 
 def finish(training: Training, record: TrainRecord) -> dict[str, Any]:
     """Runs to the end and writes the outcome."""
+    with record.run:
+        return _finish(training, record)
+
+
+def _finish(training: Training, record: TrainRecord) -> dict[str, Any]:
     begin = time.monotonic()
     try:
         scores = training.run()

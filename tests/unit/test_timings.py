@@ -1,6 +1,7 @@
 """Records on disk: what comes back, after whatever happened."""
 
 import json
+import os
 
 import pandas as pd
 import pytest
@@ -9,16 +10,29 @@ from fakes import make_case, make_launch
 import dabench
 from dabench.base.errors import ResultsError, UsageError
 from dabench.findings.tables import load, measurement_frame
+from dabench.plan.cases import PlannedCase
+from dabench.plan.settings import Settings
 from dabench.records import timings as results
+from dabench.records.folder import RUN, SCHEMA, RunFolder, read_run
 from dabench.records.measurements import summarise
-from dabench.records.timings import RunWriter, next_launch, read_launches, read_run
+from dabench.records.timings import TimingRecord, next_launch, read_launches
 from dabench.report import write_report
 
 CASE = make_case()
 ENVIRONMENT = {"cpu": "Test CPU", "logical_cores": 2}
-RUN = {"run_id": "r1", "created": "2026-01-02T03:04:05+00:00", "command": "c",
-       "environment": ENVIRONMENT, "plan": [],
-       "rules": {"warmup": "w", "flags": "f", "interval": "i"}}  # fmt: skip
+PLAN = [PlannedCase(case=CASE, settings=Settings.of(repeat=3)).to_dict()]
+
+
+def create(folder):
+    run = RunFolder.create(
+        folder, "timing", command="c", environment=ENVIRONMENT, plan=PLAN,
+        rules={"warmup": "w", "flags": "f", "interval": "i"},
+    )  # fmt: skip
+    return TimingRecord(run)
+
+
+def resume(folder):
+    return TimingRecord(RunFolder.open(folder, "timing"))
 
 
 @pytest.fixture
@@ -29,12 +43,13 @@ def folder(tmp_path):
 @pytest.fixture
 def written(folder):
     """A run of three launches; returns the records and the rows made of them."""
-    writer = RunWriter.create(folder, RUN)
+    writer = create(folder)
     launches = [make_launch(CASE, [0.1 + i / 7, 0.2, 1 / 3], launch=i) for i in range(3)]
     for launch in launches:
         writer.launch(launch)
     rows = summarise(CASE, launches, {"forward": (3, 4)}, None)
-    writer.measurements(rows)
+    writer.measurements(rows, 3)
+    writer.run.close()
     return launches, rows
 
 
@@ -52,11 +67,11 @@ def test_rows_come_back_as_the_same_frame(folder, written):
 
 
 def test_rows_with_gaps_come_back_too(folder):
-    writer = RunWriter.create(folder, RUN)
+    writer = create(folder)
     bad = make_launch(CASE, [], status="oom", reason='said "no", twice', phases=())
     writer.launch(bad)
     rows = summarise(CASE, [bad], {}, None)
-    writer.measurements(rows)
+    writer.measurements(rows, 1)
     assert read_launches(folder) == [bad]
     back = load([folder]).measurements.drop(columns=["run_id", "machine"])
     pd.testing.assert_frame_equal(back, measurement_frame(rows))
@@ -84,7 +99,7 @@ def test_samples_without_their_launch_are_not_read(folder, written):
 def test_resuming_appends_behind_a_torn_line(folder, written):
     path = folder / results.SAMPLES
     path.write_bytes(path.read_bytes() + b"3,dw-disc/cpu,forwa")
-    writer = RunWriter.resume(folder)
+    writer = resume(folder)
     more = make_launch(CASE, [7.0], launch=next_launch(folder))
     writer.launch(more)
     assert read_launches(folder) == [*written[0], more]
@@ -121,10 +136,10 @@ def test_a_launch_row_that_is_not_ours_names_its_line(folder, written):
         read_launches(folder)
 
 
-@pytest.mark.parametrize("schema", [results.SCHEMA + 1, "x"])
+@pytest.mark.parametrize("schema", [SCHEMA + 1, "x"])
 def test_a_newer_schema_is_refused(folder, written, schema):
-    run = json.loads((folder / results.RUN).read_text())
-    (folder / results.RUN).write_text(json.dumps({**run, "schema": schema}))
+    run = json.loads((folder / RUN).read_text())
+    (folder / RUN).write_text(json.dumps({**run, "schema": schema}))
     with pytest.raises(UsageError, match=f"schema {schema}.*upgrade"):
         read_run(folder)
 
@@ -134,39 +149,40 @@ def test_a_newer_schema_is_refused(folder, written, schema):
 )
 def test_a_run_that_is_none_is_refused(folder, text, message):
     folder.mkdir()
-    (folder / results.RUN).write_text(text)
+    (folder / RUN).write_text(text)
     with pytest.raises(ResultsError, match=rf"run\.json line 1: .*{message}"):
         read_run(folder)
     with pytest.raises(UsageError, match="holds no run"):
         read_run(folder / "none")
     with pytest.raises(UsageError, match="holds no run"):
-        read_run(folder / results.RUN)
+        read_run(folder / RUN)
 
 
 def test_a_run_is_never_overwritten(folder, written):
     with pytest.raises(UsageError, match=r"--out.*holds a run already"):
-        RunWriter.create(folder, RUN)
+        create(folder)
     assert read_launches(folder) == written[0]
 
 
 def test_one_writer_at_a_time(folder, written):
-    writer = RunWriter.resume(folder)
+    writer = resume(folder)
     with pytest.raises(UsageError, match="is being written by another dabench"):
-        RunWriter.resume(folder)
+        resume(folder)
     del writer
-    assert RunWriter.resume(folder).folder == folder
+    assert resume(folder).run.path == folder
 
 
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match=r"--out: cannot write .*is not a folder"):
-        RunWriter.create(tmp_path / "file" / "run", RUN)
+        create(tmp_path / "file" / "run")
 
 
 def test_a_run_killed_before_its_first_launch_is_an_empty_one(folder):
-    RunWriter.create(folder, RUN)
+    create(folder)
     loaded = load([folder])
-    assert len(loaded.measurements) == len(loaded.samples) == len(loaded.launches) == 0
+    assert len(loaded.samples) == len(loaded.launches) == 0
+    assert loaded.measurements["status"].tolist() == ["pending"]
     write_report([folder], folder=folder.parent / "reports", name="empty")
     assert "Test CPU" in (folder.parent / "reports" / "empty.md").read_text()
 
@@ -179,9 +195,9 @@ def test_a_number_that_is_none_in_the_summary_names_the_file(folder, written):
 
 
 def test_a_run_that_died_while_it_was_made_is_made_anew(folder):
-    RunWriter.create(folder, RUN)
-    (folder / results.RUN).unlink()
-    RunWriter.create(folder, RUN).launch(make_launch(CASE, [1.0]))
+    create(folder)
+    (folder / RUN).unlink()
+    create(folder).launch(make_launch(CASE, [1.0]))
     assert len(read_launches(folder)) == 1
 
 
@@ -189,11 +205,57 @@ def test_a_full_disk_keeps_what_was_there(folder, written, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(results.os, "fsync", full)
-    writer = RunWriter(folder)
+    writer = resume(folder)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(ResultsError, match="No space left on device; what was measured before"):
         writer.launch(make_launch(CASE, [1.0], launch=9))
     with pytest.raises(ResultsError, match="No space left"):
-        writer.measurements(written[1])
+        writer.measurements(written[1], 3)
     assert read_launches(folder)[:3] == written[0]
     assert len(load([folder]).measurements) == 1
+
+
+def test_a_summary_that_lags_behind_is_made_anew(folder, written):
+    """After kill -9 the table may be of fewer launches than there are, or missing."""
+    writer = resume(folder)
+    writer.launch(make_launch(CASE, [9.0, 9.0, 9.0], launch=3))
+    (row,) = load([folder]).measurements.to_dict("records")
+    assert (row["launches"], row["max_s"]) == (4, 9.0)
+    (folder / results.MEASUREMENTS).unlink()
+    (folder / results.SUMMARY).unlink()
+    assert load([folder]).measurements["launches"].tolist() == [4]
+
+
+def test_a_run_of_an_older_schema_is_read_and_goes_on(folder, written):
+    """Schema 2: launches knew no round, the summary was always whole."""
+    old = {**json.loads((folder / RUN).read_text()), "schema": 2}
+    del old["kind"]
+    (folder / RUN).write_text(json.dumps(old))
+    (folder / results.SUMMARY).unlink()
+    lines = [line.split(",") for line in (folder / results.LAUNCHES).read_text().splitlines()]
+    without = "".join(",".join([first, *rest]) + "\n" for first, _, *rest in lines)
+    (folder / results.LAUNCHES).write_text(without)
+    assert read_launches(folder) == written[0]
+    assert len(load([folder]).measurements) == 1
+    resume(folder).launch(make_launch(CASE, [1.0], launch=3, round=3))
+    assert [launch.round for launch in read_launches(folder)] == [None] * 4
+    assert (folder / results.LAUNCHES).read_text().startswith(without)
+
+
+def test_two_runs_begun_in_one_second_get_two_folders(tmp_path):
+    from dabench.records.folder import new_run_folder
+
+    with (
+        new_run_folder(None, "a:b(c)", tmp_path) as one,
+        new_run_folder(None, "a:b(c)", tmp_path) as two,
+    ):
+        assert one != two
+        create(one).run.close()
+    assert [path.name for path in tmp_path.iterdir()] == [one.name]  # the empty one is gone
+    assert one.name.endswith("-a-b-c")
+
+
+def test_json_never_holds_what_is_no_number(folder):
+    writer = create(folder)
+    writer.run.write_json("x.json", {"a": float("nan"), "b": [float("inf"), 1.5]})
+    assert json.loads((folder / "x.json").read_text()) == {"a": None, "b": [None, 1.5]}

@@ -1,0 +1,104 @@
+"""A run's rows from its plan, its launches and its counts; the same while it runs and when read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from dabench.base.errors import ResultsError
+from dabench.plan.cases import Case, PlannedCase
+from dabench.records.measurements import LaunchRecord, Measurement, failed, summarise
+from dabench.records.timings import read_counts, read_launches, read_uncounted
+
+Graph = tuple[str, int, int, int, str]
+"""What operations depend on: model, channels, height, width, mode."""
+
+GRAPH_FIELDS = ("model", "channels", "height", "width", "mode")
+
+
+def graph_of(case: Case) -> Graph:
+    """The graph that a case runs."""
+    return case.model, case.channels, case.height, case.width, case.mode
+
+
+class Summary:
+    """Measurements of the cases of a plan.
+
+    Attributes:
+        counts: Graph -> operation counts of one image.
+        uncounted: Graph -> why there are none.
+    """
+
+    def __init__(
+        self,
+        counts: Iterable[Mapping[str, Any]] = (),
+        uncounted: Iterable[Mapping[str, Any]] = (),
+    ) -> None:
+        self.counts: dict[Graph, Mapping[str, Any]] = {_key(count): count for count in counts}
+        self.uncounted: dict[Graph, str] = {_key(each): each["reason"] for each in uncounted}
+
+    def rows(self, planned: PlannedCase, launches: Sequence[LaunchRecord]) -> list[Measurement]:
+        """One case's rows, one per phase, from all its launches so far."""
+        case = planned.case
+        if planned.impossible is not None:
+            return failed(case, "unsupported", planned.impossible)
+        if not launches:
+            return failed(case, "pending", "not measured: the run ended before")
+        rows = summarise(case, launches, self._macs(case), planned.settings.target_ci)
+        notes = []
+        wanted = planned.settings.first_launches
+        if len(launches) < wanted and not any(each.status != "ok" for each in launches):
+            notes.append(f"{len(launches)} of {wanted} launches ran")
+        if graph_of(case) in self.uncounted:
+            notes.append(f"operations not counted: {self.uncounted[graph_of(case)]}")
+        return [replace(row, flags="; ".join(filter(None, (row.flags, *notes)))) for row in rows]
+
+    def _macs(self, case: Case) -> dict[str, tuple[int, int] | None]:
+        """Multiply-adds per phase for the whole batch: algorithmic, executed."""
+        count = self.counts.get(graph_of(case))
+        if count is None:
+            return {}
+        forward = (case.batch * count["macs"], case.batch * count["executed_macs"])
+        backward = (
+            case.batch * count["backward_macs"],
+            case.batch * count["executed_backward_macs"],
+        )
+        total = (forward[0] + backward[0], forward[1] + backward[1])
+        return {"forward": forward, "backward": backward, "total": total}
+
+
+def summarised(path: Path, document: Mapping[str, Any]) -> list[Measurement]:
+    """The rows of a run on disk, made anew from its raw records.
+
+    Args:
+        path: Its folder.
+        document: Of its ``run.json``.
+
+    Raises:
+        ResultsError: Damaged records, or launches of a case that is not in the plan.
+    """
+    plan = [PlannedCase.of(item) for item in document["plan"]]
+    launches = launches_by_case(path, plan)
+    summary = Summary(read_counts(path), read_uncounted(path))
+    return [row for p in plan for row in summary.rows(p, launches[p.case.case_id])]
+
+
+def launches_by_case(path: Path, plan: Sequence[PlannedCase]) -> dict[str, list[LaunchRecord]]:
+    """The launches of each case of a plan, in the order they ran.
+
+    Raises:
+        ResultsError: Damaged records, or launches of a case that is not in the plan.
+    """
+    found: dict[str, list[LaunchRecord]] = {planned.case.case_id: [] for planned in plan}
+    for record in read_launches(path):
+        if record.case_id not in found:
+            raise ResultsError(f"{path} holds launches of a case not in its plan: {record.case_id}")
+        found[record.case_id].append(record)
+    return found
+
+
+def _key(count: Mapping[str, Any]) -> Graph:
+    model, channels, height, width, mode = (count[name] for name in GRAPH_FIELDS)
+    return model, channels, height, width, mode
