@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 RUN := results/demo-$(shell date -u +%Y%m%d-%H%M%S)
 
-.PHONY: demo test lint unit bench clean
+.PHONY: demo test lint unit bench test-xla test-lowest clean
 
 demo: $(STAMP)  ## measure this machine and write reports/demo.md
 	$(BIN)/dabench sweep demo --out $(RUN)
@@ -25,10 +25,20 @@ unit: $(STAMP)
 bench: $(STAMP)  ## the figures the project promises, measured here (some minutes)
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only
 
+# torch_xla needs the torch it was built for: a venv of its own.
+test-xla: $(VENV)-xla/.installed  ## the XLA device, on its CPU client
+	PJRT_DEVICE=CPU $(VENV)-xla/bin/python -m pytest tests/xla -p no:cacheprovider
+
+$(VENV)-xla/.installed: pyproject.toml
+	test -x $(VENV)-xla/bin/python || $(PYTHON) -m venv $(VENV)-xla
+	$(VENV)-xla/bin/python -m pip install --quiet torch==2.9.1 torchvision==0.24.1 torch_xla==2.9.0
+	$(VENV)-xla/bin/python -m pip install --quiet --editable . hypothesis pytest pytest-benchmark
+	touch $@
+
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
 	touch $@
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-xla $(VENV)-lowest .mypy_cache .pytest_cache .ruff_cache .hypothesis

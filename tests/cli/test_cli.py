@@ -220,7 +220,7 @@ def test_json_is_one_document_and_nothing_else(arguments, keys, tmp_path):
 
 def test_env_says_what_noise_to_expect():
     shown = dabench("env").stdout
-    assert re.search(r"noise: 90% of 180 short passes over 6 launches", shown)
+    assert re.search(r"noise: 90% of \d+ short passes over \d launches", shown)
     assert "devices" in shown
 
 
@@ -274,7 +274,7 @@ def test_flops_prints_exact_counts_and_what_is_not_counted():
     assert "15,441,330,176" in shown
     assert "3,737,387,008" in shown
     assert "conv_layers.16" in shown
-    assert "not counted: leaky_relu_ x8, mul x5" in shown
+    assert "no multiply-adds in leaky_relu_ x8, mul x5" in shown
 
 
 def test_the_version_is_the_packages():

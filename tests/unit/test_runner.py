@@ -50,7 +50,8 @@ class Pool:
                     "kind": "phase", "phase": phase, "warmup": [[9.0, None]],
                     "samples": [[time, None]] * 5, "steady": True,
                     "stop": "repeat" if request["rule"]["repeat"] else "converged",
-                    "spent_s": 5 * time, "passes": 1, "peak_bytes": 7, "other_cores": 0.0, "throttled": None,
+                    "spent_s": 5 * time, "passes": 1, "peak_bytes": 7, "other_cores": 0.0,
+                    "throttled": None,
                 }
             )  # fmt: skip
         return {"kind": "done"}

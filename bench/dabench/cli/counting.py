@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -44,6 +44,9 @@ def flops(
             "--time-share", help="Measure what share of a CPU forward uncounted operators take."
         ),
     ] = False,
+    cross_check: Annotated[
+        bool, typer.Option("--cross-check", help="Count with fvcore too, and explain differences.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Count operations, parameters, activations and bytes.
@@ -56,7 +59,7 @@ def flops(
     items = _checked(model or [], batch, size, input_, mode, model_arg or [])
     from dabench.run.session import count_models
 
-    documents, failed = count_models(items, shares=time_share)
+    documents, failed = count_models(items, shares=time_share, cross_check=cross_check)
     if json:
         print_json({"counts": documents})
         _finish(failed)
@@ -71,6 +74,8 @@ def flops(
             _print_layers(count)
     for count, known in zip(counts, shares, strict=True):
         _print_uncounted(count, known)
+    for document in documents if cross_check else ():
+        _print_cross_check(document)
     _finish(failed)
 
 
@@ -122,20 +127,24 @@ _QUANTITIES: dict[str, Callable[[ModelCount], str]] = {
     "batch": lambda c: str(c.batch),
     "input": lambda c: f"{c.channels}x{c.height}x{c.width}",
     "parameters": lambda c: f"{c.params:,}",
-    "forward MACs": lambda c: f"{c.macs:,}",
-    "  executed": lambda c: f"{c.executed_macs:,}",
+    "forward MACs": lambda c: _at_least(c, c.macs),
+    "  executed": lambda c: _at_least(c, c.executed_macs),
     "  of convolutions": lambda c: f"{c.by_operator.get('convolution', 0):,}",
-    "backward MACs": lambda c: f"{c.backward_macs:,}",
-    "  executed ": lambda c: f"{c.executed_backward_macs:,}",
-    "forward FLOPs": lambda c: f"{2 * c.macs:,}",
-    "backward FLOPs": lambda c: f"{2 * c.backward_macs:,}",
-    "both MACs": lambda c: f"{c.macs + c.backward_macs:,}",
-    "both FLOPs": lambda c: f"{2 * (c.macs + c.backward_macs):,}",
+    "backward MACs": lambda c: _at_least(c, c.backward_macs),
+    "  executed ": lambda c: _at_least(c, c.executed_backward_macs),
+    "forward FLOPs": lambda c: _at_least(c, 2 * c.macs),
+    "backward FLOPs": lambda c: _at_least(c, 2 * c.backward_macs),
+    "both MACs": lambda c: _at_least(c, c.macs + c.backward_macs),
+    "both FLOPs": lambda c: _at_least(c, 2 * (c.macs + c.backward_macs)),
     "activations": lambda c: f"{c.activations:,}",
     "least bytes": lambda c: format_bytes(c.min_bytes),
     "bytes by layer": lambda c: format_bytes(c.bytes_moved),
 }
 _COLUMNS = 3
+
+
+def _at_least(count: ModelCount, total: int) -> str:
+    return f">= {total:,}" if count.at_least else f"{total:,}"
 
 
 def _print_models(counts: list[ModelCount]) -> None:
@@ -171,10 +180,39 @@ def _print_layers(count: ModelCount) -> None:
     )  # fmt: skip
 
 
+def _print_cross_check(document: dict[str, Any]) -> None:
+    which = f"{document['model']} ({document['mode']})"
+    if document["no_cross_check"]:
+        print_line(f"{which}: fvcore cannot count it: {document['no_cross_check']}")
+        return
+    print_table(
+        f"{which}: executed multiply-adds of the forward, and fvcore's",
+        ("operators", "dabench", "fvcore", "difference", "why"),
+        (
+            (
+                row["group"], f"{row['ours']:,}", f"{row['theirs']:,}",
+                f"{row['ours'] - row['theirs']:,}", row["why"],
+            )
+            for row in document["cross_check"]
+        ),
+        words=("operators", "why"),
+    )  # fmt: skip
+
+
 def _print_uncounted(count: ModelCount, known: dict[str, float]) -> None:
-    calls = ", ".join(
+    which = f"{count.model} ({count.mode})"
+    if count.without:
+        print_line(f"{which}: no multiply-adds in {_calls(count.without, known)}")
+    if count.uncounted:
+        print_line(f"{which}: totals are at least: uncounted {_calls(count.uncounted, known)}")
+    if count.dropped_macs:
+        print_line(f"{which}: {count.dropped_macs:,} multiply-adds are computed for nothing")
+    if count.note:
+        print_line(f"{which}: {count.note}")
+
+
+def _calls(calls: Mapping[str, int], known: dict[str, float]) -> str:
+    return ", ".join(
         f"{name} x{n}" + (f" ({known[name]:.1%} of the time)" if name in known else "")
-        for name, n in sorted(count.uncounted.items())
+        for name, n in sorted(calls.items())
     )
-    if calls:
-        print_line(f"{count.model} ({count.mode}): not multiply-adds, not counted: {calls}")

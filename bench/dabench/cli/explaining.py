@@ -19,7 +19,7 @@ from dabench.plan.settings import Grid, Settings
 if TYPE_CHECKING:
     from dabench.findings.explain import Explanation
 
-SETTINGS = (("fp32", "bf16"), ("nchw", "nhwc"))
+SETTINGS = (("fp32", "bf16?"), ("nchw", "nhwc"))
 PHASES = "forward,backward"
 
 

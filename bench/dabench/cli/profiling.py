@@ -18,7 +18,7 @@ from dabench.base.units import (
     format_threads,
     significant,
 )
-from dabench.cli.output import console, print_json, print_line, print_table
+from dabench.cli.output import console, error_line, print_json, print_line, print_table
 from dabench.cli.timing import (
     INTERRUPTED,
     Batches,
@@ -147,8 +147,11 @@ def finish(done: Profile) -> None:
 def ceilings(
     device: Annotated[str, typer.Option(metavar="DEVICE", help="As in 'dabench time'.")] = "auto",
     dtype: Annotated[
-        str, typer.Option(metavar="DTYPE", help=f"Several by commas: {', '.join(DTYPES)}.")
-    ] = "fp32,bf16",
+        str,
+        typer.Option(
+            metavar="DTYPE", help=f"Several by commas: {', '.join(DTYPES)}; ?: if native."
+        ),
+    ] = "fp32,bf16?",
     threads: Annotated[
         str | None, typer.Option(metavar="THREADS", help="Default: torch's.", show_default=False)
     ] = None,
@@ -161,11 +164,14 @@ def ceilings(
     """
     count = 0 if threads is None else parse("threads", threads)
     dtypes = tuple(name.strip() for name in dtype.split(","))
-    Grid(models=("-",), devices=(device,), dtypes=dtypes, threads=(count,) if threads else ())
-    from dabench.run.ceilings import Setting
+    grid = Grid(
+        models=("-",), devices=(device,), dtypes=dtypes, threads=(count,) if threads else ()
+    )
     from dabench.run.profiler import measure_ceilings
 
-    found = measure_ceilings([Setting(device, name, count) for name in dtypes], again=again)
+    found, left_out = measure_ceilings(grid, again=again)
+    for line in left_out:
+        error_line(line)
     if json:
         print_json({"ceilings": [each.to_dict() for each in found]})
         return
@@ -193,6 +199,8 @@ def _print_ceilings(found: Ceilings) -> None:
         ],
         words=("ceiling", "with"),
     )
+    if found.left_out:
+        print_line(f"no time was left for: {', '.join(found.left_out)}")
 
 
 def _print_profile(done: Profile, limit: int) -> None:

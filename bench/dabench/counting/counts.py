@@ -1,14 +1,15 @@
 """Operation counts of a network: forward and backward, per layer and in total.
 
 1 MAC (multiply-add) is 2 FLOPs. *Executed* operations are those the kernels
-carry out; *algorithmic* ones are those the layer's definition needs. They
-differ for diagonalwise layers, which multiply by the zeros of their mask.
+carry out; *algorithmic* ones are those the result needs. They differ for
+diagonalwise layers, which multiply by the zeros of their mask, for heads that
+are computed and dropped, and for layers that are computed again in the backward.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +18,15 @@ from torch import nn
 
 from dabench.base.errors import DabenchError
 from dabench.counting.forms import form_of
-from dabench.counting.operators import OperatorCounts, Trace, trace_operators
+from dabench.counting.operators import (
+    BACKWARD,
+    FORWARD,
+    OperatorCounts,
+    Trace,
+    trace_operators,
+)
 from dabench.network.build import build_network, settle
+from dabench.network.tensors import input_dtype
 from dabench.plan.cases import input_shape
 from dabench.plan.networks import spec_of
 from dabench.plan.settings import Grid
@@ -26,19 +34,6 @@ from dabench_models import ModelSpec
 
 if TYPE_CHECKING:
     import pandas as pd
-
-# Training batch norm per element: fvcore estimates the forward at 5. The
-# backward sums dy and dy * x_hat (rebuilding x_hat) and combines them.
-_NORM_BACKWARD = 5
-# A sum hands its gradient on as it is.
-_FREE_BACKWARD = ("add", "add_")
-# Operators whose backward needs only shapes.
-_SAVE_NOTHING = (
-    "avg_pool2d", "adaptive_avg_pool2d", "mean", "cat", "upsample_nearest2d",
-    "upsample_bilinear2d",
-)  # fmt: skip
-_CONVOLUTIONS = ("convolution", "linear", "addmm", "matmul")
-
 
 _FLOPS = {
     "flops": "macs",
@@ -62,10 +57,11 @@ class LayerCount:
         executed_backward_macs: Those carried out.
         activations: Output elements of convolutions and matrix products.
         bytes_moved: Each operator's inputs, weights and outputs once.
-        operators: Operators it calls in the forward.
-        backward_bytes_moved: What the backward must read (the gradient of the
-            output, what was saved, weights) and write (gradients), in fp32; 0 in
-            eval.
+        operators: Operators it calls in the forward; views are none.
+        backward_bytes_moved: What the backward's operators read (the gradient of
+            the output, what was saved, weights) and write (gradients), in fp32; 0
+            in eval.
+        uncounted: Calls in either phase that may do arithmetic nobody counted.
         form: Of any kind of convolution, where libraries take different paths:
             ``convolution``, ``convolution 1x1`` or ``grouped convolution``.
     """
@@ -84,6 +80,7 @@ class LayerCount:
     operators: int = 0
     backward_bytes_moved: int = 0
     form: str = ""
+    uncounted: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,7 +95,12 @@ class ModelCount:
             implementation of the forward can move less.
         bytes_moved: The sum over layers.
         by_operator: Executed forward multiply-adds per operator.
-        uncounted: Calls per operator whose operations are not in any count.
+        uncounted: Calls per operator whose arithmetic is not in any count: totals
+            are then lower bounds.
+        without: Calls per operator that is known to have no multiply-adds.
+        dropped_macs: Multiply-adds of the forward whose results nobody gets.
+        fixed: Field -> what of it does not grow with the batch.
+        note: What a reader must know of how it was counted.
     """
 
     model: str
@@ -118,6 +120,16 @@ class ModelCount:
     by_operator: Mapping[str, int]
     uncounted: Mapping[str, int]
     layers: tuple[LayerCount, ...]
+    # Records made before these were counted lack them.
+    without: Mapping[str, int] = field(default_factory=dict)
+    dropped_macs: int = 0
+    fixed: Mapping[str, int] = field(default_factory=dict)
+    note: str = ""
+
+    @property
+    def at_least(self) -> bool:
+        """Whether an operator in it may do arithmetic that nobody counted."""
+        return bool(self.uncounted)
 
     @property
     def flops(self) -> int:
@@ -144,7 +156,7 @@ class ModelCount:
     def of(cls, document: dict[str, Any]) -> ModelCount:
         """Reads what `to_dict` wrote."""
         layers = tuple(LayerCount(**layer) for layer in document["layers"])
-        known = {field.name: document[field.name] for field in fields(cls)}
+        known = {each.name: document[each.name] for each in fields(cls) if each.name in document}
         return cls(**{**known, "layers": layers})
 
 
@@ -186,29 +198,37 @@ def count_network(
 ) -> ModelCount:
     """Counts a network that is already built; see `count_model`.
 
-    The trace runs on the smallest batch the mode takes and is scaled, which is
-    exact: every count here is proportional to the batch, weights apart.
+    Two small batches are traced, the second twice as large. All counts are a
+    part that does not grow with the batch (products of weights alone) and one
+    that is proportional to it, so those of any batch follow exactly.
     """
     network.train(mode == "train")
     # Batch norm in training mode refuses a single 1x1 map.
-    traced_batch = 2 if mode == "train" else 1
-    x = torch.randn(traced_batch, *shape)
-    settle(network, x)
-    trace = trace_operators(network, x)
-    scale = Fraction(batch, traced_batch)
-    layers = []
-    operators: dict[str, int] = {}
-    for path, module in network.named_modules():
-        for operator, counts in trace.own.get(path, {}).items():
-            operators[operator] = operators.get(operator, 0) + int(counts.macs * scale)
-        layer = _layer(path, module, trace, scale, mode)
-        if layer is not None:
-            layers.append(layer)
+    smaller = 2 if mode == "train" else 1
+    settle(network, lambda: torch.randn(smaller, *shape).to(input_dtype(network)))
+    traces = [
+        trace_operators(network, (n, *shape), backward=mode == "train")
+        for n in (smaller, 2 * smaller)
+    ]
+    one, two = (_layers(network, trace) for trace in traces)
+    growth = _Growth(smaller, batch)
+    layers = tuple(growth.layer(one[key], two[key]) for key in one)
+    fixed = {
+        name: growth.fixed(
+            *(sum(getattr(row, name) for row in rows.values()) for rows in (one, two))
+        )
+        for name in _MACS
+    }
 
-    def total(field: str) -> int:
-        return sum(getattr(layer, field) for layer in layers)
+    def total(name: str) -> int:
+        return sum(getattr(layer, name) for layer in layers)
 
-    ends = int((x.numel() + trace.output_elements) * scale)
+    first, second = traces
+    ends = growth(first.end_elements, second.end_elements)
+    dropped = growth(*(_sum(trace, FORWARD, "for_nothing") for trace in traces))
+    operators = {
+        name: growth(macs, _by_operator(second)[name]) for name, macs in _by_operator(first).items()
+    }
     return ModelCount(
         model=spec.name,
         batch=batch,
@@ -222,87 +242,108 @@ def count_network(
         backward_macs=total("backward_macs"),
         executed_backward_macs=total("executed_backward_macs"),
         activations=total("activations"),
-        min_bytes=4 * (ends + total("params")),
+        min_bytes=4 * (ends + _used_parameters(network, one)),
         bytes_moved=total("bytes_moved"),
         by_operator={name: macs for name, macs in operators.items() if macs},
-        uncounted=trace.uncounted,
-        layers=tuple(layers),
+        uncounted=first.uncounted,
+        layers=layers,
+        without=first.without,
+        dropped_macs=dropped,
+        fixed={name: value for name, value in fixed.items() if value},
+        note=f"run on data, since it cannot be run without: {first.on_data}" * bool(first.on_data),
     )
+
+
+_MACS = ("macs", "executed_macs", "backward_macs", "executed_backward_macs")
+_GROWING = (*_MACS, "activations", "bytes_moved", "backward_bytes_moved")
+
+
+def _total(layers: Mapping[str, LayerCount], name: str) -> int:
+    return sum(getattr(layer, name) for layer in layers.values())
+
+
+class _Growth:
+    """Counts of a batch from those of one batch and of another twice as large."""
+
+    def __init__(self, smaller: int, batch: int) -> None:
+        self._scale = Fraction(batch, smaller)
+
+    def fixed(self, one: int, two: int) -> int:
+        """What does not grow with the batch."""
+        return 2 * one - two
+
+    def __call__(self, one: int, two: int) -> int:
+        return int(self.fixed(one, two) + (two - one) * self._scale)
+
+    def layer(self, one: LayerCount, two: LayerCount) -> LayerCount:
+        grown: dict[str, Any] = {n: self(getattr(one, n), getattr(two, n)) for n in _GROWING}
+        return replace(one, **grown)
+
+
+def _layers(network: nn.Module, trace: Trace) -> dict[str, LayerCount]:
+    """The layers of a traced pass, by path."""
+    found = {}
+    for path, module in network.named_modules():
+        forward = trace.own.get((FORWARD, path), {})
+        backward = trace.own.get((BACKWARD, path), {})
+        if forward or backward:
+            found[path] = _layer(path, module, forward, backward, trace.shapes.get(path, ()))
+    return found
 
 
 def _layer(
     path: str,
     module: nn.Module,
-    trace: Trace,
-    scale: Fraction,
-    mode: str,
-) -> LayerCount | None:
-    own = trace.own.get(path, {})
-    if not own:
-        return None
+    forward: Mapping[str, OperatorCounts],
+    backward: Mapping[str, OperatorCounts],
+    shape: tuple[int, ...],
+) -> LayerCount:
     leaf = next(module.children(), None) is None
     algorithmic: Fraction = getattr(module, "algorithmic_fraction", Fraction(1))
-    forward = sum(counts.macs for counts in own.values())
-    backward = backward_elements = 0
-    if mode == "train":
-        needs = not leaf or path not in trace.first
-        backward = sum(_backward_macs(op, counts, needs) for op, counts in own.items())
-        backward_elements = sum(
-            _backward_elements(op, counts, scale, needs) for op, counts in own.items()
-        )
+
+    def macs(operators: Mapping[str, OperatorCounts]) -> tuple[int, int]:
+        executed = sum(counts.macs for counts in operators.values())
+        wasted = sum(counts.for_nothing for counts in operators.values())
+        return int((executed - wasted) * algorithmic), executed
+
     return LayerCount(
         layer=path if leaf else f"{path} (functional)".lstrip(),
         kind=type(module).__name__,
-        shape="x".join(map(str, trace.shapes.get(path, ())[1:])) if leaf else "",
+        shape="x".join(map(str, shape[1:])) if leaf else "",
         params=sum(p.numel() for p in module.parameters(recurse=False) if p.requires_grad),
-        macs=int(forward * algorithmic * scale),
-        executed_macs=int(forward * scale),
-        backward_macs=int(backward * algorithmic * scale),
-        executed_backward_macs=int(backward * scale),
-        activations=int(sum(counts.activations for counts in own.values()) * scale),
-        bytes_moved=4 * _elements_moved(own, scale, masked=algorithmic != 1),
-        operators=sum(counts.calls for counts in own.values()),
-        backward_bytes_moved=4 * backward_elements,
+        macs=macs(forward)[0],
+        executed_macs=macs(forward)[1],
+        backward_macs=macs(backward)[0],
+        executed_backward_macs=macs(backward)[1],
+        activations=sum(counts.activations for counts in forward.values()),
+        bytes_moved=4 * sum(counts.moved for counts in forward.values()),
+        operators=sum(counts.calls for counts in forward.values()),
+        backward_bytes_moved=4 * sum(counts.moved for counts in backward.values()),
         form=form_of(module),
+        uncounted=sum(c.uncounted for each in (forward, backward) for c in each.values()),
     )
 
 
-def _backward_macs(operator: str, counts: OperatorCounts, needs_input_gradient: bool) -> int:
-    """Multiply-adds of one operator's backward.
-
-    A convolution or linear layer, grouped or not, costs its forward once for
-    the weights and once more for the input if that needs a gradient. Pooling
-    and upsampling scatter what they gathered.
-    """
-    if operator in _CONVOLUTIONS:
-        return counts.macs * (2 if needs_input_gradient else 1)
-    if operator == "batch_norm":
-        return counts.written * _NORM_BACKWARD
-    return counts.macs
+def _used_parameters(network: nn.Module, layers: Mapping[str, LayerCount]) -> int:
+    """Elements of the parameters that this graph's modules hold themselves."""
+    modules = dict(network.named_modules())
+    return sum(p.numel() for path in layers for p in modules[path].parameters(recurse=False))
 
 
-def _backward_elements(
-    operator: str, counts: OperatorCounts, scale: Fraction, needs_input_gradient: bool
-) -> int:
-    """Elements one operator's backward must read and write.
-
-    It reads the gradient of the output and writes that of the input; what the
-    forward saved (its input) and the weights are read, and gradients of weights
-    written, where there are any.
-    """
-    if operator in _FREE_BACKWARD:
-        return 0
-    gradients = counts.written + (counts.read if needs_input_gradient else 0)
-    saved = 0 if operator in _SAVE_NOTHING else counts.read
-    return int((gradients + saved) * scale) + 2 * counts.weights
+def _by_operator(trace: Trace) -> dict[str, int]:
+    """Executed multiply-adds of the forward per operator."""
+    found: dict[str, int] = {}
+    for (phase, _), operators in trace.own.items():
+        if phase == FORWARD:
+            for name, counts in operators.items():
+                found[name] = found.get(name, 0) + counts.macs
+    return found
 
 
-def _elements_moved(own: Mapping[str, OperatorCounts], scale: Fraction, *, masked: bool) -> int:
-    moved = 0
-    for operator, counts in own.items():
-        activations = counts.read + counts.written
-        # A masked layer's product is of weight and mask, whatever the batch.
-        in_batch = not (masked and operator == "mul")
-        moved += int(activations * scale) if in_batch else activations
-        moved += counts.weights
-    return moved
+def _sum(trace: Trace, wanted: str, name: str) -> int:
+    return sum(
+        getattr(counts, name)
+        for (phase, _), operators in trace.own.items()
+        if phase == wanted
+        for counts in operators.values()
+    )

@@ -1,236 +1,295 @@
-"""Operations, activations and moved elements per operator, by fvcore's trace.
+"""What the operators of a network do, by running it on tensors without data.
 
-Everything that knows fvcore (which traces with torch.jit, which torch is
-retiring) is in this module; the rest sees `OperatorCounts`.
+A forward, and in training a backward, run under torch's own dispatch: every
+operator that reaches a kernel is seen with its shapes, after autograd has
+decided which gradients are needed, and whoever wrote the code. Tensors are fake
+(shapes and types, no memory), so that a batch of large images costs nothing; a
+network that must look at its data is run on a real input instead.
 """
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from math import prod
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from dabench.network.tensors import FlatOutputs, tensors
+from dabench.counting.rules import PRODUCTS, has_none, macs_of, repeated_macs
+from dabench.network.calls import Calls
+from dabench.network.tensors import input_dtype, outputs
 
-with warnings.catch_warnings():
-    # torch.jit announces its retirement on import and at every trace.
-    warnings.simplefilter("ignore")
-    from fvcore.nn import FlopCountAnalysis
-    from fvcore.nn.jit_analysis import JitModelAnalysis
-    from fvcore.nn.jit_handles import get_shape
+FORWARD, BACKWARD = "forward", "backward"
 
-Handle = Callable[[list[Any], list[Any]], Any]
-
-# Operators with weights: which inputs those are.
-_WEIGHTED = {
-    "aten::_convolution": (1, 2),
-    "aten::linear": (1, 2),
-    "aten::addmm": (0, 2),
-    "aten::batch_norm": (1, 2, 3, 4),
-}
-
-# Operators whose arithmetic is not multiply-adds: only their traffic is known.
-_TRAFFIC_ONLY = (
-    "relu", "relu_", "leaky_relu", "leaky_relu_", "sigmoid", "add", "add_", "mul", "mul_", "pow",
-    "cat", "max_pool2d", "hardtanh", "hardtanh_", "silu", "gelu", "softmax",
-)  # fmt: skip
+OUTSIDE = ""
+"""Path of what no module's call does: the network's own."""
 
 
 @dataclass(frozen=True, slots=True)
 class OperatorCounts:
-    """What one operator, over all its calls in one module, amounts to.
+    """What one operator, over all its calls in one module and phase, amounts to.
 
     Attributes:
-        calls: How often it is called.
+        calls: How often it is called; views are not.
         macs: Multiply-adds executed.
+        for_nothing: Of these, those whose results nobody gets, or that repeat
+            what was computed before (checkpointing).
         activations: Elements that convolutions and matrix products put out
             (the definition of RegNet and fvcore).
-        read: Elements read, each input once, weights apart.
-        written: Elements written.
-        weights: Elements of weights and buffers read.
+        moved: Elements read and written, each operand once.
+        uncounted: Calls that may do arithmetic nobody counted.
     """
 
     calls: int = 0
     macs: int = 0
+    for_nothing: int = 0
     activations: int = 0
-    read: int = 0
-    written: int = 0
-    weights: int = 0
+    moved: int = 0
+    uncounted: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """A traced forward pass.
+    """A traced pass.
 
     Attributes:
-        own: Module path -> operator -> counts, of the calls the module itself
-            makes, its children's left out.
-        uncounted: Operator -> calls whose multiply-adds nobody counted.
+        own: (phase, module path) -> operator -> counts, of the calls the module
+            itself makes, its children's left out.
+        uncounted: Operator -> calls that may do arithmetic nobody counted.
+        without: Operator -> calls known to have no multiply-adds.
         shapes: Module path -> output shape (N, ...), where that is a tensor.
-        first: Paths of modules that see the network's own input, which needs
-            no gradient in training.
-        output_elements: Of all heads together.
+        end_elements: Of the input and all outputs together.
+        on_data: Why the network had to be run on a real input; empty if it had not.
     """
 
-    own: Mapping[str, Mapping[str, OperatorCounts]]
+    own: Mapping[tuple[str, str], Mapping[str, OperatorCounts]]
     uncounted: Mapping[str, int]
+    without: Mapping[str, int]
     shapes: Mapping[str, tuple[int, ...]]
-    first: frozenset[str]
-    output_elements: int
+    end_elements: int
+    on_data: str = ""
 
 
-def trace_operators(network: nn.Module, x: Tensor) -> Trace:
-    """Runs the network once and counts what its operators do.
-
-    fvcore's counts, with pooling added: an average over k x k costs k * k per
-    output, as bilinear upsampling costs 4.
+def trace_operators(network: nn.Module, shape: tuple[int, ...], *, backward: bool) -> Trace:
+    """Runs a network once and counts what its operators do.
 
     Args:
         network: In the mode whose graph is wanted.
-        x: An input, (N, C, H, W).
+        shape: Of the input, (N, C, H, W).
+        backward: Whether to run the backward from all its outputs too.
 
     Raises:
-        TypeError: It puts out no tensor: nothing would be traced.
+        TypeError: It puts out no tensor.
+        RuntimeError: It cannot be run at that size.
     """
-    wrapped = FlatOutputs(network)
-    watch = _Watch(network)
-    analysis = JitModelAnalysis(wrapped, (x,))
-    analysis.set_op_handle(**_handles(wrapped, x))
-    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-    analysis.tracer_warnings("none")
-    logging.getLogger("fvcore.nn.jit_analysis").setLevel(logging.ERROR)
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
-        inclusive = analysis.by_module_and_operator()
-        unsupported = Counter(analysis.unsupported_ops())
-    watch.remove()
-    own = {}
-    for path in inclusive:
-        name = path.removeprefix("network").removeprefix(".")
-        if path:
-            own[name] = _split(_own_counts(path, inclusive))
-    for operator in _TRAFFIC_ONLY:
-        unsupported[f"aten::{operator}"] = int(inclusive[""].get(f"{operator}/calls", 0))
+    try:
+        return _traced(network, shape, backward=backward, fake=True)
+    except Exception as error:  # noqa: BLE001 - whatever code of others raises without data
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+    return _traced(network, shape, backward=backward, fake=False, on_data=reason)
+
+
+def _traced(
+    network: nn.Module,
+    shape: tuple[int, ...],
+    *,
+    backward: bool,
+    fake: bool,
+    on_data: str = "",
+) -> Trace:
+    calls = Calls(network)
+    recorder = _Recorder(calls)
+    with ExitStack() as stack:
+        if fake:
+            stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
+        stack.enter_context(torch.set_grad_enabled(backward))
+        x = torch.randn(shape).to(input_dtype(network))
+        with calls.followed(), recorder:
+            found = outputs(network(x))
+        recorder.end_forward(found)
+        if backward:
+            # Calls are followed on: checkpointing calls modules again.
+            with calls.followed(), recorder, _attributed(calls, recorder):
+                _differentiate(found)
+    network.zero_grad(set_to_none=True)
     return Trace(
-        own=own,
-        uncounted={name.removeprefix("aten::"): n for name, n in unsupported.items() if n},
-        shapes=watch.shapes,
-        first=frozenset(watch.first),
-        output_elements=watch.output_elements,
+        own=recorder.own(),
+        uncounted=dict(recorder.uncounted),
+        without=dict(recorder.without),
+        shapes=calls.shapes,
+        end_elements=x.numel() + sum(output.numel() for output in found),
+        on_data=on_data,
     )
 
 
-class _Watch:
-    """Hooks that note shapes, and who sees the network's input, during the trace."""
+def _differentiate(found: Iterable[Tensor]) -> None:
+    heads = [head for head in found if head.requires_grad]
+    if heads:
+        torch.autograd.backward(heads, [torch.ones_like(head) for head in heads])
 
-    def __init__(self, network: nn.Module) -> None:
-        self.shapes: dict[str, tuple[int, ...]] = {}
-        self.first: set[str] = set()
-        self.output_elements = 0
-        self._input = 0
-        self._handles = []
-        for path, module in network.named_modules():
-            self._handles.append(module.register_forward_pre_hook(self._before(path)))
-            self._handles.append(module.register_forward_hook(self._after(path)))
 
-    def remove(self) -> None:
-        for handle in self._handles:
+@contextmanager
+def _attributed(calls: Calls, recorder: _Recorder) -> Iterator[None]:
+    """While a node of the graph runs, what it does is its owner's."""
+    handles = [
+        node.register_prehook(lambda _, path=path: recorder.enter(path))
+        for node, path in calls.owners.items()
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
             handle.remove()
 
-    def _before(self, path: str) -> Callable[[nn.Module, Any], None]:
-        def hook(_module: nn.Module, inputs: Any) -> None:
-            if path == "":
-                self._input = inputs[0].data_ptr()
-            if any(isinstance(x, Tensor) and x.data_ptr() == self._input for x in inputs):
-                self.first.add(path)
 
-        return hook
+@dataclass(slots=True)
+class _Call:
+    """One operator that ran."""
 
-    def _after(self, path: str) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            if isinstance(output, Tensor):
-                self.shapes[path] = tuple(int(side) for side in output.shape)
-            if path == "":
-                self.output_elements = sum(int(head.numel()) for head in tensors(output))
-
-        return hook
+    phase: str
+    path: str
+    name: str
+    counts: OperatorCounts
+    reads: frozenset[int]
+    writes: frozenset[int]
+    again: bool
 
 
-def _handles(network: nn.Module, x: Tensor) -> dict[str, Handle]:
-    macs: dict[str, Handle] = dict(FlopCountAnalysis(network, (x,))._op_handles)
-    macs["aten::avg_pool2d"] = _pooling_macs
-    macs["aten::mean"] = macs["aten::adaptive_avg_pool2d"]
-    macs.update({f"aten::{name}": _no_macs for name in _TRAFFIC_ONLY})
-    return {name: _counting(name, handle) for name, handle in macs.items() if handle is not None}
+class _Recorder(TorchDispatchMode):
+    """Notes every operator that reaches a kernel."""
 
+    def __init__(self, calls: Calls) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._calls = calls
+        self._phase = FORWARD
+        self._node_path: str | None = None
+        self._made: list[_Call] = []
+        self._needed: set[int] = set()
+        # Keeps the addresses of storages from being given again; not the memory.
+        self._storages: dict[int, StorageWeakRef] = {}
+        self.uncounted: Counter[str] = Counter()
+        self.without: Counter[str] = Counter()
 
-def _counting(name: str, macs: Handle) -> Handle:
-    """Wraps a handler of multiply-adds into one that counts the traffic too."""
-    operator = name.removeprefix("aten::").removeprefix("_")
-    weighted = _WEIGHTED.get(name, ())
+    def end_forward(self, found: Iterable[Tensor]) -> None:
+        """From here on it is the backward; what was found must have been computed for it."""
+        self._phase = BACKWARD
+        self._needed = set(self._keys(found))
 
-    def handle(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
-        value = macs(inputs, outputs)
-        count = sum(value.values()) if isinstance(value, Counter) else int(value)
-        written = sum(_elements(o) for o in outputs[:1])
-        produces = name in ("aten::_convolution", "aten::linear", "aten::addmm", "aten::matmul")
-        return Counter(
-            {
-                f"{operator}/calls": 1,
-                f"{operator}/macs": count,
-                f"{operator}/activations": written if produces else 0,
-                f"{operator}/read": sum(
-                    _elements(v) for i, v in enumerate(inputs) if i not in weighted
-                ),
-                f"{operator}/written": written,
-                f"{operator}/weights": sum(_elements(inputs[i]) for i in weighted),
-            }
+    def enter(self, path: str) -> None:
+        """A node of this path's begins to run."""
+        self._node_path = path
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        result = function(*args, **(kwargs or {}))
+        namespace, _, name = function._schema.name.partition("::")
+        if namespace != "prim":
+            self._note(function, name, args, kwargs or {}, result)
+        return result
+
+    def _note(self, function: Any, name: str, args: Any, kwargs: Any, result: Any) -> None:
+        read = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        written = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+        names = [argument.name for argument in function._schema.arguments]
+        arguments = {**_defaults(function), **dict(zip(names, args, strict=False)), **kwargs}
+        macs, without = macs_of(name, arguments, written), False
+        # Within the backward gradients are off; who computes with them on repeats a forward.
+        again = self._phase == BACKWARD and torch.is_grad_enabled()
+        reads, writes = frozenset(self._keys(read)), frozenset(self._keys(written))
+        if macs is None:
+            if _is_view(function, name):
+                return
+            without = has_none(function)
+            (self.without if without else self.uncounted)[name] += 1
+        counts = OperatorCounts(
+            calls=1,
+            macs=macs or 0,
+            for_nothing=repeated_macs(name, arguments),
+            activations=written[0].numel() if name in PRODUCTS else 0,
+            moved=_moved(name, arguments, read, written),
+            uncounted=int(macs is None and not without),
         )
+        path = self._calls.path
+        if path is None:
+            path = (self._node_path if self._phase == BACKWARD else None) or OUTSIDE
+        self._made.append(_Call(self._phase, path, name, counts, reads, writes, again))
 
-    return handle
+    def own(self) -> dict[tuple[str, str], dict[str, OperatorCounts]]:
+        """Counts by phase, module and operator."""
+        found: dict[tuple[str, str], dict[str, Counter[str]]] = defaultdict(
+            lambda: defaultdict(Counter)
+        )
+        for call, wasted in zip(self._made, self._wasted(), strict=True):
+            sums = found[call.phase, call.path][call.name]
+            sums.update({each.name: getattr(call.counts, each.name) for each in _FIELDS})
+            if wasted:
+                sums["for_nothing"] += call.counts.macs - call.counts.for_nothing
+        return {
+            key: {name: OperatorCounts(**sums) for name, sums in operators.items()}
+            for key, operators in found.items()
+        }
+
+    def _wasted(self) -> list[bool]:
+        """Whether each call's result reaches no output, or repeats an earlier one."""
+        needed = set(self._needed)
+        wasted = []
+        for call in reversed(self._made):
+            # What is read on the host decides which way the network goes.
+            on_host = not call.writes
+            used = call.phase == BACKWARD or on_host or bool(call.writes & needed)
+            if used and call.phase == FORWARD:
+                needed |= call.reads
+            wasted.append(call.again or not used)
+        return wasted[::-1]
+
+    def _keys(self, values: Iterable[Tensor]) -> Iterator[int]:
+        """Which memory tensors are of: views share theirs."""
+        for tensor in values:
+            if tensor.layout != torch.strided:
+                continue
+            reference = StorageWeakRef(tensor.untyped_storage())
+            self._storages.setdefault(reference.cdata, reference)
+            yield reference.cdata
 
 
-def _elements(value: Any) -> int:
-    """Elements of a traced tensor, or of a traced list of tensors; 0 for scalars."""
-    if str(value.type()) == "Tensor[]":
-        return sum(_elements(item) for item in value.node().inputs())
-    shape = get_shape(value)
-    return 0 if shape is None else prod(int(side) for side in shape)
+_FIELDS = fields(OperatorCounts)
 
 
-def _no_macs(inputs: list[Any], outputs: list[Any]) -> int:
-    return 0
+def _is_view(function: Any, name: str) -> bool:
+    """Whether an operator only makes another view, or memory without contents."""
+    return bool(getattr(function, "is_view", False)) or name.startswith(_NO_WORK)
 
 
-def _pooling_macs(inputs: list[Any], outputs: list[Any]) -> int:
-    """Average pooling: one addition per element under the kernel."""
-    kernel = [side.toIValue() for side in inputs[1].node().inputs()]
-    return int(prod(kernel)) * int(prod(get_shape(outputs[0])))
+_NO_WORK = (
+    "empty", "new_empty", "detach", "alias", "lift_fresh", "_unsafe_view", "ones_like",
+    "unsafe_split", "unsafe_chunk", "transpose_", "squeeze_", "unsqueeze_", "t_", "resize_",
+)  # fmt: skip
 
 
-def _own_counts(path: str, inclusive: Mapping[str, Mapping[str, int]]) -> Counter[str]:
-    """What a module does itself: its counts less those of its children."""
-    counts = Counter(inclusive[path])
-    for other, theirs in inclusive.items():
-        if other.startswith(f"{path}.") and "." not in other[len(path) + 1 :]:
-            counts.subtract(theirs)
-    return counts
-
-
-def _split(counts: Counter[str]) -> dict[str, OperatorCounts]:
-    by_operator: dict[str, dict[str, int]] = {}
-    for key, value in counts.items():
-        operator, _, quantity = key.partition("/")
-        by_operator.setdefault(operator, {})[quantity] = int(value)
+def _defaults(function: Any) -> dict[str, Any]:
     return {
-        operator: OperatorCounts(**found)
-        for operator, found in by_operator.items()
-        if found["calls"]
+        argument.name: argument.default_value
+        for argument in function._schema.arguments
+        if argument.has_default_value()
     }
+
+
+def _moved(
+    name: str, arguments: Mapping[str, Any], read: list[Tensor], written: list[Tensor]
+) -> int:
+    """Elements read and written: each operand once, as if nothing stayed in a cache."""
+    if name == "convolution_backward":
+        # It is handed what it may not need.
+        of_input, of_weight, _bias = arguments["output_mask"]
+        wanted = [arguments["grad_output"]]
+        wanted += [arguments["weight"]] * of_input + [arguments["input"]] * of_weight
+        read = wanted
+    return sum(tensor.numel() for tensor in (*read, *written))

@@ -34,6 +34,9 @@ class Device(Protocol):
     def torch_device(self) -> torch.device:
         """Where tensors and modules go."""
 
+    def native_dtypes(self) -> tuple[str, ...]:
+        """Precisions it computes in; others it emulates, or has not."""
+
     def configure(self, *, dtype: str, threads: int, autotune: bool) -> None:
         """Sets threads, TF32 and autotuning before anything is built."""
 

@@ -11,6 +11,8 @@ import torch
 from dabench.device import memory
 from dabench.device.base import DeviceUnavailableError
 from dabench.device.energy import EnergyMeter, Rapl
+from dabench.device.native import native_on_cpu
+from dabench.device.processor import cpu_flags, cpu_model
 from dabench.timing.engine import DeviceTimer
 
 _THROTTLE_COUNTERS = "devices/system/cpu/cpu*/thermal_throttle/core_throttle_count"
@@ -30,6 +32,9 @@ class CpuDevice:
 
     def torch_device(self) -> torch.device:
         return torch.device("cpu")
+
+    def native_dtypes(self) -> tuple[str, ...]:
+        return native_on_cpu(cpu_flags())
 
     def configure(self, *, dtype: str, threads: int, autotune: bool) -> None:
         if threads:
@@ -56,7 +61,7 @@ class CpuDevice:
 
     def describe(self) -> Mapping[str, str | int | float | bool | None]:
         return {
-            "device_name": memory.cpu_model() or platform.processor() or platform.machine(),
+            "device_name": cpu_model() or platform.processor() or platform.machine(),
             "threads": torch.get_num_threads(),
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         }

@@ -9,6 +9,7 @@ import torch
 
 from dabench.device.base import DeviceUnavailableError
 from dabench.device.energy import Counter, EnergyMeter, NoEnergyError
+from dabench.device.native import native_on_cuda
 from dabench.timing.engine import DeviceTimer
 
 
@@ -45,6 +46,9 @@ class CudaDevice:
 
     def torch_device(self) -> torch.device:
         return torch.device("cuda", self._index)
+
+    def native_dtypes(self) -> tuple[str, ...]:
+        return native_on_cuda(torch.cuda.get_device_capability(self._index))
 
     def configure(self, *, dtype: str, threads: int, autotune: bool) -> None:
         if dtype == "tf32" and torch.cuda.get_device_capability(self._index) < (8, 0):

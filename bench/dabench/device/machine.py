@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 
-from dabench.device import memory
+from dabench.device.processor import cpu_flags, cpu_model
 
 _VARIABLES = (
     "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_PROC_BIND", "KMP_AFFINITY", "GOMP_CPU_AFFINITY",
@@ -27,7 +27,9 @@ _PACKAGES = (
     "segmentation-models-pytorch",
 )  # fmt: skip
 
-_MATRIX_FLAGS = ("amx_bf16", "amx_tile", "avx512_bf16", "avx512f", "avx2")
+_MATRIX_FLAGS = (
+    "amx_fp16", "amx_bf16", "amx_tile", "avx512_fp16", "avx512_bf16", "avx512f", "avx2", "bf16",
+)  # fmt: skip
 _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 
 FINGERPRINT = (
@@ -40,8 +42,8 @@ FINGERPRINT = (
 def describe_host() -> dict[str, Any]:
     """The machine without its accelerators; imports neither torch nor pandas."""
     return {
-        "cpu": memory.cpu_model() or platform.machine(),
-        "cpu_flags": [flag for flag in _MATRIX_FLAGS if flag in _cpu_flags()],
+        "cpu": cpu_model() or platform.machine(),
+        "cpu_flags": [flag for flag in _MATRIX_FLAGS if flag in cpu_flags()],
         "physical_cores": psutil.cpu_count(logical=False),
         "logical_cores": psutil.cpu_count(),
         "usable_cores": _usable_cores(),
@@ -62,7 +64,7 @@ def describe_torch() -> dict[str, Any]:
     """Torch and the devices it sees; call it in a worker, since it may touch a GPU."""
     import torch
 
-    from dabench.device.registry import available_devices
+    from dabench.device.registry import available_devices, open_device
 
     gpus = []
     driver = None
@@ -79,6 +81,7 @@ def describe_torch() -> dict[str, Any]:
         "driver": driver,
         "gpus": gpus,
         "devices": available_devices(),
+        "native": {kind: list(open_device(kind).native_dtypes()) for kind in available_devices()},
     }
 
 
@@ -134,7 +137,7 @@ def advice(host: dict[str, Any]) -> list[str]:
         for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
         if name in host["variables"]
     ]
-    if "hypervisor" in _cpu_flags():
+    if "hypervisor" in cpu_flags():
         lines.append(
             "this is a virtual machine: neighbours may take time unseen; "
             "use --launches 6 or more and compare within one run"
@@ -145,15 +148,6 @@ def advice(host: dict[str, Any]) -> list[str]:
 def _usable_cores() -> int:
     affinity = getattr(os, "sched_getaffinity", None)  # Linux only
     return len(affinity(0)) if affinity is not None else psutil.cpu_count() or 1
-
-
-def _cpu_flags() -> frozenset[str]:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith(("flags", "Features")):
-                return frozenset(line.partition(":")[2].split())
-    return frozenset()
 
 
 def _nvidia_driver() -> str | None:

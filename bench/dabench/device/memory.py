@@ -1,4 +1,4 @@
-"""Resident memory of this process, how it is given back, and the name of its processor."""
+"""Resident memory of this process, and how it is given back."""
 
 from __future__ import annotations
 
@@ -63,13 +63,3 @@ def freed_pages_kept() -> Iterator[None]:
         tune(_MMAP_MAX, _DEFAULT_MMAP_MAX)
         tune(_MMAP_THRESHOLD, _ADAPTED_MMAP)
         tune(_TRIM_THRESHOLD, _ADAPTED_TRIM)
-
-
-def cpu_model() -> str:
-    """The processor's marketing name, or an empty string."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor()

@@ -9,6 +9,7 @@ import torch
 
 from dabench.device.base import DeviceUnavailableError
 from dabench.device.energy import EnergyMeter, NoEnergyError
+from dabench.device.native import NATIVE_ON_MPS
 from dabench.timing.engine import DeviceTimer
 
 
@@ -25,6 +26,9 @@ class MpsDevice:
 
     def torch_device(self) -> torch.device:
         return torch.device("mps")
+
+    def native_dtypes(self) -> tuple[str, ...]:
+        return NATIVE_ON_MPS
 
     def configure(self, *, dtype: str, threads: int, autotune: bool) -> None:
         if threads:

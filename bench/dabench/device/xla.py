@@ -1,4 +1,4 @@
-"""TPUs and other XLA devices through torch_xla: traced lazily, run at a step mark."""
+"""TPUs and other XLA devices through torch_xla: traced lazily, run when asked to."""
 
 from __future__ import annotations
 
@@ -22,21 +22,32 @@ class XlaDevice:
     def __init__(self, index: int = 0) -> None:
         try:
             self._xla = importlib.import_module("torch_xla")
+            self._model = importlib.import_module("torch_xla.core.xla_model")
         except ImportError:
             raise DeviceUnavailableError("torch_xla is not installed") from None
         self._index = index
 
+    @property
+    def client(self) -> str:
+        """What runs the work: ``TPU``, ``CUDA`` or ``CPU``."""
+        return str(self._model.xla_device_hw(self.torch_device()))
+
     def torch_device(self) -> torch.device:
         device: torch.device = self._xla.device(self._index)
         return device
+
+    def native_dtypes(self) -> tuple[str, ...]:
+        return ("fp32", "bf16") if self.client == "TPU" else ("fp32",)
 
     def configure(self, *, dtype: str, threads: int, autotune: bool) -> None:
         if threads:
             torch.set_num_threads(threads)
 
     def synchronize(self) -> None:
-        # Cuts the lazy graph here, then waits: without the cut nothing would run.
-        self._xla.sync(wait=True)
+        # Cuts the lazy graph here and hands it to the device: without the cut nothing would
+        # run. That call returns at once, also where it is told to wait; the second one waits.
+        self._xla.sync()
+        self._model.wait_device_ops()
 
     def timer(self) -> DeviceTimer | None:
         return None
@@ -55,7 +66,8 @@ class XlaDevice:
 
     def describe(self) -> Mapping[str, str | int | float | bool | None]:
         return {
-            "device_name": f"XLA {self.torch_device()}",
+            "device_name": f"XLA {self.client}",
+            "client": self.client,
             "torch_xla": self._xla.__version__,
             "threads": torch.get_num_threads(),
         }

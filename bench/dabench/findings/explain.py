@@ -174,9 +174,10 @@ def explain(
     a, b = runs[first, base], runs[second, base]
     for run in (a, b):
         if not (run.flops and run.executed_flops and run.roof_s):
+            why = "; ".join(dict.fromkeys(row.reason for row in run.rows if row.reason))
             raise DabenchError(
-                f"the operations of {run.model} in {run.setting} were not counted: "
-                "there is nothing to hold its time against"
+                f"the operations of {run.model} in {run.setting} were not counted in full"
+                f"{f' ({why})' if why else ''}: there is nothing to hold its time against"
             )
     text = Explanation()
     _promise(text, a, b)

@@ -48,14 +48,14 @@ def build_network(name: str) -> nn.Module:
     return made
 
 
-def settle(network: nn.Module, x: Tensor) -> None:
+def settle(network: nn.Module, make_input: Callable[[], Tensor]) -> None:
     """Gives lazy layers their shapes, which they take from a first input."""
     import torch
     from torch.nn.parameter import is_lazy
 
     if any(is_lazy(p) for p in (*network.parameters(), *network.buffers())):
         with torch.no_grad():
-            network(x)
+            network(make_input())
 
 
 def _made(reference: Reference) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 
@@ -33,6 +34,15 @@ def outputs(values: Any) -> list[Tensor]:
     if not found:
         raise TypeError(f"the network put out no tensor but a {type(values).__name__}")
     return found
+
+
+def input_dtype(network: nn.Module) -> torch.dtype:
+    """The dtype of inputs that a network takes: that of its first real weights, else fp32."""
+    for values in (network.parameters(), network.buffers()):
+        for value in values:
+            if value.is_floating_point():
+                return value.dtype
+    return torch.float32
 
 
 class FlatOutputs(nn.Module):

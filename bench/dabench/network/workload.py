@@ -60,7 +60,7 @@ class Workload:
         torch.manual_seed(seed + 1)
         # Random, never zeros: zeros can run faster than data does.
         x = torch.randn(shape, device=self.device)
-        settle(network, x)
+        settle(network, x.clone)
         _unsettle_norms(network)
         checked = is_variant(case) and case.mode == "eval"
         self.reference = [_plain(network, x) for _ in range(2)] if checked else []

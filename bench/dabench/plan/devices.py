@@ -3,9 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from dabench.base.errors import UsageError
+from dabench.plan.settings import DTYPES, OPTIONAL, Grid
+
+
+def resolve(grid: Grid, environment: Mapping[str, Any]) -> tuple[list[Grid], list[str]]:
+    """A grid with its devices and precisions as this machine has them.
+
+    Args:
+        grid: Perhaps with ``auto`` and optional dtypes.
+        environment: Of `dabench.device.machine`.
+
+    Returns:
+        A grid per set of devices that have the same precisions, and a line for
+        each precision that is left out.
+
+    Raises:
+        UsageError: This machine lacks a device.
+    """
+    devices = tuple(resolve_device(name, environment) for name in grid.devices)
+    by_dtypes: dict[tuple[str, ...], list[str]] = {}
+    lines: dict[str, None] = {}
+    for device in devices:
+        native = environment.get("native", {}).get(device.partition(":")[0], DTYPES)
+        kept = [d for d in grid.dtypes if not d.endswith(OPTIONAL) or d.rstrip(OPTIONAL) in native]
+        left_out = [d.rstrip(OPTIONAL) for d in grid.dtypes if d not in kept]
+        lines |= {
+            f"{d} is only emulated on {device} here and left out; --dtype {d} measures it": None
+            for d in left_out
+        }
+        dtypes = tuple(dict.fromkeys(d.rstrip(OPTIONAL) for d in kept))
+        by_dtypes.setdefault(dtypes, []).append(device)
+    grids = [
+        replace(grid, devices=tuple(some), dtypes=dtypes)
+        for dtypes, some in by_dtypes.items()
+        if dtypes
+    ]
+    return grids, list(lines)
 
 
 def resolve_device(name: str, environment: Mapping[str, Any]) -> str:

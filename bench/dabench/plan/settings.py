@@ -35,6 +35,9 @@ DEVICE_KINDS = ("auto", "cpu", "cuda", "mps", "xla")
 ITEM_BYTES: Mapping[str, int] = MappingProxyType({"fp32": 4, "tf32": 4, "bf16": 2, "fp16": 2})
 """Bytes of one element in memory; tf32 is fp32 outside of the matrix units."""
 
+OPTIONAL = "?"
+"""Ends a dtype that is left out where the device would only emulate it."""
+
 MIN_LAUNCHES = 3
 DEFAULT_TARGET_CI = 0.05
 DEFAULT_MAX_TIME_S = 30.0
@@ -130,7 +133,8 @@ class Grid:
         sizes: (height, width) in pixels, or (channels, height, width); empty
             takes each model's default.
         modes: ``train``, ``eval``.
-        dtypes: ``fp32``, ``tf32``, ``bf16``, ``fp16``.
+        dtypes: ``fp32``, ``tf32``, ``bf16``, ``fp16``; with a ``?`` behind it only
+            where the device computes in it natively.
         memory_formats: ``nchw``, ``nhwc``.
         threads: Threads of CPU kernels; empty leaves torch's default.
         phases: Which to time; empty takes all of the mode.
@@ -166,7 +170,7 @@ class Grid:
                 raise bad_value(option_of(axis), "", "it takes at least one value")
         _one_of("device", [name.partition(":")[0] for name in self.devices], DEVICE_KINDS)
         _one_of("mode", self.modes, MODES)
-        _one_of("dtype", self.dtypes, DTYPES)
+        _one_of("dtype", [name.removesuffix(OPTIONAL) for name in self.dtypes], DTYPES)
         _one_of("memory-format", self.memory_formats, MEMORY_FORMATS)
         _one_of("phase", self.phases, PHASES)
         _one_of("protocol", self.protocols, PROTOCOLS)

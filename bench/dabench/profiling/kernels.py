@@ -17,9 +17,11 @@ from dabench.profiling.layers import measure_layers
 from dabench.timing.clock import host_clock
 from dabench.timing.statistics import quantile
 
-SECONDS_EACH = 0.4
-SECONDS_PER_STREAM = 0.1
+SECONDS_EACH = 0.3
+SECONDS_PER_STREAM = 0.06
 SECONDS_OF_FLOORS = 0.5
+LIMIT_S = 15.0
+"""For all of a device, precision and number of threads; with the worker's start below 20 s."""
 FEWEST, MOST = 5, 200
 TINY_CALLS = 300
 # Bytes read and written: from what fits the nearest cache to what fits none.
@@ -39,20 +41,55 @@ def measure_kernels(device: Device, dtype: str) -> dict[str, Any]:
         dtype: Of `dabench.plan.settings.DTYPES`.
 
     Returns:
-        ``kernels``, ``streams``, ``launch_s`` and ``floors`` of
+        ``kernels``, ``streams``, ``launch_s``, ``floors`` and ``left_out`` of
         `dabench.profiling.roofline.Ceilings`.
     """
     kind = _DTYPES.get(dtype, torch.float32)
     place = device.torch_device()
+    budget = _Budget(LIMIT_S)
     with torch.inference_mode():
-        rates = {
-            name: flops / _best(run, device, SECONDS_EACH)
-            for name, flops, run in _dense(place, kind, large=device.queues_work)
-        }
-        streams = [(size, *_fastest_stream(size, place, device)) for size in STREAM_BYTES]
+        rates: dict[str, float] = {}
+        for name, flops, run in _dense(place, kind, large=device.queues_work):
+            # The first one anyhow: without a rate there is no roof.
+            if not rates or budget.allows(name):
+                rates[name] = flops / _best(run, device, SECONDS_EACH, budget)
         launch_s = _tiny(place, kind, device)
-    floors = {name: _floors(name, kind, device) for name in KINDS_OF_PASS}
-    return {"kernels": rates, "streams": streams, "launch_s": launch_s, "floors": floors}
+    floors = {
+        name: _floors(name, kind, device)
+        for name in KINDS_OF_PASS
+        if budget.allows(f"floors of {name}")
+    }
+    streams: list[tuple[int, float, str]] = []
+    # From the largest down: that is the bandwidth most work sees.
+    with torch.inference_mode():
+        for size in reversed(STREAM_BYTES):
+            if not streams or budget.allows(f"streams of {size} bytes"):
+                streams.insert(0, (size, *_fastest_stream(size, place, device, budget)))
+    return {
+        "kernels": rates,
+        "streams": streams,
+        "launch_s": launch_s,
+        "floors": floors,
+        "left_out": budget.left_out,
+    }
+
+
+class _Budget:
+    """Time for all kernels together; what there was no time for is noted."""
+
+    def __init__(self, limit_s: float) -> None:
+        self._end = host_clock() + limit_s
+        self.left_out: list[str] = []
+
+    def allows(self, what: str) -> bool:
+        """Whether there is time left; if not, what is left out."""
+        if self.is_over:
+            self.left_out.append(what)
+        return not self.is_over
+
+    @property
+    def is_over(self) -> bool:
+        return host_clock() >= self._end
 
 
 def _dense(
@@ -77,13 +114,15 @@ def _dense(
         yield f"conv {kernel}x{kernel} of {channels} channels, {layout_name}", flops, run
 
 
-def _fastest_stream(moved: int, place: torch.device, device: Device) -> tuple[float, str]:
+def _fastest_stream(
+    moved: int, place: torch.device, device: Device, budget: _Budget
+) -> tuple[float, str]:
     """The highest rate at which so many bytes are read or written, and by what.
 
     A copy to other memory reads what it overwrites on many processors, which
     nobody counts: work in place, or that only reads, can be twice as fast.
     """
-    half, whole = (torch.randn(moved // size, device=place) for size in (8, 4))
+    half, whole = (torch.full((moved // size,), 1.5, device=place) for size in (8, 4))
     target = torch.empty_like(half)
     ways: dict[str, Callable[[], Any]] = {
         "copy": partial(target.copy_, half),
@@ -91,7 +130,9 @@ def _fastest_stream(moved: int, place: torch.device, device: Device) -> tuple[fl
         "read": whole.sum,
         "write": partial(whole.fill_, 1.0),
     }
-    rates = {how: moved / _best(run, device, SECONDS_PER_STREAM) for how, run in ways.items()}
+    rates = {
+        how: moved / _best(run, device, SECONDS_PER_STREAM, budget) for how, run in ways.items()
+    }
     best = max(rates, key=lambda how: rates[how])
     return rates[best], best
 
@@ -185,13 +226,14 @@ def _tiny(place: torch.device, kind: torch.dtype, device: Device) -> float:
     return times[len(times) // 2] / TINY_CALLS
 
 
-def _best(run: Callable[[], Any], device: Device, limit_s: float) -> float:
+def _best(run: Callable[[], Any], device: Device, limit_s: float, budget: _Budget) -> float:
     """Seconds of the fastest pass, of as many as there is time for."""
     begin = host_clock()
-    _seconds(run, device)
     best = _seconds(run, device)
     passes = 0
-    while passes < FEWEST or (passes < MOST and host_clock() - begin < limit_s):
+    while not budget.is_over and (
+        passes < FEWEST or (passes < MOST and host_clock() - begin < limit_s)
+    ):
         best = min(best, _seconds(run, device))
         passes += 1
     return best

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
-from dabench.network.tensors import tensors
+from dabench.network.calls import claim
 from dabench.timing.clock import Clock
 from dabench.timing.engine import DeviceTimer, TimedDevice, garbage_collection_off
 
@@ -113,19 +113,19 @@ class LayerTimes:
         def before(path: str, _module: nn.Module, args: Any, kwargs: Any) -> None:
             if stack:
                 # What was made up to here is the caller's own work.
-                _claim((args, kwargs), stack[-1], owners)
+                claim((args, kwargs), stack[-1], owners)
             stack.append(path)
 
         def after(path: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
             stack.pop()
-            _claim(output, path, owners)
+            claim(output, path, owners)
 
         with self._hooks(before, after):
             yield owners
 
     def time_nodes(self, loss: Tensor, owners: dict[Node, str]) -> None:
         """Times every node of the backward from a loss; nodes of no module are the loss's."""
-        _claim(loss, LOSS, owners)
+        claim(loss, LOSS, owners)
         for node, path in owners.items():
             timer = self._timer()
             node.register_prehook(partial(_start, timer))
@@ -172,16 +172,6 @@ class LayerTimes:
 
 def _start(timer: DeviceTimer, *_: Any) -> None:
     timer.start()
-
-
-def _claim(values: Any, path: str, owners: dict[Node, str]) -> None:
-    """Gives a path all nodes behind some outputs that nobody has yet."""
-    waiting = [tensor.grad_fn for tensor in tensors(values)]
-    while waiting:
-        node = waiting.pop()
-        if node is not None and node not in owners:
-            owners[node] = path
-            waiting.extend(following for following, _ in node.next_functions)
 
 
 def measure_layers(

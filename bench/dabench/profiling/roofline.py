@@ -42,6 +42,7 @@ class Ceilings:
             seconds it takes by the profile's own clock with next to nothing to do.
         measured: Date and time, ISO 8601.
         versions: Of torch and what else decides.
+        left_out: What there was no time to measure.
     """
 
     device: str
@@ -54,6 +55,7 @@ class Ceilings:
     measured: str
     versions: Mapping[str, str | None]
     floors: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
 
     @property
     def flops_per_s(self) -> float:
@@ -111,11 +113,13 @@ class Ceilings:
         """Reads what `to_dict` wrote."""
         # Before schema 2 copies were the only streams, and there were no floors.
         streams = document.get("streams") or [(*c, "copy") for c in document["copies"]]
-        names = [each.name for each in fields(cls) if each.name not in ("streams", "floors")]
+        later = ("streams", "floors", "left_out")
+        names = [each.name for each in fields(cls) if each.name not in later]
         return cls(
             **{name: document[name] for name in names},
             streams=tuple((int(size), float(rate), str(how)) for size, rate, how in streams),
             floors=document.get("floors", {}),
+            left_out=tuple(document.get("left_out", ())),
         )
 
 

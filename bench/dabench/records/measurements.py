@@ -22,7 +22,8 @@ FLAG_RULES = (
     f"spread: the 5th to 95th percentile spans over {SPREAD_LIMIT:.0%} of the median; "
     f"launches differ: their medians span over {LAUNCH_LIMIT:.0%}; "
     f"busy: other programs used over {BUSY_LIMIT:g} cores; "
-    "unsteady warm-up: it ended before passes were steady"
+    "unsteady warm-up: it ended before passes were steady; "
+    "emulated: the device does not compute in this precision, which says nothing of one that does"
 )
 
 WITHIN_ONE_LAUNCH = "within one launch"
@@ -306,6 +307,8 @@ def _flags(
     busy = max(record.other_cores for record in records)
     if busy > BUSY_LIMIT:
         flags.append(f"busy ({busy:.1f} cores)")
+    if any(launch.device.get("emulated") for launch in launches):
+        flags.append("emulated")
     if any(record.throttled for record in records):
         flags.append("throttled")
     if not all(record.samples.steady for record in records):

@@ -202,7 +202,8 @@ def summarise_phase(
         )
     )  # fmt: skip
     roof_s = sum(row.roof_s or 0.0 for row in rows)
-    held = bool(counts) and ceilings is not None
+    at_least = any(layer.get("uncounted") for layer in counts.values())
+    held = bool(counts) and ceilings is not None and not at_least
     time_of = {name: sum(r.median_s for r in rows if r.bound == name) for name in BOUNDS}
     model = ModelRow(
         **_setting(case, phase),
@@ -226,6 +227,7 @@ def summarise_phase(
         roof_s=roof_s if held else None,
         roof_fraction=roof_s / whole.estimate if held else None,
         bound=max(time_of, key=lambda b: time_of[b]) if held else None,
+        reason="operations are at least: some operators are uncounted" if at_least else "",
     )
     return model, rows
 
@@ -278,7 +280,8 @@ def _work(
         "moved_bytes": moved,
         "operators": count["operators"],
     }
-    if seconds <= 0 or not moved:
+    if seconds <= 0 or not moved or count.get("uncounted"):
+        # Of a lower bound nothing follows.
         return known
     known |= {
         "intensity": executed / moved,

@@ -51,20 +51,36 @@ class Summary:
         wanted = planned.settings.first_launches
         if len(launches) < wanted and not any(each.status != "ok" for each in launches):
             notes.append(f"{len(launches)} of {wanted} launches ran")
+        open_ones = self._open(case)
+        if open_ones:
+            notes.append(f"operations are at least: {open_ones} uncounted")
+            # A rate would be a lower bound that looks like a measurement.
+            rows = [replace(row, flops_per_s=None) for row in rows]
         if graph_of(case) in self.uncounted:
             notes.append(f"operations not counted: {self.uncounted[graph_of(case)]}")
         return [replace(row, flags="; ".join(filter(None, (row.flags, *notes)))) for row in rows]
+
+    def _open(self, case: Case) -> str:
+        """Operators of a case's network whose arithmetic nobody counted, in words."""
+        count = self.counts.get(graph_of(case), {})
+        # Before `without` was told apart, most of what was not counted had no multiply-adds.
+        calls = count.get("uncounted", {}) if "without" in count else {}
+        return ", ".join(f"{name} x{number}" for name, number in calls.items())
 
     def _macs(self, case: Case) -> dict[str, tuple[int, int] | None]:
         """Multiply-adds per phase for the whole batch: algorithmic, executed."""
         count = self.counts.get(graph_of(case))
         if count is None:
             return {}
-        forward = (case.batch * count["macs"], case.batch * count["executed_macs"])
-        backward = (
-            case.batch * count["backward_macs"],
-            case.batch * count["executed_backward_macs"],
-        )
+        fixed = count.get("fixed", {})
+
+        def of_batch(name: str) -> int:
+            """Counts of one image, of which a part does not grow with the batch."""
+            still = int(fixed.get(name, 0))
+            return still + case.batch * (int(count[name]) - still)
+
+        forward = (of_batch("macs"), of_batch("executed_macs"))
+        backward = (of_batch("backward_macs"), of_batch("executed_backward_macs"))
         total = (forward[0] + backward[0], forward[1] + backward[1])
         return {"forward": forward, "backward": backward, "total": total}
 

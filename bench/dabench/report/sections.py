@@ -199,19 +199,25 @@ def operations_table(out: Writer, loaded: Results) -> None:
         "and the sum of what each operator reads and writes. `diag-disc` is as published, without "
         "biases; `diag-disc-bias` has them and is the same function as `dw-disc`.",
     )
-    uncounted = [
-        f"`{model}` {height}x{width} ({_GRAPHS[mode]}): {_calls(calls, shares)}"
-        for model, _, height, width, mode, calls, shares in counts.reindex(
-            columns=[*keys, "uncounted", "time_shares"]
-        ).itertuples(index=False)
-        if calls
-    ]
-    if uncounted:
-        out.paragraph(
-            "Operators outside these counts, by calls; where it was measured, with their share of "
-            "a forward pass's time (fp32, NCHW, on the CPU of the run):"
-        )
-        out.bullets(uncounted)
+    for column, sentence in _OUTSIDE.items():
+        calls = counts.reindex(columns=[*keys, column, "time_shares"]).itertuples(index=False)
+        lines = [
+            f"`{model}` {height}x{width} ({_GRAPHS[mode]}): {_calls(found, shares)}"
+            for model, _, height, width, mode, found, shares in calls
+            if isinstance(found, Mapping) and found
+        ]
+        if lines:
+            out.paragraph(
+                f"{sentence}, by calls; where it was measured, with their share of a forward "
+                "pass's time (fp32, NCHW, on the CPU of the run):"
+            )
+            out.bullets(lines)
+
+
+_OUTSIDE = {
+    "without": "Operators without multiply-adds",
+    "uncounted": "Operators whose arithmetic is not counted, so that totals are lower bounds",
+}
 
 
 def _calls(calls: Mapping[str, int], shares: Mapping[str, float] | float | None) -> str:

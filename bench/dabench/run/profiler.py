@@ -14,7 +14,7 @@ from dabench.base.errors import DabenchError
 from dabench.base.files import disk_errors
 from dabench.device.machine import describe_host
 from dabench.plan.cases import Case, PlannedCase, expand, schedule
-from dabench.plan.devices import resolve_device
+from dabench.plan.devices import resolve
 from dabench.plan.networks import identities, spec_of
 from dabench.plan.settings import Grid, Settings
 from dabench.profiling.roofline import BOUND_RULE, Ceilings
@@ -87,7 +87,9 @@ def run_profile(
     check_new_run(folder)
     with Launcher() as launcher:
         environment = describe_host() | probe(launcher)
-        plan = _plan(grids, environment)
+        plan, notes = _plan(grids, environment)
+        for note in notes:
+            observer.note(note)
         possible = [p.case for p in plan if p.impossible is None]
         settings_of = {Setting(c.device, c.dtype, c.threads) for c in possible}
         ceilings, without = _ceilings(sorted(settings_of), launcher, environment)
@@ -99,6 +101,7 @@ def run_profile(
             rules={"profile": PROFILE_RULE, "bound": BOUND_RULE, "interval": INTERVAL_RULE},
             ceilings=[each.to_dict() for each in ceilings.values()],
             without_ceilings=[{**s._asdict(), "reason": why} for s, why in without.items()],
+            left_out=notes,
             networks=identities(p.case.model for p in plan),
             trace=trace,
             plan=[planned.to_dict() for planned in plan],
@@ -308,7 +311,7 @@ class _Profiler:
                     spec_of(case.model),
                     self._names.get(case.case_id),
                 )
-                notes = (self._notes.get(case.case_id), self._without.get(setting))
+                notes = (model.reason, self._notes.get(case.case_id), self._without.get(setting))
                 models.append(replace(model, reason="; ".join(filter(None, notes))))
                 layers += rows
         self._rows[case.case_id] = models, layers
@@ -328,36 +331,41 @@ def _ceilings(
     return found, without
 
 
-def measure_ceilings(settings: Sequence[Setting], *, again: bool) -> list[Ceilings]:
-    """The ceilings of this machine for some settings; ``auto`` and 0 threads are resolved."""
+def measure_ceilings(grid: Grid, *, again: bool) -> tuple[list[Ceilings], list[str]]:
+    """The ceilings of this machine for the devices, dtypes and threads of a grid.
+
+    Returns:
+        The ceilings, and a line for each precision that was left out.
+    """
     with Launcher() as launcher:
         environment = describe_host() | probe(launcher)
-        resolved = [
-            Setting(resolve_device(s.device, environment), s.dtype, _threads(s, environment))
-            for s in settings
+        resolved, left_out = resolve(grid, environment)
+        settings = [
+            Setting(device, dtype, threads)
+            for each in resolved
+            for device in each.devices
+            for dtype in each.dtypes
+            for threads in each.threads or (int(environment["threads"]),)
         ]
-        return list(ceilings_of(resolved, launcher, environment, again=again).values())
-
-
-def _threads(setting: Setting, environment: Mapping[str, Any]) -> int:
-    return setting.threads or int(environment["threads"])
+        found = ceilings_of(settings, launcher, environment, again=again)
+    return list(found.values()), left_out
 
 
 def _plan(
     grids: Sequence[tuple[Grid, Settings]], environment: Mapping[str, Any]
-) -> list[PlannedCase]:
-    """The cases with devices and threads resolved, each once."""
+) -> tuple[list[PlannedCase], list[str]]:
+    """The cases with devices and threads resolved, each once, and what was left out."""
     plan: dict[str, PlannedCase] = {}
+    notes: dict[str, None] = {}
     for grid, settings in grids:
-        resolved = replace(
-            grid,
-            devices=tuple(resolve_device(name, environment) for name in grid.devices),
-            threads=grid.threads or (int(environment["threads"]),),
-            phases=grid.phases or PHASES,
-        )
-        for planned in expand(resolved, settings):
-            plan.setdefault(planned.case.case_id, _untimable(planned))
-    return list(plan.values())
+        resolved, left_out = resolve(grid, environment)
+        notes |= dict.fromkeys(left_out)
+        for each in resolved:
+            threads = each.threads or (int(environment["threads"]),)
+            whole = replace(each, threads=threads, phases=each.phases or PHASES)
+            for planned in expand(whole, settings):
+                plan.setdefault(planned.case.case_id, _untimable(planned))
+    return list(plan.values()), list(notes)
 
 
 def _untimable(planned: PlannedCase) -> PlannedCase:

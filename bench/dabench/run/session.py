@@ -14,7 +14,7 @@ from typing import Any
 from dabench.base.errors import DabenchError, UsageError
 from dabench.device.machine import describe_host
 from dabench.plan.cases import Case, PlannedCase, expand
-from dabench.plan.devices import resolve_device
+from dabench.plan.devices import resolve
 from dabench.plan.networks import identities, identity_of
 from dabench.plan.settings import PHASES, Grid, Settings
 from dabench.plan.variants import VARIANT_RULE
@@ -28,6 +28,8 @@ from dabench.timing.engine import STEADY_RULE
 from dabench.timing.statistics import INTERVAL_RULE
 
 PROBE_TIMEOUT_S = 120.0
+NOISE_S = 6.0
+"""Sampling time of the noise probe, over its launches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +97,13 @@ def run_grids(
         check_new_run(folder)
     with Launcher() as launcher, _scratch() as scratch:
         environment = describe_host() | probe(launcher)
-        plan = _plan(grids, environment)
+        plan, notes = _plan(grids, environment)
+        for note in notes:
+            observer.note(note)
         with ExitStack() as stack:
             recorder: Recorder = NoRecords()
             if folder is not None:
-                details = _details(plan)
+                details = _details(plan, notes)
                 run = RunFolder.create(
                     folder, "timing", command=command, environment=environment, **details
                 )
@@ -111,7 +115,7 @@ def run_grids(
 def measure_noise() -> Session:
     """Times a small network in several processes, to see how this machine scatters."""
     grid = Grid(models=("dw-disc",), devices=("cpu",), sizes=((128, 128),))
-    settings = Settings.of(repeat=30, launches=6)
+    settings = Settings.of(repeat=30, launches=6, max_time_s=NOISE_S)
     session = run_grids([(grid, settings)], folder=None, observer=NoProgress(), command="noise")
     if session.outcome.interrupted:
         raise KeyboardInterrupt
@@ -153,13 +157,14 @@ def _scratch() -> TemporaryDirectory[str]:
 
 
 def count_models(
-    items: Sequence[Mapping[str, Any]], *, shares: bool
+    items: Sequence[Mapping[str, Any]], *, shares: bool, cross_check: bool = False
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Counts networks, each in a worker of its own.
 
     Args:
         items: Arguments of `dabench.counting.counts.count_model`.
         shares: Whether to measure the time shares of what is not counted.
+        cross_check: Whether to count with fvcore too.
 
     Returns:
         Documents of `dabench.counting.counts.ModelCount`, with ``time_shares``, and a
@@ -173,7 +178,12 @@ def count_models(
             def receive(message: dict[str, Any], found: dict[str, Any] = found) -> None:
                 found.update(message["count"])
 
-            request = {"kind": "count", "items": [dict(item)], "shares": shares}
+            request = {
+                "kind": "count",
+                "items": [dict(item)],
+                "shares": shares,
+                "cross_check": cross_check,
+            }
             last = launcher.run(request, receive, timeout_s=COUNT_TIMEOUT_S)
             if found:
                 counts.append(found)
@@ -203,13 +213,17 @@ def probe(launcher: Launcher) -> dict[str, Any]:
 
 def _plan(
     grids: Sequence[tuple[Grid, Settings]], environment: Mapping[str, Any]
-) -> list[PlannedCase]:
+) -> tuple[list[PlannedCase], list[str]]:
+    """The cases of some grids on this machine, and what was left out of them."""
     plan: dict[str, PlannedCase] = {}
+    notes: dict[str, None] = {}
     for grid, settings in grids:
-        devices = tuple(resolve_device(name, environment) for name in grid.devices)
-        for planned in expand(replace(grid, devices=devices), settings):
-            plan[planned.case.case_id] = _merged(plan.get(planned.case.case_id), planned)
-    return list(plan.values())
+        resolved, left_out = resolve(grid, environment)
+        notes |= dict.fromkeys(left_out)
+        for each in resolved:
+            for planned in expand(each, settings):
+                plan[planned.case.case_id] = _merged(plan.get(planned.case.case_id), planned)
+    return list(plan.values()), list(notes)
 
 
 def _merged(known: PlannedCase | None, planned: PlannedCase) -> PlannedCase:
@@ -231,7 +245,7 @@ def _merged(known: PlannedCase | None, planned: PlannedCase) -> PlannedCase:
     return replace(planned, case=replace(planned.case, phases=phases))
 
 
-def _details(plan: Sequence[PlannedCase]) -> dict[str, Any]:
+def _details(plan: Sequence[PlannedCase], left_out: Sequence[str]) -> dict[str, Any]:
     """What ``run.json`` says of timings."""
     return {
         # As they were when this was measured, for reports made later.
@@ -242,6 +256,7 @@ def _details(plan: Sequence[PlannedCase]) -> dict[str, Any]:
             "interval": INTERVAL_RULE,
             "variants": VARIANT_RULE,
         },
+        "left_out": list(left_out),
         "networks": identities(planned.case.model for planned in plan),
         "plan": [planned.to_dict() for planned in plan],
     }

@@ -12,6 +12,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ from dabench.timing.clock import host_clock
 from dabench.timing.engine import PhaseSamples, Sample, StopRule, measure, measure_once
 
 if TYPE_CHECKING:
+    from dabench.counting.counts import ModelCount
     from dabench.device.base import Device
     from dabench.network.workload import Workload
 
@@ -64,17 +66,39 @@ def _count(request: Message, send: Send) -> None:
 
     for item in request["items"]:
         count = count_model(**item)
+        if request.get("cross_check"):
+            send({"kind": "count", "count": _cross_checked(count)})
+            continue
         # The count first: should measuring the shares fail, it is not lost.
         send({"kind": "count", "count": {**count.to_dict(), "time_shares": None}})
-        if count.uncounted and request.get("shares", True):
+        outside = {**count.uncounted, **count.without}
+        if outside and request.get("shares", True):
             shares = time_shares(
                 build_network(count.model),
                 spec_of(count.model),
                 shape=(count.channels, count.height, count.width),
                 mode=count.mode,
-                operators=count.uncounted,
+                operators=outside,
             )
             send({"kind": "count", "count": {**count.to_dict(), "time_shares": shares}})
+
+
+def _cross_checked(count: ModelCount) -> Message:
+    """A count with fvcore's beside it, or why there is none."""
+    from dabench.counting.counts import count_model
+    from dabench.counting.crosscheck import cross_check
+    from dabench.network.build import build_network
+
+    document: Message = {**count.to_dict(), "time_shares": None}
+    if count.mode == "train" and count.batch == 1:
+        # Batch norm refuses to train on a single 1x1 map.
+        shape = {name: getattr(count, name) for name in ("channels", "height", "width", "mode")}
+        count = count_model(count.model, batch=2, **shape)
+    try:
+        rows = cross_check(build_network(count.model), count)
+    except Exception as error:  # whatever fvcore's trace raises for code of others
+        return {**document, "cross_check": [], "no_cross_check": _one_line(error)}
+    return {**document, "cross_check": [asdict(row) for row in rows], "no_cross_check": ""}
 
 
 def _time(request: Message, send: Send) -> None:
@@ -103,6 +127,7 @@ def _time(request: Message, send: Send) -> None:
                 "precision": _precision(load),
                 "loss": LOSSES[case.family] if case.mode == "train" else None,
                 "energy": energy,
+                "emulated": case.dtype not in device.native_dtypes(),
                 **prepared,
             },
         }

@@ -30,18 +30,18 @@ def settle(config: TrainConfig, classes: int, observer: DataObserver) -> TrainCo
     segmenter, disc = config.segmenter_dtype, config.disc_dtype
     if segmenter == "auto":
         learner = segmenter_of(replace(config, segmenter_dtype="fp32"), classes, where)
-        segmenter = faster_dtype(
-            learner.network, (config.batch, 3, *size), device, config.memory_format
-        )
-        observer.note(f"precision measured to be faster: {config.model} {segmenter}")
+        shape = (config.batch, 3, *size)
+        choice = faster_dtype(learner.network, shape, device, config.memory_format)
+        segmenter = choice.dtype
+        observer.note(f"precision of {config.model}: {segmenter}; {choice.why}")
     if disc == "auto":
         adversary = discriminator_of(replace(config, disc_dtype="fp32"), classes, where)
         disc = "fp32"
         if adversary is not None:
-            disc = faster_dtype(
-                adversary.network, (config.batch, classes, *size), device, config.memory_format
-            )
-            observer.note(f"precision measured to be faster: {config.disc} {disc}")
+            shape = (config.batch, classes, *size)
+            choice = faster_dtype(adversary.network, shape, device, config.memory_format)
+            disc = choice.dtype
+            observer.note(f"precision of {config.disc}: {disc}; {choice.why}")
     return replace(config, segmenter_dtype=segmenter, disc_dtype=disc)
 
 

@@ -2,55 +2,104 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
 from dabench.device.base import Device
-from dabench.timing.clock import host_clock
+from dabench.timing.clock import Clock, host_clock
 from dabench.training.step import Precision
 
-WARMUP, PASSES = 1, 4
+PASSES = 4
+LIMIT_S = 2.0
+"""For one network's trial: two of them stay within 5 s at a training's start."""
+LARGEST = (2, 128, 256)
+"""Images, height and width of a trial at most: which is faster shows on a part as well."""
+
 CLEARLY = 0.9
 """bf16 must take less than this share of fp32's time to be worth its rounding."""
+FAR = 2.0
+"""Where the first passes differ by this factor no more are needed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A precision, and what it rests on.
+
+    Attributes:
+        why: In words, for the record.
+    """
+
+    dtype: str
+    why: str
 
 
 def faster_dtype(
-    network: nn.Module, shape: tuple[int, int, int, int], device: Device, memory_format: str
-) -> str:
+    network: nn.Module,
+    shape: tuple[int, int, int, int],
+    device: Device,
+    memory_format: str,
+    clock: Clock = host_clock,
+) -> Choice:
     """``bf16`` where forward and backward are clearly faster in it, else ``fp32``.
 
-    The two alternate, and the fastest pass of each counts: whatever else the
-    machine does only ever makes a pass slower.
+    Where the device only emulates bf16 it is not tried. The two alternate, and
+    the fastest pass of each counts: whatever else the machine does only ever
+    makes a pass slower. The trial ends as soon as the answer is clear, and at
+    the latest after `LIMIT_S`.
 
     Args:
         network: In training mode; is as before afterwards.
-        shape: Of its input.
+        shape: Of its input; a part of it is tried.
         device: Where it is.
         memory_format: Of the input.
+        clock: The host's.
     """
+    if "bf16" not in device.native_dtypes():
+        return Choice("fp32", f"bf16 is only emulated on {device.name} here and not tried")
     state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    x = torch.randn(shape, device=device.torch_device())
+    images, height, width = map(min, (shape[0], *shape[2:]), LARGEST)
+    x = torch.randn(images, shape[1], height, width, device=device.torch_device())
     layout = torch.channels_last if memory_format == "nhwc" else torch.contiguous_format
     x = x.contiguous(memory_format=layout)
+    begin = clock()
+    for dtype in ("fp32", "bf16"):
+        _seconds(network, x, device, dtype, clock)
     times: dict[str, list[float]] = {"fp32": [], "bf16": []}
-    for _ in range(WARMUP + PASSES):
-        for dtype, taken in times.items():
-            taken.append(_seconds(network, x, device, dtype))
+    bounded = ""
+    for taken in range(PASSES):
+        for dtype, seconds in times.items():
+            seconds.append(_seconds(network, x, device, dtype, clock))
+        if _is_clear(times):
+            break
+        if clock() - begin > LIMIT_S and taken + 1 < PASSES:
+            bounded = f", ended by its limit of {LIMIT_S:g} s"
+            break
     network.load_state_dict(state)
-    fp32, bf16 = (min(taken[WARMUP:]) for taken in times.values())
-    return "bf16" if bf16 < CLEARLY * fp32 else "fp32"
+    fp32, bf16 = (min(seconds) for seconds in times.values())
+    why = (
+        f"measured on {'x'.join(map(str, x.shape))}: bf16 takes {bf16 / fp32:.2f} of the time of "
+        f"fp32, {len(times['fp32'])} passes each{bounded}"
+    )
+    return Choice("bf16" if bf16 < CLEARLY * fp32 else "fp32", why)
 
 
-def _seconds(network: nn.Module, x: Tensor, device: Device, dtype: str) -> float:
+def _is_clear(times: dict[str, list[float]]) -> bool:
+    fp32, bf16 = (min(seconds) for seconds in times.values())
+    return not 1 / FAR < bf16 / fp32 < FAR
+
+
+def _seconds(network: nn.Module, x: Tensor, device: Device, dtype: str, clock: Clock) -> float:
     precision = Precision(device=x.device.type, dtype=dtype)
     device.synchronize()
-    begin = host_clock()
+    begin = clock()
     with precision.autocast():
         output = network(x)
     heads = output if isinstance(output, tuple) else (output,)
     loss = torch.stack([head.float().square().mean() for head in heads if head is not None])
     loss.sum().backward()
     device.synchronize()
-    taken = host_clock() - begin
+    taken = clock() - begin
     network.zero_grad(set_to_none=True)
     return taken

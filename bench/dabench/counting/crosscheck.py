@@ -1,0 +1,131 @@
+"""A second opinion on operation counts: fvcore's, with what explains each difference.
+
+fvcore traces with torch.jit, which torch is retiring, and sees operators before
+they are decomposed; `dabench.counting.operators` sees what is dispatched. This
+module is all that knows fvcore.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from dabench.counting.counts import ModelCount
+from dabench.network.tensors import FlatOutputs, input_dtype
+
+GROUPS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    # Name -> operators of ours (prefixes) and of fvcore's.
+    "convolutions": (("convolution", "_convolution", "deform_conv2d"), ("conv",)),
+    "matrix products": (
+        ("mm", "addmm", "_addmm", "bmm", "baddbmm", "addbmm", "mv", "addmv", "dot", "linear",
+         "mkldnn_linear", "_scaled_dot_product", "_native_multi_head", "_transformer_encoder",
+         "mkldnn_rnn", "_trilinear"),
+        ("linear", "addmm", "matmul", "bmm", "baddbmm", "mm", "einsum", "mv", "dot"),
+    ),
+    "normalisation": (
+        ("native_batch_norm", "_native_batch_norm", "native_layer_norm", "native_group_norm"),
+        ("batch_norm", "layer_norm", "group_norm", "instance_norm"),
+    ),
+    "upsampling": (("upsample", "_upsample", "grid_sampler"), ("upsample", "grid_sampler")),
+    "averages": (("avg_pool", "_adaptive_avg_pool", "mean"), ("adaptive_avg_pool",)),
+}  # fmt: skip
+REST = "everything else"
+
+# What fvcore has no rule for, whatever the network.
+_NO_RULE = {"averages": "fvcore has no rule for average pooling over windows, nor for means"}
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """One group of operators, executed multiply-adds of the forward.
+
+    Attributes:
+        why: What explains a difference; empty where there is none.
+    """
+
+    group: str
+    ours: int
+    theirs: int
+    why: str
+
+
+def cross_check(network: nn.Module, count: ModelCount) -> list[Agreement]:
+    """Compares a network's counts with fvcore's.
+
+    Args:
+        network: The one that was counted; put into the same mode.
+        count: Of a batch that the network takes.
+
+    Raises:
+        RuntimeError: fvcore cannot trace it.
+    """
+    theirs, unsupported = _fvcore(network, count)
+    found = []
+    for group in (*GROUPS, REST):
+        ours_here = sum(n for name, n in count.by_operator.items() if _group(name, 0) == group)
+        theirs_here = sum(n for name, n in theirs.items() if _group(name, 1) == group)
+        if ours_here or theirs_here:
+            why = _why(group, ours_here - theirs_here, unsupported, count)
+            found.append(Agreement(group, ours_here, theirs_here, why))
+    return found
+
+
+def _fvcore(network: nn.Module, count: ModelCount) -> tuple[dict[str, int], dict[str, int]]:
+    """Multiply-adds by operator, and calls that fvcore does not count."""
+    with warnings.catch_warnings(), torch.no_grad():
+        # torch.jit announces its retirement on import and at every trace.
+        warnings.simplefilter("ignore")
+        from fvcore.nn import FlopCountAnalysis
+
+        network.train(count.mode == "train")
+        x = torch.randn(count.batch, count.channels, count.height, count.width)
+        analysis = FlopCountAnalysis(FlatOutputs(network), (x.to(input_dtype(network)),))
+        analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+        analysis.tracer_warnings("none")
+        logging.getLogger("fvcore.nn.jit_analysis").setLevel(logging.ERROR)
+        found = {str(name): int(macs) for name, macs in analysis.by_operator().items()}
+        unsupported = {str(name): int(n) for name, n in analysis.unsupported_ops().items()}
+    return found, unsupported
+
+
+def _group(name: str, side: int) -> str:
+    for group, names in GROUPS.items():
+        if name.startswith(names[side]):
+            return group
+    return REST
+
+
+def _why(group: str, difference: int, unsupported: Mapping[str, int], count: ModelCount) -> str:
+    if not difference:
+        return ""
+    reasons = []
+    missing = [
+        f"{name.removeprefix('aten::')} x{n}"
+        for name, n in unsupported.items()
+        if any(word in name for word in _WORDS.get(group, ()))
+    ]
+    if missing:
+        reasons.append(f"fvcore does not count {', '.join(missing)}")
+    if count.dropped_macs and difference > 0:
+        reasons.append(
+            f"its trace leaves out what the network computes and drops ({count.dropped_macs:,})"
+        )
+    if group in _NO_RULE and not missing:
+        reasons.append(_NO_RULE[group])
+    return "; ".join(reasons) or "unexplained"
+
+
+_WORDS: Mapping[str, tuple[str, ...]] = {
+    "convolutions": ("conv",),
+    "matrix products": (
+        "scaled_dot_product", "multi_head", "transformer", "lstm", "gru", "rnn", "bilinear",
+    ),
+    "normalisation": ("norm",),
+    "upsampling": ("upsample", "grid_sampl"),
+    "averages": ("avg_pool", "mean"),
+}  # fmt: skip

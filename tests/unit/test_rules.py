@@ -1,0 +1,296 @@
+"""Each rule of the table against a count derived by hand, forward and backward."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
+from torchvision.ops import deform_conv2d
+
+from dabench.counting.counts import count_network
+from dabench.counting.rules import macs_of
+from dabench_models import ModelSpec
+
+
+class Of(nn.Module):
+    """A function as a network, with what it needs as parameters."""
+
+    def __init__(self, function, **shapes):
+        super().__init__()
+        self.function = function
+        self.values = nn.ParameterDict({k: nn.Parameter(torch.randn(v)) for k, v in shapes.items()})
+
+    def forward(self, x):
+        return self.function(x, **self.values)
+
+
+def count(network, shape=(3, 8, 8), mode="eval", batch=1):
+    spec = ModelSpec(name="x", family="other", builder="", channels=shape[0], summary="", source="")
+    return count_network(network, spec, batch=batch, shape=shape, mode=mode)
+
+
+def tokens(x):
+    """(N, C, H, W) to (N, H * W, C)."""
+    return x.flatten(2).transpose(1, 2)
+
+
+class Encoder(nn.Module):
+    def __init__(self, layers=1):
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, layers)
+
+    def forward(self, x):
+        return self.encoder(tokens(x))
+
+
+class Recurrent(nn.Module):
+    def __init__(self, kind, **options):
+        super().__init__()
+        self.net = kind(3, 5, batch_first=True, **options)
+
+    def forward(self, x):
+        return self.net(tokens(x))[0]
+
+
+def deformed(x, offset, weight):
+    return deform_conv2d(x, offset.expand(len(x), -1, -1, -1), weight, padding=1)
+
+
+P = 64  # pixels of an 8x8 map
+# Name -> network, input shape, forward, backward where the input needs no gradient.
+CASES = {
+    "words for padding": (nn.Conv2d(3, 5, 3, padding="same", bias=False), (3, 8, 8),
+                          P * 135, P * 135),
+    "dilated, strided": (nn.Conv2d(3, 5, 3, 2, 2, dilation=2), (3, 8, 8), 16 * 135, 16 * 135),
+    "grouped": (nn.Conv2d(4, 8, 3, padding=1, groups=2), (4, 8, 8), P * 8 * 18, P * 8 * 18),
+    # Each input pixel meets the whole kernel.
+    "transposed": (nn.ConvTranspose2d(3, 5, 4, 2, 1), (3, 8, 8), P * 240, P * 240),
+    "transposed, grouped": (nn.ConvTranspose2d(4, 6, 2, 2, groups=2), (4, 8, 8),
+                            P * 4 * 3 * 4, P * 4 * 3 * 4),
+    "linear": (nn.Linear(8, 5), (3, 8, 8), 24 * 40, 24 * 40),
+    "linear over tokens": (nn.Sequential(nn.Conv2d(3, 4, 1), nn.Flatten(2), nn.Linear(64, 5)),
+                           (3, 8, 8), P * 12 + 4 * 320, P * 12 + 2 * 4 * 320),
+    "bmm of two": (Of(lambda x, w: torch.bmm(x.flatten(2) * w, x.flatten(2).transpose(1, 2) * w),
+                      w=(1,)), (3, 8, 8), 9 * P, 2 * 9 * P),
+    "einsum": (Of(lambda x, w: torch.einsum("nchw,co->nohw", x * w[0, 0], w), w=(3, 5)),
+               (3, 8, 8), P * 15, 2 * P * 15),
+    "matrix and vector": (Of(lambda x, v: x.flatten(1) @ v, v=(192,)), (3, 8, 8), 192, 192),
+    "bilinear layer": (Of(lambda x, w: F.bilinear(x[:, 0], x[:, 1, :, :4], w), w=(5, 8, 4)),
+                       (3, 8, 8), 8 * (5 * 32 + 5 * 4), 8 * (8 * 5 + 5 * 32)),
+    "lstm": (Recurrent(nn.LSTM), (3, 8, 8), P * 4 * 5 * 8, None),
+    "two-way lstm of two": (Recurrent(nn.LSTM, num_layers=2, bidirectional=True), (3, 8, 8),
+                            P * 2 * 4 * 5 * (8 + 15), None),
+    "gru": (Recurrent(nn.GRU), (3, 8, 8), P * 3 * 5 * 8, None),
+    "deformable": (Of(deformed, offset=(1, 18, 8, 8), weight=(5, 3, 3, 3)), (3, 8, 8),
+                   P * 135, None),
+    "batch norm": (nn.BatchNorm2d(3), (3, 8, 8), 2 * 3 * P, 5 * 3 * P),
+    "batch norm without scale": (nn.BatchNorm2d(3, affine=False), (3, 8, 8), 3 * P, 0),
+    "instance norm": (nn.InstanceNorm2d(3), (3, 8, 8), 4 * 3 * P, 0),
+    "layer norm": (nn.LayerNorm(8), (3, 8, 8), 5 * 3 * P, 5 * 3 * P),
+    "group norm": (nn.GroupNorm(1, 3), (3, 8, 8), 5 * 3 * P, 5 * 3 * P),
+    "average pooling": (nn.AvgPool2d(3, 2, 1), (3, 8, 8), 9 * 3 * 16, 0),
+    "global average": (nn.AdaptiveAvgPool2d(1), (3, 8, 8), 3 * P, 0),
+    "adaptive pooling": (nn.AdaptiveAvgPool2d(3), (3, 8, 8), 3 * P, 0),
+    "nearest": (nn.UpsamplingNearest2d(scale_factor=2), (3, 8, 8), 4 * 3 * P, 0),
+    "bilinear": (nn.UpsamplingBilinear2d(scale_factor=2), (3, 8, 8), 4 * 4 * 3 * P, 0),
+    "bicubic": (nn.Upsample(scale_factor=2, mode="bicubic"), (3, 8, 8), 16 * 4 * 3 * P, 0),
+    "grid sampling": (Of(lambda x, g: F.grid_sample(x, g.expand(len(x), -1, -1, -1),
+                                                    align_corners=False), g=(1, 5, 5, 2)),
+                      (3, 8, 8), 4 * 3 * 25, None),
+    "unpooling": (Of(lambda x: F.max_unpool2d(*F.max_pool2d(x, 2, return_indices=True), 2)),
+                  (3, 8, 8), 0, 0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_forward_and_backward_by_hand(name):
+    network, shape, forward, backward = CASES[name]
+    found = count(network, shape)
+    assert (found.macs, found.executed_macs) == (forward, forward)
+    assert found.uncounted == {}
+    # Any batch follows from the two that are traced.
+    trained = count(network, shape, "train", batch=3)
+    if backward is not None:
+        assert trained.backward_macs == 3 * backward
+
+
+HEADS = 8 * 8 * 64 * 4 + 2 * 64 * 64 * 8  # four projections of 64 tokens of 8; scores and values
+ENCODER = HEADS + 64 * 8 * 16 * 2 + 2 * 5 * 64 * 8  # and two layers, and two norms
+
+
+@pytest.mark.parametrize("mode", ["eval", "train"])
+def test_a_transformer_counts_the_same_on_torchs_fast_path(mode):
+    count_ = count(Encoder(2), (8, 8, 8), mode)
+    assert count_.macs == 2 * ENCODER
+    assert count_.uncounted == {}
+    fast = {"_transformer_encoder_layer_fwd", "_native_multi_head_attention"}
+    if mode == "eval":
+        assert fast & set(count_.by_operator)
+        assert sum(count_.by_operator.values()) == 2 * ENCODER
+
+
+def test_multi_head_attention_on_the_fast_path():
+    x, w = torch.randn(2, 5, 8), torch.randn(24, 8)
+    arguments = {"query": x, "key": x, "value": x, "embed_dim": 8, "qkv_weight": w}
+    assert macs_of("_native_multi_head_attention", arguments, []) == 2 * (5 * 64 * 4 + 2 * 25 * 8)
+
+
+class Heads(nn.Module):
+    """Grouped attention: four heads of queries share two of keys and values, half masked."""
+
+    def __init__(self, written):
+        super().__init__()
+        self.written = written
+        self.q, self.kv = nn.Linear(8, 16, bias=False), nn.Linear(8, 16, bias=False)
+
+    def forward(self, x):
+        t = tokens(x)
+        q = self.q(t).unflatten(-1, (4, 4)).transpose(1, 2)
+        k, v = (p.unflatten(-1, (2, 4)).transpose(1, 2) for p in self.kv(t).chunk(2, -1))
+        if not self.written:
+            mask = torch.ones(64, 64, dtype=torch.bool, device=x.device).tril()
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True)
+        k, v = (p.repeat_interleave(2, 1) for p in (k, v))
+        return (q @ k.transpose(-2, -1) / 2).softmax(-1) @ v
+
+
+@pytest.mark.parametrize("mode", ["eval", "train"])
+def test_attention_counts_the_same_fused_and_written_out(mode):
+    fused, written = (count(Heads(w), (8, 8, 8), mode) for w in (False, True))
+    assert fused.macs == written.macs == 64 * 8 * 32 + 2 * 4 * 64 * 64 * 4
+    assert fused.backward_macs == written.backward_macs
+    if mode == "train":
+        # The fused backward computes the scores anew: executed, and not needed.
+        assert fused.executed_backward_macs - fused.backward_macs in (0, 4 * 64 * 64 * 4)
+
+
+def same_padding(padding="same"):
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=padding, bias=False), nn.Conv2d(8, 5, 1, bias=False)
+    )
+
+
+def test_the_backward_stops_at_what_is_frozen():
+    backbone = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3, 1, 1))
+    network = nn.Sequential(backbone.requires_grad_(False), nn.Conv2d(16, 5, 1, bias=False))
+    assert count(network, (3, 32, 32), "train").backward_macs == 1024 * 80
+
+
+def test_a_first_layer_may_be_parametrised_or_frozen_itself():
+    def backward(network):
+        return count(network, (3, 32, 32), "train").backward_macs
+
+    plain = same_padding()
+    wrapped = same_padding()
+    nn.utils.parametrizations.spectral_norm(wrapped[1])
+    first, second = 1024 * 216, 1024 * 40
+    assert backward(plain) == first + 2 * second
+    layers = {row.layer: row for row in count(wrapped, (3, 32, 32), "train").layers}
+    assert layers["1 (functional)"].backward_macs == 2 * second
+    plain[1].requires_grad_(False)
+    assert backward(plain) == first + second
+
+
+def test_a_module_called_twice_counts_twice():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.same = nn.Conv2d(3, 3, 3, padding=1, bias=False), None
+
+        def forward(self, x):
+            return self.a(self.a(x))
+
+    found = count(Twice(), (3, 8, 8), "train")
+    assert (found.macs, found.backward_macs) == (2 * P * 81, 3 * P * 81)
+
+
+def test_what_a_checkpoint_repeats_is_executed_and_not_needed():
+    """torch ends a repeated forward as soon as it has what it needs: the last layer is spared."""
+
+    class Recomputes(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c = (nn.Conv2d(3, 3, 3, padding=1, bias=False) for _ in "abc")
+
+        def forward(self, x):
+            return checkpoint(lambda y: self.c(self.b(y)), self.a(x), use_reentrant=False)
+
+    layer = P * 81
+    found = count(Recomputes(), (3, 8, 8), "train")
+    assert found.backward_macs == 5 * layer
+    assert found.executed_backward_macs == 6 * layer
+    with set_checkpoint_early_stop(False):
+        assert count(Recomputes(), (3, 8, 8), "train").executed_backward_macs == 7 * layer
+
+
+class Drops(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.aux = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 5, 3, padding=1)
+        self.out = nn.Conv2d(8, 5, 1)
+
+    def forward(self, x):
+        y = self.a(x)
+        self.aux(y.clone()).relu_()
+        y += 1  # in place: still what the output is made of
+        return self.out(y)
+
+
+@pytest.mark.parametrize("mode", ["eval", "train"])
+def test_what_is_computed_and_dropped_is_executed(mode):
+    found = count(Drops(), (3, 8, 8), mode)
+    needed, dropped = P * (216 + 40), P * 360
+    assert (found.macs, found.executed_macs) == (needed, needed + dropped)
+    assert found.dropped_macs == dropped
+    assert found.backward_macs == (P * (216 + 80) if mode == "train" else 0)
+
+
+class LooksAtItsData(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Conv2d(3, 8, 3, padding=1)
+
+    def forward(self, x):
+        y = self.a(x)
+        return y.relu() if y.mean() > 0 else y
+
+
+def test_a_network_that_looks_at_its_data_is_run_on_some():
+    found = count(LooksAtItsData(), (3, 8, 8))
+    assert found.macs == P * 216 + P * 8  # what decides the way is needed
+    assert "run on data" in found.note
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_network_of_another_dtype_is_counted_in_it(dtype):
+    network = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8)).to(dtype)
+    assert count(network, (3, 8, 8)).macs == P * 216 + 2 * 8 * P
+
+
+class Masked(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(4, 3, 3, 3))
+        self.register_buffer("mask", torch.ones(4, 3, 3, 3))
+
+    def forward(self, x):
+        return F.conv2d(x, self.weight * self.mask, padding=1)
+
+
+def test_products_of_weights_do_not_grow_with_the_batch():
+    one, many = (count(Masked(), (3, 8, 8), "train", batch=b) for b in (1, 5))
+    weights, x, y = 108, 3 * P, 4 * P
+    # weight * mask; then the convolution.
+    assert one.bytes_moved == 4 * (3 * weights + x + weights + y)
+    assert many.bytes_moved == 4 * (3 * weights + 5 * x + weights + 5 * y)
+    backward = [each.layers[0].backward_bytes_moved for each in (one, many)]
+    grown = 4 * 4 * (y + x)  # the gradient of the output and the input, read
+    assert backward[1] - backward[0] == grown
+
+
+def test_weights_multiplied_by_themselves_are_fixed_operations():
+    network = Of(lambda x, a, b: F.conv2d(x, (a @ b)[..., None, None]), a=(5, 7), b=(7, 3))
+    one, many = (count(network, (3, 8, 8), batch=b) for b in (1, 4))
+    assert (one.macs, many.macs) == (105 + 15 * P, 105 + 4 * 15 * P)
+    assert one.fixed == {"macs": 105, "executed_macs": 105}
