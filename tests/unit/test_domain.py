@@ -7,7 +7,8 @@ from PIL import Image
 from scipy.io import savemat
 
 from dabench.base.errors import DataError, UsageError
-from dabench.data.domain import open_domain
+from dabench.data.check import check_domain_files
+from dabench.data.domain import check_labels, open_domain
 from dabench.data.labels import CAMVID, CITYSCAPES, read_label
 from dabench.data.roots import PAIRS, find_places
 
@@ -135,3 +136,37 @@ def test_a_bad_configuration_is_one_line(tmp_path, monkeypatch, text, message):
     monkeypatch.delenv("DABENCH_CONFIG", raising=False)
     with pytest.raises(UsageError, match=message):
         find_places({})
+
+
+def write_ids(root, split, ids, frames=3):
+    """Cityscapes frames whose label maps hold some ids each in a stripe."""
+    for number in range(frames):
+        stem = f"a_{number:06d}_000019"
+        for folder in ("leftImg8bit", "gtFine"):
+            (root / folder / split / "a").mkdir(parents=True, exist_ok=True)
+        label = np.repeat(np.array(ids, np.uint8), 8)[None].repeat(16, 0)
+        image = np.zeros((*label.shape, 3), np.uint8)
+        Image.fromarray(image).save(root / f"leftImg8bit/{split}/a/{stem}_leftImg8bit.png")
+        Image.fromarray(label).save(root / f"gtFine/{split}/a/{stem}_gtFine_labelIds.png")
+
+
+def test_a_split_without_labels_is_said_before_anything_runs(tmp_path):
+    write_ids(tmp_path, "val", [7, 23])
+    write_ids(tmp_path, "test", [3])
+    domain = open_domain("cityscapes", tmp_path)
+    check_labels(domain, "val")
+    with pytest.raises(DataError, match=r"'test' split are void .*choose another split: val"):
+        check_labels(domain, "test")
+    (problem,) = check_domain_files(domain).problems
+    assert problem.startswith("test: the labels are void")
+
+
+def test_train_ids_in_place_of_ids_are_refused_and_can_be_declared(tmp_path):
+    write_ids(tmp_path, "train", [0, 2, 10, 13])
+    domain = open_domain("cityscapes", tmp_path)
+    with pytest.raises(DataError, match=r"look like train ids.*gta5:train-ids"):
+        check_labels(domain, "train")
+    declared = open_domain("cityscapes:train-ids", tmp_path)
+    check_labels(declared, "train")
+    frame = declared.frames("train")[0]
+    assert set(np.unique(read_label(frame.label, frame.encoding))) == {0, 2, 10, 13}

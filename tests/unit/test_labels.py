@@ -9,9 +9,11 @@ from dabench.base.errors import DataError
 from dabench.data.labels import (
     CAMVID,
     CITYSCAPES,
+    ID_PALETTE,
     IGNORE,
     TRAIN_TO_ID,
     colourise,
+    look_like_train_ids,
     read_image,
     read_label,
 )
@@ -86,3 +88,72 @@ def test_corrupt_files_are_named(tmp_path):
     for read in (read_image, lambda path: read_label(path, "label ids")):
         with pytest.raises(DataError, match=r"a\.png cannot be read"):
             read(tmp_path / "a.png")
+
+
+IDS = np.array([[7, 23], [26, 11]], np.uint8)
+CLASSES_OF_IDS = [[0, 10], [13, 2]]
+
+
+def colours(ids):
+    return np.array(ID_PALETTE, np.uint8)[ids]
+
+
+def saved(path, image):
+    image.save(path)
+    return path
+
+
+def test_ids_are_read_from_whatever_holds_them(tmp_path):
+    """Grey with an opacity, 16 bits, 32 bits, and a palette that a tool made."""
+    grey_alpha = Image.fromarray(np.dstack([IDS, np.full_like(IDS, 255)]), "LA")
+    renumbered = Image.fromarray(colours(IDS)).convert("P", palette=Image.Palette.ADAPTIVE)
+    for name, image in {
+        "la": grey_alpha,
+        "16": Image.fromarray(IDS.astype(np.uint16)),
+        "32": Image.fromarray(IDS.astype(np.int32)),
+        "renumbered": renumbered,
+        "greyscale palette": Image.fromarray(IDS).convert("P"),
+    }.items():
+        path = saved(tmp_path / f"{name}.tif", image)
+        assert read_label(path, "label ids").tolist() == CLASSES_OF_IDS, name
+
+
+def test_a_palette_of_other_colours_is_refused(tmp_path):
+    image = Image.fromarray(IDS).convert("P")
+    image.putpalette([255 - value // 3 for value in range(768)])
+    path = saved(tmp_path / "odd.png", image)
+    with pytest.raises(DataError, match=r"odd\.png holds values that are no label ids"):
+        read_label(path, "label ids")
+
+
+@pytest.mark.parametrize("value", [300, 70])
+def test_numbers_that_are_no_ids_are_refused(tmp_path, value):
+    path = saved(tmp_path / "a.png", Image.fromarray(np.full((2, 2), value, np.uint16)))
+    with pytest.raises(DataError, match=r"a\.png"):
+        read_label(path, "label ids")
+
+
+@pytest.mark.parametrize(
+    ("values", "train_ids"),
+    [
+        ([{0, 2, 10, 13}], True),
+        ([{0, 1}, {8, 255}], True),
+        ([{7, 11, 21, 23}], False),
+        ([{0, 7, 11}, {26}], False),
+        ([{7, 11}], False),
+        ([{3}], False),  # void all over
+        ([{255}], False),
+    ],
+)
+def test_train_ids_are_recognised(values, train_ids):
+    assert look_like_train_ids(map(frozenset, values)) is train_ids
+
+
+def test_images_of_16_bits_are_scaled_and_not_clipped(tmp_path):
+    ramp = np.linspace(0, 65535, 64).reshape(8, 8).astype(np.uint16)
+    image = read_image(saved(tmp_path / "t.png", Image.fromarray(ramp)))
+    assert image.shape == (8, 8, 3)
+    assert image[..., 0].tolist() == (ramp >> 8).tolist()
+    wide = saved(tmp_path / "w.tif", Image.fromarray(ramp.astype(np.int32) * 100))
+    with pytest.raises(DataError, match=r"w\.tif cannot be read: .*8 or 16 bits"):
+        read_image(wide)

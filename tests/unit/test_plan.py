@@ -204,7 +204,7 @@ def test_options_replace_a_files_values_as_if_written_there(tmp_path):
 
 def test_grids_that_share_a_case_share_its_phases_or_are_refused():
     def plan(*grids):
-        return _plan(grids, {"devices": ["cpu"], "gpus": [], "torch": "x"})
+        return _plan(grids, {"devices": ["cpu"], "gpus": [], "torch": "x"})[0]
 
     halves = [Grid(models=("disc",), modes=("train",), phases=(p,)) for p in ("total", "forward")]
     settings = Settings.of(repeat=3)

@@ -115,3 +115,52 @@ def test_missing_and_foreign_files_are_refused(tmp_path):
     (tmp_path / "old.pth").write_bytes(pickle.dumps({"a": 1}))
     with pytest.raises(WeightsError):
         load_weights(build("disc"), tmp_path / "old.pth")
+
+
+def prefixed(state, prefix):
+    return {prefix + key: value for key, value in state.items()}
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    ["_orig_mod.", "module.", "module._orig_mod.", "_orig_mod.module.", "module.module.", "model.",
+     "model.module."],
+)  # fmt: skip
+@pytest.mark.parametrize("under", [(), ("model",), ("model_state_dict",), ("ema", "state_dict")])
+def test_what_wrappers_put_around_a_state_dict_comes_off(tmp_path, prefix, under):
+    model = build("dw-disc")
+    content = prefixed(model.state_dict(), prefix)
+    for key in reversed(under):
+        content = {key: content, "epoch": 3}
+    other = build("dw-disc")
+    report = load_weights(other, save(tmp_path / "a.pt", content))
+    assert len(report.loaded) == len(model.state_dict())
+    assert report.left_out == ()
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True)
+    )
+
+
+def test_lightning_keeps_more_than_the_network(tmp_path):
+    state = prefixed(build("dw-disc").state_dict(), "model.") | {"loss.weight": torch.ones(3)}
+    report = load_weights(build("dw-disc"), save(tmp_path / "a.ckpt", {"state_dict": state}))
+    assert report.left_out == ("loss.weight",)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (lambda s: {"model": {}}, "holds no state dict of tensors under 'model'"),
+        (lambda s: prefixed(s, "backbone."), "20 of 20 keys missing: .*the file has backbone.conv"),
+        (lambda s: {k: torch.full_like(v, float("nan")) for k, v in s.items()},
+         "20 hold what is no number: conv_layers.0.weight"),
+        (lambda s: {"state_dict": s, "best": __import__("numpy").float64(0.5)},
+         r"it holds a numpy\S*scalar beside its tensors"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_read_is_one_clean_line(tmp_path, content, message):
+    path = save(tmp_path / "a.pt", content(build("dw-disc").state_dict()))
+    with pytest.raises(WeightsError, match=message) as error:
+        load_weights(build("dw-disc"), path)
+    assert "\n" not in str(error.value)
+    assert "\x1b" not in str(error.value)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from dabench.base.errors import DataError
-from dabench.data.domain import Domain, Frame
+from dabench.data.domain import Domain, Frame, train_ids_instead
 from dabench.data.labels import IGNORE, read_image, read_label
 
 SHOWN = 3
@@ -37,6 +37,7 @@ class SplitReport:
         histogram: Pixels per class; the last entry is the ignored ones.
         unreadable: What is wrong with files that cannot be used.
         mismatched: Frames whose image and label differ in size.
+        unusable: Names of frames of which a file cannot be read.
     """
 
     frames: int
@@ -44,6 +45,7 @@ class SplitReport:
     histogram: list[int] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
     mismatched: list[str] = field(default_factory=list)
+    unusable: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -78,6 +80,7 @@ def _check_split(frames: Sequence[Frame], classes: int) -> SplitReport:
             label = read_label(frame.label, frame.encoding)
         except DataError as error:
             report.unreadable.append(str(error))
+            report.unusable.append(frame.name)
             continue
         report.image_sizes[height, width] += 1
         if label.shape != (height, width):
@@ -102,6 +105,15 @@ def _problems(domain: Domain, splits: dict[str, SplitReport]) -> list[str]:
             lines.append(
                 f"{name}: {len(split.unreadable)} files cannot be used "
                 f"({'; '.join(split.unreadable[:SHOWN])}); unpack them again: {unpack}"
+            )
+        if suspicious := train_ids_instead(
+            [f for f in domain.splits[name] if f.name not in split.unusable]
+        ):
+            lines.append(f"{name}: {suspicious}")
+        if split.frames > len(split.unreadable) and not any(split.histogram[:-1]):
+            lines.append(
+                f"{name}: the labels are void (every pixel is ignored), as where authors keep "
+                "them: nothing can be trained or scored on this split"
             )
         if split.mismatched:
             lines.append(

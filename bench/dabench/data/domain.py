@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dabench.base.errors import DataError, UsageError, bad_value
-from dabench.data.labels import CAMVID, CITYSCAPES, Classes
+from dabench.data.labels import (
+    CAMVID,
+    CITYSCAPES,
+    IGNORE,
+    Classes,
+    look_like_train_ids,
+    read_label,
+    stored_values,
+)
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
 DAY, DUSK = ("0006R0", "0016E5"), ("0001TP",)
 _CAMVID_PARTS = {"day": DAY, "dusk": DUSK}
 DATASETS = ("cityscapes", "gta5", "camvid")
+TRAIN_IDS = "train-ids"
+"""Part of a domain's name that declares its label maps to hold train ids."""
+SAMPLED = 20
+"""Label maps looked at to tell what a split's labels are."""
 DRAWN = "SYNTHETIC.txt"
 """Lies in the root of frames that dabench drew, so that they never pass for real ones."""
 
@@ -71,8 +83,11 @@ def check_domain(spec: str) -> None:
         UsageError: Unknown.
     """
     dataset, _, part = spec.partition(":")
-    if dataset not in DATASETS or (part and dataset != "camvid"):
-        allowed = f"choices: {', '.join(DATASETS)}, camvid:day, camvid:dusk, camvid:PREFIX+PREFIX"
+    if dataset not in DATASETS or (part and dataset != "camvid" and part != TRAIN_IDS):
+        allowed = (
+            f"choices: {', '.join(DATASETS)}, camvid:day, camvid:dusk, camvid:PREFIX+PREFIX, "
+            f"gta5:{TRAIN_IDS}, cityscapes:{TRAIN_IDS}"
+        )
         raise bad_value("domain", spec, allowed)
 
 
@@ -81,7 +96,8 @@ def open_domain(spec: str, root: Path, *, as_cityscapes: bool = False) -> Domain
 
     Args:
         spec: ``cityscapes``, ``gta5``, ``camvid`` or part of it: ``camvid:day``,
-            ``camvid:dusk``, ``camvid:0006R0+0016E5``.
+            ``camvid:dusk``, ``camvid:0006R0+0016E5``; ``gta5:train-ids`` where label
+            maps were converted.
         root: The dataset's folder, laid out as its authors publish it.
         as_cityscapes: Read CamVid's labels as the Cityscapes classes that match.
 
@@ -102,8 +118,57 @@ def open_domain(spec: str, root: Path, *, as_cityscapes: bool = False) -> Domain
     synthetic = (root / DRAWN).exists()
     name = f"synthetic {dataset}" if synthetic else dataset
     splits, unpaired = (_cityscapes if dataset == "cityscapes" else _gta5)(root)
+    if part == TRAIN_IDS:
+        splits = {
+            split: tuple(replace(frame, encoding="train ids") for frame in frames)
+            for split, frames in splits.items()
+        }
     reported = "test" if synthetic and splits.get("test") else "val"
     return _checked(Domain(name, root, CITYSCAPES, splits, reported, tuple(unpaired), synthetic))
+
+
+def check_labels(domain: Domain, split: str) -> None:
+    """Checks that a split's labels say something, and are what they are taken for.
+
+    Looks at a few frames spread over the split.
+
+    Raises:
+        DataError: All are void, as those that authors keep to themselves, or
+            they are train ids where ids are expected.
+    """
+    frames = spread(domain.frames(split), SAMPLED)
+    suspicious = train_ids_instead(frames)
+    if suspicious:
+        raise DataError(f"{domain.name} at {domain.root}, {split}: {suspicious}")
+    for frame in frames:
+        if (read_label(frame.label, frame.encoding) != IGNORE).any():
+            return
+    others = ", ".join(name for name, found in domain.splits.items() if found and name != split)
+    raise DataError(
+        f"the labels of {domain.name}'s {split!r} split are void (every pixel is ignored): nothing "
+        f"can be scored on it; choose another split: {others or 'there is none'}"
+    )
+
+
+def train_ids_instead(frames: Sequence[Frame]) -> str:
+    """What is wrong where labels that are said to be ids look like train ids, else nothing."""
+    if "label ids" not in {frame.encoding for frame in frames}:
+        return ""
+    found = [stored_values(frame.label, frame.encoding) for frame in frames]
+    values = [each for each in found if each is not None]
+    if len(values) < len(found) or not look_like_train_ids(values):
+        return ""
+    return (
+        "the labels hold 0 to 18 and 255 only: they look like train ids, not ids; declare them as "
+        f"such by the domain's name, such as gta5:{TRAIN_IDS}, or take the original files"
+    )
+
+
+def spread(frames: Sequence[Frame], most: int | None) -> Sequence[Frame]:
+    """At most so many frames, spread over all of them."""
+    if most is None or most >= len(frames):
+        return frames
+    return [frames[index * len(frames) // most] for index in range(most)]
 
 
 def _checked(domain: Domain) -> Domain:
@@ -160,11 +225,9 @@ def _gta5(root: Path) -> tuple[dict[str, tuple[Frame, ...]], list[Path]]:
 
 def _official_split(path: Path, frames: Mapping[str, Frame]) -> dict[str, tuple[Frame, ...]]:
     """Reads GTA5's ``split.mat``: ``trainIds``, ``valIds`` and ``testIds`` number the frames."""
-    try:
-        from scipy.io import loadmat
-        from scipy.io.matlab import MatReadError
-    except ImportError:
-        raise DataError(f"{path} needs scipy: pip install 'dabench[gta5]', or remove it") from None
+    from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
+
     try:
         numbers = loadmat(path)
         ids = {split: numbers[f"{split}Ids"].ravel() for split in ("train", "val", "test")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -152,7 +153,10 @@ def _colour_table() -> LabelMap:
 
 
 def read_label(path: Path, encoding: str) -> LabelMap:
-    """Reads a label map: palette or grey files by their index, RGB files by their colour.
+    """Reads a label map: grey files by their values, coloured ones by their colours.
+
+    A palette file is read by its indices where its palette is the dataset's own
+    or a grey ramp, and by its colours where a tool has renumbered them.
 
     Args:
         path: A PNG file.
@@ -164,18 +168,14 @@ def read_label(path: Path, encoding: str) -> LabelMap:
     Raises:
         DataError: Unreadable, or values the encoding does not know; names both.
     """
-    try:
-        with Image.open(path) as image:
-            stored = np.asarray(image.convert("RGB") if image.mode == "RGBA" else image)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
-    if stored.ndim == 2 and stored.dtype == np.uint8:
+    stored = _stored(path, encoding)
+    if stored.ndim == 2:
         label: LabelMap = ENCODINGS[encoding][stored]
-    elif stored.ndim == 3 and stored.dtype == np.uint8 and not encoding.startswith("camvid"):
+    elif encoding == "label ids":
         wide = stored.astype(np.uint32)
         label = _colour_table()[wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2]]
     else:
-        raise DataError(f"{path} is no label map: {stored.dtype} of shape {stored.shape}")
+        raise DataError(f"{path} is no label map of {encoding}: it has {stored.shape[2]} channels")
     wrong = label == _WRONG
     if wrong.any():
         values = np.unique(stored[wrong], axis=0)[:5].tolist()
@@ -183,17 +183,77 @@ def read_label(path: Path, encoding: str) -> LabelMap:
     return label
 
 
+def stored_values(path: Path, encoding: str) -> frozenset[int] | None:
+    """The distinct values of a label map that is stored by value; None where it is by colour."""
+    stored = _stored(path, encoding)
+    return frozenset(np.unique(stored).tolist()) if stored.ndim == 2 else None
+
+
+def look_like_train_ids(values: Iterable[frozenset[int]]) -> bool:
+    """Whether label maps that are said to hold ids hold train ids, as converted files do.
+
+    Ids of outdoor frames go beyond 18 (vegetation, sky, cars), and most of those
+    below 7 are void; train ids are 0 to 18 and 255, roads and buildings first.
+    """
+    seen: set[int] = set().union(*values)
+    low = {label_id for label_id, _, index, _ in _CITYSCAPES_LABELS[:7] if index == IGNORE}
+    only_train_ids = seen <= {*range(len(CITYSCAPES)), IGNORE}
+    return only_train_ids and bool(seen - {*low, IGNORE}) and bool(seen & {*low, IGNORE})
+
+
+def _stored(path: Path, encoding: str) -> npt.NDArray[np.uint8]:
+    """The values (H, W) or the colours (H, W, 3) of a label map."""
+    try:
+        with Image.open(path) as image:
+            if image.mode == "P" and not encoding.startswith("camvid"):
+                return _of_palette(image)
+            if image.mode == "LA":
+                # A grey map with an opacity.
+                return np.asarray(image)[..., 0]
+            stored = np.asarray(image.convert("RGB") if image.mode == "RGBA" else image)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+    whole = np.issubdtype(stored.dtype, np.integer)
+    if stored.ndim == 2 and whole and 0 <= stored.min(initial=0) <= stored.max(initial=0) <= 255:
+        return stored.astype(np.uint8)
+    if stored.ndim == 3 and stored.shape[2] == 3 and stored.dtype == np.uint8:
+        return stored
+    raise DataError(f"{path} is no label map: {stored.dtype} of shape {stored.shape}")
+
+
+def _of_palette(image: Image.Image) -> npt.NDArray[np.uint8]:
+    """The indices of a palette file where they mean ids, else its colours."""
+    indices = np.asarray(image)
+    palette = np.asarray(image.convert("RGB"))
+    used, where = np.unique(indices, return_index=True)
+    colours = palette.reshape(-1, 3)[where]
+    own = all(
+        tuple(colour) in ((value,) * 3, ID_PALETTE[value] if value < len(ID_PALETTE) else ())
+        for value, colour in zip(used.tolist(), colours.tolist(), strict=True)
+    )
+    return indices if own else palette
+
+
 def read_image(path: Path) -> npt.NDArray[np.uint8]:
-    """Reads an image as (H, W, 3) RGB.
+    """Reads an image as (H, W, 3) RGB; one of 16 bits is scaled to 8.
 
     Raises:
-        DataError: Unreadable.
+        DataError: Unreadable, or of values that are no intensities.
     """
     try:
         with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
+            if not image.mode.startswith(("I", "F")):
+                return np.asarray(image.convert("RGB"))
+            stored = np.asarray(image)
     except (OSError, SyntaxError, ValueError) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
+    if (
+        not np.issubdtype(stored.dtype, np.integer)
+        or not 0 <= stored.min() <= stored.max() < 1 << 16
+    ):
+        raise DataError(f"{path} cannot be read: its values are no intensities of 8 or 16 bits")
+    # Pillow would clip at 255: all but the darkest pixels white.
+    return np.repeat((stored >> 8).astype(np.uint8)[..., None], 3, axis=2)
 
 
 def colourise(label: LabelMap, classes: Classes) -> npt.NDArray[np.uint8]:

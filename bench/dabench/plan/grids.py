@@ -85,7 +85,8 @@ def load_grids(
         text = (resources.files("dabench.plan") / "presets" / f"{source}.toml").read_text("utf-8")
     elif source.endswith(".toml"):
         try:
-            text = Path(source).read_text("utf-8")
+            # Windows editors begin UTF-8 files with a mark.
+            text = Path(source).read_text("utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"cannot read the grid file {source!r}: {error}") from None
     else:

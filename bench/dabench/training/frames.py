@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from dabench.base.errors import UsageError
-from dabench.data.domain import Domain
+from dabench.data.domain import Domain, check_labels, spread
 from dabench.data.prepare import Prepared, prepare
 from dabench.records.folder import read_run
 from dabench.training.config import METHODS, TrainConfig
-from dabench.training.scene import Scene, limited
+from dabench.training.scene import Scene
 
 
 class DataObserver(Protocol):
@@ -40,7 +40,7 @@ def gather(config: TrainConfig, scene: Scene, split: str | None, observer: DataO
     size = (config.height, config.width)
 
     def ready(domain: Domain, part: str) -> Prepared:
-        frames = limited(domain.frames(part), config.limit)
+        frames = spread(domain.frames(part), config.limit)
         prepared = prepare(
             frames, size, lambda done, of: observer.preparing(f"{domain.name} {part}", done, of)
         )
@@ -58,6 +58,9 @@ def gather(config: TrainConfig, scene: Scene, split: str | None, observer: DataO
                 f"such as {domain.unpaired[0].name}; 'dabench data check' lists what is wrong"
             )
     sees_target = method.sees_target or method.recomputes
+    # Before the minutes that decoding and training take.
+    check_labels(scene.target if method.on_target else scene.source, "train")
+    check_labels(scene.target, split or scene.target.reported)
     return Frames(
         ready(scene.target if method.on_target else scene.source, "train"),
         ready(scene.target, "train") if sees_target else None,

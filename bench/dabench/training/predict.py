@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from PIL import Image
 
 from dabench.base.errors import UsageError
-from dabench.data.domain import Domain
+from dabench.data.domain import Domain, check_labels
 from dabench.data.labels import CLASSES, Classes, colourise, read_image
 from dabench.data.prepare import prepare, resize_image
 from dabench.device.registry import open_device
@@ -66,6 +67,7 @@ def score(trained: Trained, domain: Domain, *, split: str | None, device: str) -
             f"--data: {domain.name} has {len(domain.classes)} classes of {domain.classes.name}, "
             f"the checkpoint {len(trained.classes)} of {trained.classes.name}"
         )
+    check_labels(domain, split or domain.reported)
     where = open_device(device).torch_device()
     config = trained.config
     frames = prepare(domain.frames(split or domain.reported), (config.height, config.width))
@@ -83,19 +85,42 @@ def score(trained: Trained, domain: Domain, *, split: str | None, device: str) -
 def predict_files(
     trained: Trained, images: Sequence[Path], out: Path, *, device: str
 ) -> list[Path]:
-    """Writes ``STEM_pred.png`` (colours) for each image, at the image's size."""
+    """Writes ``STEM_pred.png`` (colours) for each image, at the image's size.
+
+    Images of one stem are told apart by their folders, and by numbers where those agree too.
+    """
     where = open_device(device).torch_device()
     size = (trained.config.height, trained.config.width)
     written = []
     out.mkdir(parents=True, exist_ok=True)
-    for path in images:
+    for path, name in zip(images, _names(images), strict=True):
         image = read_image(path)
         pixels = torch.from_numpy(np.array(resize_image(image, size))).permute(2, 0, 1)[None]
         normalised = trained.config.normalise
         found = predict(trained.network, pixels.to(where), image.shape[:2], normalised=normalised)[
             0
         ]
-        target = out / f"{path.stem}_pred.png"
+        target = out / f"{name}_pred.png"
         Image.fromarray(colourise(found.cpu().numpy(), trained.classes)).save(target)
         written.append(target)
     return written
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """A name per file, each once: its stem, with as many folders before it as it takes."""
+    absolute = [path.absolute() for path in paths]
+    names = [path.stem for path in absolute]
+    for depth in range(2, max(len(path.parts) for path in absolute)):
+        again = Counter(names)
+        if max(again.values()) == 1:
+            break
+        names = [
+            "-".join((*path.parts[-depth:-1], path.stem)) if again[name] > 1 else name
+            for path, name in zip(absolute, names, strict=True)
+        ]
+    seen: Counter[str] = Counter()
+    unique = []
+    for name in names:
+        seen[name] += 1
+        unique.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
+    return unique

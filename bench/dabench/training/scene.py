@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dabench.base.errors import UsageError
-from dabench.data.domain import Domain, Frame, open_domain
+from dabench.data.domain import Domain, open_domain
 from dabench.data.roots import CAMVID_INSTEAD, Pair, Places
 from dabench.data.standin import cached_standin
 
@@ -87,10 +87,3 @@ def _scene(asked: str, pair: Pair, roots: Mapping[str, Path]) -> Scene:
         for end in (pair.source, pair.target)
     )
     return Scene(asked, pair, source, target, source.synthetic or target.synthetic)
-
-
-def limited(frames: Sequence[Frame], limit: int | None) -> Sequence[Frame]:
-    """At most so many frames, spread over all of them."""
-    if limit is None or limit >= len(frames):
-        return frames
-    return [frames[index * len(frames) // limit] for index in range(limit)]

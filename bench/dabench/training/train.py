@@ -31,7 +31,7 @@ from dabench.training.metrics import SCORES, Scores
 from dabench.training.pictures import draw_predictions
 from dabench.training.scene import Scene
 from dabench.training.step import Learner, StepResult, Stopwatch, Trainer, poly
-from dabench_models import load_weights
+from dabench_models import WeightsError, load_weights
 from dabench_models.bisenet import BiSeNet
 
 CHANCE_LIMIT = 0.68
@@ -345,8 +345,7 @@ def start(
     config = settle(config, len(scene.target.classes), observer)
     record = TrainRecord.create(folder, run_document(document, config, scene, split, frames))
     training = Training(config, frames, scene.target.classes, record, observer)
-    if config.backbone_weights is not None:
-        load_weights(training.network.cp.backbone, Path(config.backbone_weights))
+    _load_backbone(training, config)
     return finish(training, record)
 
 
@@ -369,9 +368,17 @@ def resume(
     training = Training(config, frames, scene.target.classes, record, observer)
     if state is not None:
         training.restore(state)
-    elif config.backbone_weights is not None:
-        load_weights(training.network.cp.backbone, Path(config.backbone_weights))
+    else:
+        _load_backbone(training, config)
     return finish(training, record)
+
+
+def _load_backbone(training: Training, config: TrainConfig) -> None:
+    if config.backbone_weights is not None:
+        try:
+            load_weights(training.network.cp.backbone, Path(config.backbone_weights))
+        except WeightsError as error:
+            raise UsageError(f"--backbone-weights: {error}") from error
 
 
 def finish(training: Training, record: TrainRecord) -> dict[str, Any]:
