@@ -232,3 +232,95 @@ def test_what_code_of_others_sets_for_the_process_is_put_back(tmp_path):
     assert shown.stdout.split() == [
         "torch.float32", "2", "cpu", "False", "False", "True", "True", "False",
     ]  # fmt: skip
+
+
+def test_a_fingerprint_holds_all_that_may_be_imported(tmp_path):
+    """A file beside it, a package below it, a module by name: whatever changed is noticed."""
+    (tmp_path / "net.py").write_text("from helper import layer\n")
+    (tmp_path / "helper.py").write_text("layer = 1\n")
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "head.py").write_text("head = 1\n")
+    name = f"{tmp_path}/net.py:build"
+    seen = [identity_of(name)["sha256"]]
+    for changed in ("helper.py", "parts/head.py", "net.py", "new.py"):
+        (tmp_path / changed).write_text("changed = 2\n")
+        seen.append(identity_of(name)["sha256"])
+    assert len(set(seen)) == 5
+    (tmp_path / "__pycache__").mkdir()
+    (tmp_path / "__pycache__" / "x.py").write_text("")
+    (tmp_path / "notes.txt").write_text("")
+    assert identity_of(name)["sha256"] == seen[-1]
+
+
+def test_a_module_has_a_fingerprint_too(tmp_path, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "__init__.py").write_text("")
+    (tmp_path / "mine" / "net.py").write_text("a = 1\n")
+    monkeypatch.chdir(tmp_path)
+    before = identity_of("mine.net:build")
+    (tmp_path / "mine" / "other.py").write_text("b = 2\n")
+    assert identity_of("mine.net:build") != before
+
+
+FETCHES = """
+import torch
+from torch import nn
+from torch.hub import load_state_dict_from_url
+
+def own():
+    net = nn.Sequential(nn.Conv2d(3, 4, 1))
+    state = load_state_dict_from_url("https://example.org/net-123.pth")
+    net.load_state_dict(state["model"]["state_dict"])
+    return net
+
+def picked():
+    net = nn.Sequential(nn.Conv2d(3, 4, 1))
+    state = torch.hub.load_state_dict_from_url("https://example.org/net-123.pth")
+    net.load_state_dict({k.removeprefix("m."): v for k, v in state.items()})
+    return net
+
+def vision():
+    from torchvision.models.segmentation import lraspp_mobilenet_v3_large
+    return lraspp_mobilenet_v3_large(weights="DEFAULT")
+
+def by_timm():
+    import timm
+    return timm.create_model("test_resnet", pretrained=True)
+
+def by_smp():
+    import segmentation_models_pytorch as smp
+    return smp.Unet("resnet18", encoder_weights="imagenet")
+"""
+
+
+@pytest.mark.parametrize(
+    ("factory", "what"),
+    [
+        ("own", "net-123.pth"),
+        ("picked", "net-123.pth"),
+        ("vision", "lraspp"),
+        ("by_timm", "timm's"),
+        ("by_smp", "the encoder resnet18's imagenet"),
+    ],
+)
+def test_no_weights_are_fetched_and_a_note_says_so(tmp_path, factory, what):
+    (tmp_path / "net.py").write_text(FETCHES)
+    code = (
+        "import sys, socket\n"
+        "def refuse(*_, **__): raise AssertionError('it went to the network')\n"
+        "socket.socket.connect = socket.create_connection = refuse\n"
+        "from dabench.network.build import build_network, notes_of\n"
+        "print(notes_of(build_network(sys.argv[1])))\n"
+        "from torch import hub, nn\n"
+        "print(hub.load_state_dict_from_url.__module__, nn.Module.load_state_dict.__module__)\n"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", code, f"{tmp_path}/net.py:{factory}"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert shown.returncode == 0, shown.stderr
+    note, homes = shown.stdout.splitlines()
+    assert note.startswith("trained weights are left out (")
+    assert what in note
+    assert "--pretrained on" in note
+    assert homes == "torch.hub torch.nn.modules.module"  # all is put back

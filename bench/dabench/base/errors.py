@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 
 class DabenchError(Exception):
     """Something dabench cannot do; the message is one line, meant for the user."""
@@ -9,6 +11,10 @@ class DabenchError(Exception):
 
 class UsageError(DabenchError):
     """A request that cannot be met as written (exit code 2)."""
+
+
+class UnsupportedError(DabenchError, NotImplementedError):
+    """What a network, a device or a library cannot do; a row with that reason."""
 
 
 class ResultsError(DabenchError):
@@ -24,6 +30,15 @@ def bad_value(option: str, value: object, allowed: str) -> UsageError:
         allowed: What would have been accepted.
     """
     return UsageError(f"{option}: {str(value)!r} is not allowed; {allowed}")
+
+
+_ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+
+
+def clean_line(text: str) -> str:
+    """The first line of a message that says something, without terminal escape codes."""
+    lines = (" ".join(_ESCAPES.sub("", line).split()) for line in text.splitlines())
+    return next((line for line in lines if line), "")
 
 
 class DataError(UsageError):

@@ -10,7 +10,7 @@ import typer
 from dabench.base.errors import UsageError, bad_value
 from dabench.base.units import format_bytes
 from dabench.cli.output import error_line, print_json, print_line, print_table
-from dabench.cli.timing import ModelArgs
+from dabench.cli.timing import ModelArgs, Pretrained, set_pretrained
 from dabench.plan.grids import make_grid, parse
 from dabench.plan.references import split_names
 
@@ -33,6 +33,7 @@ def flops(
         typer.Option("--input", metavar="CxHxW", help="Size and channels.", show_default=False),
     ] = None,
     model_arg: ModelArgs = None,
+    pretrained: Pretrained = None,
     mode: Annotated[
         str,
         typer.Option(metavar="MODE", help="eval: graph of the main output; train: of all heads."),
@@ -56,6 +57,7 @@ def flops(
 
     Example: dabench flops --model disc,dw-disc,diag-disc
     """
+    set_pretrained(pretrained)
     items = _checked(model or [], batch, size, input_, mode, model_arg or [])
     from dabench.run.session import count_models
 

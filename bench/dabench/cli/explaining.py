@@ -13,7 +13,17 @@ import typer
 from dabench.base.errors import UsageError, bad_value
 from dabench.cli.output import console, error_line, print_json, print_line, print_table
 from dabench.cli.profiling import finish, run_with_progress
-from dabench.cli.timing import Inputs, Json, ModelArgs, Out, Quiet, grid_of, progress
+from dabench.cli.timing import (
+    Inputs,
+    Json,
+    ModelArgs,
+    Out,
+    Pretrained,
+    Quiet,
+    grid_of,
+    progress,
+    set_pretrained,
+)
 from dabench.plan.settings import Grid, Settings
 
 if TYPE_CHECKING:
@@ -33,6 +43,7 @@ def explain(
     ] = None,
     input_: Inputs = None,
     model_arg: ModelArgs = None,
+    pretrained: Pretrained = None,
     mode: Annotated[
         str, typer.Option(metavar="MODE", help="eval: forward; train: forward and backward.")
     ] = "eval",
@@ -58,6 +69,7 @@ def explain(
 
     Example: dabench explain disc dw-disc --batch 2 --threads 1
     """
+    set_pretrained(pretrained)
     dtypes, formats = SETTINGS
     given = {
         "model": [first, second],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dabench.base.errors import UsageError
+from dabench.base.errors import UsageError, bad_value
 from dabench.cli.output import console, print_json, print_measurements
 from dabench.plan.grids import AXES, SETTINGS, load_grids, make_grid, parse, presets
 from dabench.plan.references import FORMS, split_names
@@ -77,6 +78,12 @@ Inputs = Annotated[
 ModelArgs = Annotated[
     Several, _option("--model-arg", "key=value for the factory of a network from outside.")
 ]
+Pretrained = Annotated[
+    str | None,
+    _option(
+        "--pretrained", "Whether factories may fetch trained weights. Default off.", ("off", "on")
+    ),
+]
 Warmup = Annotated[
     str | None, _option("--warmup", "Fewest warm-up passes; more follow until steady. Default 2.")
 ]
@@ -128,6 +135,7 @@ def time(
     runtime: Runtimes = None,
     input_: Inputs = None,
     model_arg: ModelArgs = None,
+    pretrained: Pretrained = None,
     warmup: Warmup = None,
     repeat: Repeat = None,
     target_ci: TargetCi = None,
@@ -182,6 +190,7 @@ def sweep(
     runtime: Runtimes = None,
     input_: Inputs = None,
     model_arg: ModelArgs = None,
+    pretrained: Pretrained = None,
     warmup: Warmup = None,
     repeat: Repeat = None,
     target_ci: TargetCi = None,
@@ -240,7 +249,22 @@ def check_alone(given: dict[str, Any], also: frozenset[str] | set[str] = frozens
 
 def named(options: dict[str, Any]) -> dict[str, Any]:
     """The options a user gave, by name: those that are words of Python end in an underscore."""
-    return {k.rstrip("_"): v for k, v in options.items() if v is not None and v is not False}
+    given = {k.rstrip("_"): v for k, v in options.items() if v is not None and v is not False}
+    set_pretrained(given.pop("pretrained", None))
+    return given
+
+
+def set_pretrained(choice: str | None) -> None:
+    """Tells the workers to come whether factories may fetch trained weights.
+
+    Raises:
+        UsageError: Neither ``on`` nor ``off``.
+    """
+    if choice is None:
+        return
+    if choice not in ("on", "off"):
+        raise bad_value("--pretrained", choice, "choices: off, on")
+    os.environ["DABENCH_PRETRAINED"] = choice
 
 
 def grid_of(given: dict[str, Any]) -> tuple[Grid, Settings]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from dabench.base.errors import DabenchError
+from dabench.base.errors import DabenchError, clean_line
 from dabench.counting.forms import form_of
 from dabench.counting.operators import (
     BACKWARD,
@@ -25,7 +25,7 @@ from dabench.counting.operators import (
     Trace,
     trace_operators,
 )
-from dabench.network.build import build_network, settle
+from dabench.network.build import build_network, notes_of, settle
 from dabench.network.tensors import input_dtype
 from dabench.plan.cases import input_shape
 from dabench.plan.networks import spec_of
@@ -185,9 +185,12 @@ def count_model(
     Grid(models=(name,), batches=(batch,), sizes=(size,), modes=(mode,))  # checks each value
     shape = input_shape(spec, size)
     try:
-        return count_network(build_network(spec.name), spec, batch=batch, shape=shape, mode=mode)
+        network = build_network(spec.name)
+        count = count_network(network, spec, batch=batch, shape=shape, mode=mode)
+        notes = filter(None, (notes_of(network), count.note))
+        return replace(count, note="; ".join(notes))
     except (RuntimeError, MemoryError) as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
+        first = clean_line(str(error)) or type(error).__name__
         raise DabenchError(
             f"{spec.name} cannot be counted at {shape[1]}x{shape[2]}: {first}"
         ) from error

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -45,6 +46,7 @@ class Prepared:
         frames: The frames themselves, for labels at full resolution.
         left_out: Frames whose image and label differ in size.
         key: Changes with the files, their order and the size.
+        folder: Where the arrays are; None for arrays in memory.
     """
 
     names: tuple[str, ...]
@@ -53,9 +55,17 @@ class Prepared:
     frames: tuple[Frame, ...]
     left_out: tuple[str, ...]
     key: str = ""
+    folder: Path | None = None
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Names the files in place of their contents: a loader's worker opens them itself."""
+        if self.folder is None:
+            parts = (self.names, self.images, self.labels, self.frames, self.left_out, self.key)
+            return Prepared, parts
+        return _open, (self.folder, self.frames)
 
 
 def prepare(
@@ -82,9 +92,14 @@ def prepare(
         with _alone(folder.with_suffix(".lock")):
             if not folder.exists():
                 _build(frames, size, folder, progress)
-        index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+        return _open(folder, tuple(frames))
     except OSError as error:
         raise DataError(f"cannot prepare {folder}: {error.strerror}") from error
+
+
+def _open(folder: Path, frames: Sequence[Frame]) -> Prepared:
+    """Maps arrays that are decoded already."""
+    index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
     by_name = {frame.name: frame for frame in frames}
     return Prepared(
         tuple(index["names"]),
@@ -93,6 +108,7 @@ def prepare(
         tuple(by_name[name] for name in index["names"]),
         tuple(index["left_out"]),
         folder.name,
+        folder,
     )
 
 

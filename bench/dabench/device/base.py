@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol
 
 from dabench.device.energy import EnergyMeter
@@ -39,6 +40,9 @@ class Device(Protocol):
 
     def configure(self, *, dtype: str, threads: int, autotune: bool) -> None:
         """Sets threads, TF32 and autotuning before anything is built."""
+
+    def full_precision(self) -> AbstractContextManager[None]:
+        """A context in which fp32 is fp32, whatever it is configured for."""
 
     def synchronize(self) -> None:
         """Returns when all queued work is done."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
@@ -39,6 +40,9 @@ class CpuDevice:
     def configure(self, *, dtype: str, threads: int, autotune: bool) -> None:
         if threads:
             torch.set_num_threads(threads)
+
+    def full_precision(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def synchronize(self) -> None:
         """Nothing is ever queued."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -60,6 +62,18 @@ class CudaDevice:
         if threads:
             torch.set_num_threads(threads)
 
+    @contextmanager
+    def full_precision(self) -> Iterator[None]:
+        convolutions = torch.backends.cudnn.allow_tf32
+        products = torch.get_float32_matmul_precision()
+        torch.backends.cudnn.allow_tf32 = False
+        torch.set_float32_matmul_precision("highest")
+        try:
+            yield
+        finally:
+            torch.backends.cudnn.allow_tf32 = convolutions
+            torch.set_float32_matmul_precision(products)
+
     def synchronize(self) -> None:
         torch.cuda.synchronize(self._index)
 
@@ -116,4 +130,35 @@ class CudaDevice:
             "cudnn_benchmark": torch.backends.cudnn.benchmark,
             "tf32": torch.backends.cudnn.allow_tf32,
             "threads": torch.get_num_threads(),
+            **self._state(),
+        }
+
+    def _state(self) -> dict[str, int | float | str | None]:
+        """Clocks, power limit and other programs on the GPU now; None for what it does not tell."""
+        try:
+            import pynvml
+
+            handle = self._nvml_handle()
+        except Exception:  # noqa: BLE001 - no library, no driver or no such GPU: nothing is known
+            return {}
+
+        def ask(function: Callable[..., Any], *arguments: Any) -> Any:
+            try:
+                return function(handle, *arguments)
+            except (pynvml.NVMLError, AttributeError):
+                return None
+
+        limit = ask(pynvml.nvmlDeviceGetEnforcedPowerLimit)
+        processes = ask(pynvml.nvmlDeviceGetComputeRunningProcesses)
+        sm, memory = pynvml.NVML_CLOCK_SM, pynvml.NVML_CLOCK_MEM
+        return {
+            "sm_clock_mhz": ask(pynvml.nvmlDeviceGetClockInfo, sm),
+            "memory_clock_mhz": ask(pynvml.nvmlDeviceGetClockInfo, memory),
+            "max_sm_clock_mhz": ask(pynvml.nvmlDeviceGetMaxClockInfo, sm),
+            "power_limit_w": None if limit is None else limit / 1e3,
+            "performance_state": ask(pynvml.nvmlDeviceGetPerformanceState),
+            # In a container the list may hold none of the others.
+            "other_processes": None
+            if processes is None
+            else sum(process.pid != os.getpid() for process in processes),
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
@@ -34,6 +35,9 @@ class MpsDevice:
         if threads:
             torch.set_num_threads(threads)
 
+    def full_precision(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
     def synchronize(self) -> None:
         torch.mps.synchronize()
 
@@ -55,6 +59,7 @@ class MpsDevice:
     def describe(self) -> Mapping[str, str | int | float | bool | None]:
         return {
             "device_name": f"Apple GPU ({platform.machine()})",
-            "memory_bytes": torch.mps.recommended_max_memory(),
+            # Since torch 2.5.
+            "memory_bytes": getattr(torch.mps, "recommended_max_memory", lambda: None)(),
             "threads": torch.get_num_threads(),
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
@@ -42,6 +43,9 @@ class XlaDevice:
     def configure(self, *, dtype: str, threads: int, autotune: bool) -> None:
         if threads:
             torch.set_num_threads(threads)
+
+    def full_precision(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def synchronize(self) -> None:
         # Cuts the lazy graph here and hands it to the device: without the cut nothing would

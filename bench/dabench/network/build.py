@@ -9,16 +9,20 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
+from dabench.base.errors import UnsupportedError
+from dabench.network.pretrained import weights_left_out
 from dabench.plan.references import LIBRARIES, Reference, is_reference
 from dabench_models import build
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
 
 
@@ -28,24 +32,57 @@ def build_network(name: str) -> nn.Module:
     Other people's code may set threads or precisions for the whole process; these
     are put back, so that a case is measured as it says.
 
+    Trained weights that factories would fetch are left out (`notes_of` says so);
+    real weights of another precision are brought to fp32.
+
     Raises:
         TypeError: The factory made something else.
         RuntimeError: It tried to end the process.
+        UnsupportedError: The factory compiled it, which nobody could tell from its row.
     """
     if not is_reference(name):
         return build(name)
+    import torch
     from torch import nn
 
     try:
-        with _global_settings_kept():
+        # Whatever a factory prints is no output of ours.
+        with _global_settings_kept(), weights_left_out() as left_out, redirect_stdout(sys.stderr):
             made = _made(Reference.of(name))
     except SystemExit as error:
         raise RuntimeError(f"{name} tried to end the process: {error}") from error
     if not isinstance(made, nn.Module):
         raise TypeError(f"{name} made a {type(made).__name__}, not a torch.nn.Module")
+    if any(hasattr(module, "_orig_mod") for module in made.modules()):
+        raise UnsupportedError(
+            f"{name} is compiled by its factory; let it return the plain network and name --compile"
+        )
     # Not what it returns: those who override it often return nothing.
     made.train()
+    cast_real(made, torch.float32)
+    if left_out:
+        _NOTES[made] = (
+            f"trained weights are left out ({', '.join(dict.fromkeys(left_out))}); "
+            "--pretrained on fetches them"
+        )
     return made
+
+
+_NOTES: MutableMapping[Any, str] = WeakKeyDictionary()
+
+
+def notes_of(network: nn.Module) -> str:
+    """What a reader must know of how a network was built; empty if nothing."""
+    return _NOTES.get(network, "")
+
+
+def cast_real(network: nn.Module, dtype: torch.dtype) -> None:
+    """Brings a network's real weights and buffers to a dtype, in place.
+
+    Complex ones stay as they are: a cast to a real dtype would make another
+    network of it. (`Module.to` casts them.)
+    """
+    network._apply(lambda t: t.to(dtype) if t.is_floating_point() else t)
 
 
 def settle(network: nn.Module, make_input: Callable[[], Tensor]) -> None:

@@ -9,13 +9,16 @@ import importlib
 import logging
 import math
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from dabench.base.errors import UnsupportedError, clean_line
 from dabench.device.base import Device
 from dabench.network.tensors import FlatOutputs, outputs
 from dabench.network.workload import Workload
@@ -27,6 +30,15 @@ Call = Callable[[Tensor], Any]
 
 class DisagreementError(Exception):
     """A variant computes something else than the plain network."""
+
+
+def set_precision(runtime: str, dtype: str) -> None:
+    """Sets what must be set before CUDA starts.
+
+    TensorRT has no option of its own against TF32, which it uses for fp32.
+    """
+    if runtime == "tensorrt" and dtype != "tf32":
+        os.environ["NVIDIA_TF32_OVERRIDE"] = "0"
 
 
 def prepare(load: Workload, device: Device, folder: Path, clock: Clock) -> dict[str, float | None]:
@@ -47,7 +59,7 @@ def prepare(load: Workload, device: Device, folder: Path, clock: Clock) -> dict[
     Raises:
         DisagreementError: That is above `ALLOWED_DIFFERENCE`, or the plain network does not
             agree with itself.
-        NotImplementedError: The runtime that is installed cannot use the device.
+        UnsupportedError: The runtime that is installed cannot use the device.
     """
     case = load.case
     begin = clock()
@@ -59,13 +71,17 @@ def prepare(load: Workload, device: Device, folder: Path, clock: Clock) -> dict[
     if case.mode == "train":
         torch.autograd.backward(load.loss(load.forward()))
     else:
+        load.refresh()
         with torch.inference_mode():
             found = outputs(load.call(load.x))
+        load.refresh()
     device.synchronize()
     seconds = clock() - begin
     difference = _checked(found, load) if load.reference else None
     # It is not the network's memory that it keeps.
     load.reference.clear()
+    if note := getattr(load.call, "note", ""):
+        load.remarks.append(note)
     plain = case.compile == "off" and case.runtime == "eager"
     return {"compile_s": None if plain else seconds, "difference": difference}
 
@@ -73,6 +89,10 @@ def prepare(load: Workload, device: Device, folder: Path, clock: Clock) -> dict[
 def _checked(found: Sequence[Tensor], load: Workload) -> float:
     """How far a variant is from the plain network, if that is little enough."""
     once, again = load.reference
+    # Of the whole batch's outputs the images that the plain network was given.
+    images = len(load.check_x)
+    batch = load.case.batch
+    found = [output[:images] if output.shape[:1] == (batch,) else output for output in found]
     allowed = ALLOWED_DIFFERENCE[load.case.dtype]
     unsteady = difference_of(again, once, allowed)
     if not unsteady <= allowed:
@@ -113,7 +133,8 @@ def difference_of(found: Sequence[Tensor], expected: Sequence[Tensor], tolerance
 def _numbers(output: Tensor) -> Tensor:
     """An output in double precision on the host, real and imaginary parts side by side."""
     real = torch.view_as_real(output.resolve_conj()) if output.is_complex() else output
-    return real.detach().double().cpu()
+    # Not every device has double precision.
+    return real.detach().cpu().double()
 
 
 def _distance(found: Tensor, expected: Tensor, tolerance: float) -> float:
@@ -143,10 +164,14 @@ def _compiled(load: Workload, folder: Path) -> Call:
 
 
 class _CudaGraph:
-    """The forward captured once and replayed: one launch for all kernels."""
+    """The forward captured once and replayed: one launch for all kernels.
+
+    Its maps lie in a pool of the graph's own, which the allocator's peak does not
+    see when it is replayed.
+    """
 
     def __init__(self, load: Workload, folder: Path) -> None:
-        self._input = load.x
+        self._input, self._model = load.x, load.model
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.inference_mode(), torch.cuda.stream(side):
@@ -157,6 +182,17 @@ class _CudaGraph:
         self._graph = torch.cuda.CUDAGraph()
         with torch.inference_mode(), torch.cuda.graph(self._graph):
             self._output = load.model(self._input)
+
+    def peak_bytes(self) -> int:
+        """What the graph's pool has reserved, and the weights and the input beside it."""
+        pool = tuple(self._graph.pool())
+        reserved = sum(
+            segment["total_size"]
+            for segment in torch.cuda.memory_snapshot()
+            if tuple(segment["segment_pool_id"]) == pool
+        )
+        outside = [*self._model.parameters(), *self._model.buffers(), self._input]
+        return int(reserved + sum(t.numel() * t.element_size() for t in outside))
 
     def __call__(self, x: Tensor) -> Any:
         if x is not self._input:
@@ -172,30 +208,48 @@ def _export(load: Workload, folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         unfinished = folder / "unfinished.onnx"
         flat = FlatOutputs(load.model).eval()
-        torch.onnx.export(flat, (load.x,), str(unfinished), dynamo=True, verbose=False)
+        # A failed export prints the graph, page after page; its error says enough.
+        with (folder / "exporter.log").open("w") as log, redirect_stdout(log), redirect_stderr(log):
+            torch.onnx.export(flat, (load.x,), str(unfinished), dynamo=True, verbose=False)
         unfinished.replace(path)
     return path
 
 
-class _OnnxRuntime:
-    """The exported network in an ONNX Runtime session; outputs go where torch put them."""
+NO_CPU_FALLBACK = "session.disable_cpu_ep_fallback"
+RECORD_NODES = "session.record_ep_graph_assignment_info"
+"""Keys of ONNX Runtime's sessions (onnxruntime_session_options_config_keys.h)."""
 
-    def __init__(self, load: Workload, folder: Path, providers: Sequence[Any]) -> None:
+
+class _OnnxRuntime:
+    """The exported network in an ONNX Runtime session; outputs go where torch put them.
+
+    Args:
+        load: The workload.
+        folder: For the exported file.
+        providers: Of ONNX Runtime, the wanted one first, each with its options.
+    """
+
+    def __init__(
+        self, load: Workload, folder: Path, providers: Sequence[tuple[str, dict[str, Any]]]
+    ) -> None:
         import onnxruntime
 
-        wanted = providers[0] if isinstance(providers[0], str) else providers[0][0]
+        wanted = providers[0][0]
         if wanted not in onnxruntime.get_available_providers():
-            raise NotImplementedError(
+            raise UnsupportedError(
                 f"the onnxruntime installed here has no {wanted}; pip install onnxruntime-gpu"
             )
         with torch.inference_mode():
             self._outputs = [t.contiguous().clone() for t in outputs(load.model(load.x))]
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(
-            str(_export(load, folder)), options, providers=list(providers)
-        )
+        self._session = _session(onnxruntime, _export(load, folder), providers)
+        # What is listed is not what is used: a provider whose library cannot be loaded is
+        # dropped without an error.
+        used = self._session.get_providers()
+        if used[0] != wanted:
+            raise UnsupportedError(
+                f"onnxruntime runs it by {used[0]}: {wanted} could not be loaded"
+            )
+        self.note = _shares(self._session, wanted) if len(providers) > 1 else ""
         (self._input,) = self._session.get_inputs()
         self._given = load.x
         self._binding = self._session.io_binding()
@@ -211,6 +265,41 @@ class _OnnxRuntime:
         return self._outputs
 
 
+def _session(onnxruntime: Any, path: Path, providers: Sequence[tuple[str, dict[str, Any]]]) -> Any:
+    """A session that runs by the providers named and by nothing else.
+
+    Raises:
+        UnsupportedError: One of them cannot be had, or leaves a part to the CPU.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3
+    if providers[0][0] != _ON_CPU:
+        options.add_session_config_entry(NO_CPU_FALLBACK, "1")
+    if len(providers) > 1:
+        options.add_session_config_entry(RECORD_NODES, "1")
+    try:
+        return onnxruntime.InferenceSession(
+            str(path), options, providers=list(providers), enable_fallback=0
+        )
+    except Exception as error:  # its errors derive from Exception alone
+        raise UnsupportedError(
+            f"onnxruntime cannot run it by {providers[0][0]}: {clean_line(str(error))}"
+        ) from error
+
+
+def _shares(session: Any, wanted: str) -> str:
+    """How many nodes each provider took, in words."""
+    if not hasattr(session, "get_provider_graph_assignment_info"):
+        return f"which nodes {wanted} took is unknown: it needs onnxruntime 1.24 or newer"
+    nodes: Counter[str] = Counter()
+    for part in session.get_provider_graph_assignment_info():
+        nodes[part.ep_name] += len(part.get_nodes())
+    others = ", ".join(f"{name} {n}" for name, n in nodes.items() if name != wanted)
+    rest = f"; {others}" if others else ""
+    return f"{wanted} runs {nodes[wanted]} of {nodes.total()} nodes{rest}"
+
+
 def _buffer(tensor: Tensor) -> tuple[Any, ...]:
     """A tensor's memory as ONNX Runtime wants it described."""
     item = str(tensor.dtype).removeprefix("torch.")
@@ -219,15 +308,25 @@ def _buffer(tensor: Tensor) -> tuple[Any, ...]:
     return place, index, numpy.dtype(item), tuple(tensor.shape), tensor.data_ptr()
 
 
+_ON_CPU = "CPUExecutionProvider"
+
+
 def _onnxruntime(load: Workload, folder: Path) -> Call:
     if load.device.type == "cpu":
-        return _OnnxRuntime(load, folder, ["CPUExecutionProvider"])
-    return _OnnxRuntime(load, folder, [("CUDAExecutionProvider", _on(load))])
+        return _OnnxRuntime(load, folder, [(_ON_CPU, {})])
+    return _OnnxRuntime(load, folder, [_on_cuda(load)])
 
 
 def _tensorrt(load: Workload, folder: Path) -> Call:
     options = {**_on(load), "trt_fp16_enable": load.case.dtype == "fp16"}
-    return _OnnxRuntime(load, folder, [("TensorrtExecutionProvider", options)])
+    # CUDA behind it, for what it rejects.
+    return _OnnxRuntime(load, folder, [("TensorrtExecutionProvider", options), _on_cuda(load)])
+
+
+def _on_cuda(load: Workload) -> tuple[str, dict[str, Any]]:
+    # Its default is to use TF32 for fp32.
+    tf32 = int(load.case.dtype == "tf32")
+    return "CUDAExecutionProvider", {**_on(load), "use_tf32": tf32}
 
 
 def _on(load: Workload) -> dict[str, Any]:

@@ -11,13 +11,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
+from dabench.base.errors import UnsupportedError
 from dabench.device.base import Device
-from dabench.network.build import build_network, settle
+from dabench.network.build import build_network, cast_real, notes_of, settle
 from dabench.network.tensors import outputs
 from dabench.plan.cases import Case
 from dabench.plan.variants import EXPORTED, VARIANT_AXES
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+REFERENCE_IMAGES = 2
+"""Images of passes that only compare outputs."""
 
 LOSSES = {
     "segmenter": "cross-entropy over the main and auxiliary heads, BCE with logits on detail",
@@ -40,20 +44,25 @@ class Workload:
         call: What a pass calls with the input; the model, unless
             `dabench.network.runtimes.prepare` puts something else there.
         x: The input, (N, C, H, W).
-        reference: What the plain network puts out in fp32, in two passes, for
-            cases that run it in another way; else empty.
+        reference: What the plain network puts out in fp32 for ``check_x``, in two
+            passes, for cases that run it in another way; else empty.
+        check_x: At most two images, whatever the batch.
+        remarks: What whoever runs it has to say of it.
+        changes_input: Whether the network overwrites its input; every pass then
+            gets a fresh copy, outside the timed region.
     """
 
     def __init__(self, case: Case, device: Device, seed: int) -> None:
         torch.manual_seed(seed)
         self.case = case
+        self._device = device
         self.device = device.torch_device()
         self.memory_format = (
             torch.channels_last if case.memory_format == "nhwc" else torch.contiguous_format
         )
         self.casts = case.mode == "eval" and case.dtype in _DTYPES and case.runtime not in EXPORTED
         self.dtype = _DTYPES[case.dtype] if self.casts else torch.float32
-        network = build_network(case.model).to(self.device)
+        self._built = network = build_network(case.model).to(self.device)
         network.train(case.mode == "train")
         shape = (case.batch, case.channels, case.height, case.width)
         # Whatever a network's own code drew, or seeded, the input is the same.
@@ -63,16 +72,32 @@ class Workload:
         settle(network, x.clone)
         _unsettle_norms(network)
         checked = is_variant(case) and case.mode == "eval"
-        self.reference = [_plain(network, x) for _ in range(2)] if checked else []
+        self.check_x = x[:REFERENCE_IMAGES].clone()
+        with device.full_precision():
+            self.reference = [_plain(network, self.check_x) for _ in range(2)] if checked else []
+        self.remarks: list[str] = []
         if case.fuse == "on":
             network = _fused(network)
+        cast_real(network, self.dtype)
         # torch's stubs allow the memory format only by itself.
-        self.model = network.to(self.dtype).to(memory_format=self.memory_format)
+        self.model = network.to(memory_format=self.memory_format)
         self.call: Callable[[Tensor], Any] = self.model
         self.x = x.to(self.dtype, memory_format=self.memory_format)
-        self._host_x = _on_host(x) if case.input == "host" else self.x
+        self._host_x = _on_host(x.clone()) if case.input == "host" else self.x
+        self.changes_input = False
+        self._seed = seed
+        self._version = self.x._version
         self._targets: list[Tensor] = []
         self._optimizer: torch.optim.Optimizer | None = None
+
+    def refresh(self) -> None:
+        """Gives the next pass the input that the first one had, should that have been changed."""
+        if not (self.changes_input or self.x._version != self._version):
+            return
+        self.changes_input = True
+        torch.manual_seed(self._seed + 1)
+        with torch.no_grad():
+            self.x.copy_(torch.randn(self.x.shape, device=self.device))
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The context of a training forward: autocast below fp32, else nothing."""
@@ -91,13 +116,22 @@ class Workload:
         The fp32 image is copied to the device and brought into dtype and layout there; the main
         output's classes are chosen there too.
         """
-        x = self._host_x.to(self.device, non_blocking=True)
+        # A copy on the CPU too: what a network does to its input must not reach the image.
+        x = self._host_x.to(self.device, non_blocking=True, copy=self.changes_input)
         x = x.to(self.dtype, memory_format=self.memory_format)
         return outputs(self.call(x))[0].argmax(1)
 
     def loss(self, output: Any) -> Tensor:
         """The family's loss against fixed random targets."""
-        heads = [h for h in outputs(output) if h.is_floating_point()]
+        heads = [h for h in outputs(output) if h.is_floating_point() and h.requires_grad]
+        if not heads:
+            kinds = ", ".join(
+                sorted({str(h.dtype).removeprefix("torch.") for h in outputs(output)})
+            )
+            raise UnsupportedError(
+                f"no output of the network can be differentiated (it puts out {kinds}), so it "
+                "cannot be trained; use --mode eval"
+            )
         if not self._targets:
             self._targets = [_target(head) for head in heads]
         losses = [_loss(h.float(), t) for h, t in zip(heads, self._targets, strict=True)]
@@ -119,6 +153,28 @@ class Workload:
                     parameters, lr=0.0, momentum=0.9, weight_decay=5e-4
                 )
         return self._optimizer
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader must know of the network, a line each."""
+        changes = "the network overwrites its input: every pass gets a fresh copy, untimed"
+        built = notes_of(self._built)
+        return [*[built] * bool(built), *self.remarks, *[changes] * self.changes_input]
+
+    def peak_bytes(self) -> int | None:
+        """Peak memory of the device in the last passes; None where nobody can tell.
+
+        The allocator that is asked knows nothing of what another runtime holds, and
+        a compiler's memory cannot be told from the network's in a process's
+        resident size.
+        """
+        own = getattr(self.call, "peak_bytes", None)
+        if own is not None:
+            return int(own())
+        in_process = not self._device.queues_work and self.case.compile != "off"
+        if self.case.runtime in EXPORTED or in_process:
+            return None
+        return self._device.peak_bytes()
 
     def work(self, phase: str) -> Pass:
         """The pass of one phase."""
@@ -146,7 +202,7 @@ def _on_host(x: Tensor) -> Tensor:
 
 def _plain(network: nn.Module, x: Tensor) -> list[Tensor]:
     with torch.inference_mode():
-        return [output.clone() for output in outputs(network(x))]
+        return [output.clone() for output in outputs(network(x.clone()))]
 
 
 def _unsettle_norms(network: nn.Module) -> None:
@@ -170,13 +226,13 @@ def _fused(network: nn.Module) -> nn.Module:
     """The network with batch norm folded into the convolutions before it, in fp32.
 
     Raises:
-        NotImplementedError: There is nothing to fold.
+        UnsupportedError: There is nothing to fold.
     """
     from torch.fx.experimental.optimization import fuse
 
     folded: nn.Module = fuse(network)
     if _norms(folded) == _norms(network):
-        raise NotImplementedError("nothing to fold: no convolution is followed by a batch norm")
+        raise UnsupportedError("nothing to fold: no convolution is followed by a batch norm")
     return folded
 
 
@@ -209,7 +265,8 @@ class Pass:
         self.output: Any = None
 
     def prepare(self) -> None:
-        """Nothing is needed by default."""
+        """A fresh input, for networks that overwrite theirs (seen by the pass before)."""
+        self.load.refresh()
 
     def run(self) -> None:
         """The pass itself."""
@@ -247,6 +304,7 @@ class _BackwardPass(Pass):
     """Train: from the family's loss to the parameters; input needs no gradient."""
 
     def prepare(self) -> None:
+        super().prepare()
         self.load.model.zero_grad(set_to_none=True)
         self.output = self.load.loss(self.load.forward())
 
@@ -270,6 +328,7 @@ class _TotalPass(Pass):
     """Train: forward, loss, backward and optimiser step in one."""
 
     def prepare(self) -> None:
+        super().prepare()
         self.load.model.zero_grad(set_to_none=True)
 
     def run(self) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
+import itertools
 import subprocess
 from collections.abc import Iterable
 from importlib import metadata
@@ -11,6 +13,11 @@ from pathlib import Path
 from dabench.base.errors import UsageError
 from dabench.plan.references import FORMS, LIBRARIES, Reference, is_reference
 from dabench_models import ModelSpec, UnknownModelError, resolve
+
+MOST_SOURCES = 2000
+"""Files that a network's fingerprint is made of, at most."""
+
+_NOT_SOURCES = {"__pycache__", "site-packages", "node_modules", "venv", "env", "results"}
 
 
 def spec_of(name: str) -> ModelSpec:
@@ -60,11 +67,55 @@ def identity_of(name: str) -> dict[str, str | None] | None:
     library = LIBRARIES.get(reference.source)
     if library is not None:
         return {"version": metadata.version(library.distribution)}
-    if not reference.is_file:
-        return {"module": reference.source}
-    path = Path(reference.source)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return {"sha256": digest, "commit": _commit(path.resolve().parent)}
+    if reference.is_file:
+        path = Path(reference.source).resolve()
+        return {"sha256": _digest(_sources(path)), "commit": _commit(path.parent)}
+    files, folder = _module_sources(reference.source)
+    return {"sha256": _digest(files), "commit": _commit(folder) if folder else None}
+
+
+def _sources(path: Path) -> list[Path]:
+    """A file and all others of Python it may import from where it lies.
+
+    Its folder, and the whole package it is part of: imports are found by running
+    code, so every file counts, and a change that turns out not to matter is
+    asked about once more than it need be.
+    """
+    root = path.parent
+    while (root / "__init__.py").exists() and (root.parent / "__init__.py").exists():
+        root = root.parent
+    found = (
+        each
+        for each in root.rglob("*.py")
+        if not any(part.startswith(".") or part in _NOT_SOURCES for part in each.parts)
+    )
+    return sorted({path, *itertools.islice(found, MOST_SOURCES)})
+
+
+def _module_sources(name: str) -> tuple[list[Path], Path | None]:
+    """The files of the package a module is in; found without importing it."""
+    first = name.partition(".")[0]
+    for folder in (Path.cwd() / first, Path.cwd() / f"{first}.py"):
+        if folder.is_dir():
+            return sorted(folder.rglob("*.py"))[:MOST_SOURCES], folder
+        if folder.is_file():
+            return [folder], folder.parent
+    spec = importlib.util.find_spec(first)
+    if spec is None:
+        return [], None
+    places = [Path(place) for place in spec.submodule_search_locations or []]
+    if not places:
+        return ([Path(spec.origin)] if spec.origin else []), None
+    files = (path for place in places for path in sorted(place.rglob("*.py")))
+    return list(itertools.islice(files, MOST_SOURCES)), places[0]
+
+
+def _digest(files: Iterable[Path]) -> str:
+    """Of names and contents: a file more or less shows too."""
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return digest.hexdigest()
 
 
 def _commit(folder: Path) -> str | None:

@@ -43,9 +43,11 @@ class Runtime:
 RUNTIMES: Mapping[str, Runtime] = MappingProxyType(
     {
         "cuda-graph": Runtime({"cuda": ("fp32", "tf32", "bf16", "fp16")}),
-        "onnxruntime": Runtime({"cpu": ("fp32",), "cuda": ("fp32",)}, "onnxruntime", "onnxruntime"),
+        "onnxruntime": Runtime(
+            {"cpu": ("fp32",), "cuda": ("fp32", "tf32")}, "onnxruntime", "onnxruntime"
+        ),
         "openvino": Runtime({"cpu": ("fp32", "bf16")}, "openvino", "openvino"),
-        "tensorrt": Runtime({"cuda": ("fp32", "fp16")}, "onnxruntime", "onnxruntime"),
+        "tensorrt": Runtime({"cuda": ("fp32", "tf32", "fp16")}, "onnxruntime", "onnxruntime"),
     }
 )
 """All but ``eager``."""

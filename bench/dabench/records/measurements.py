@@ -307,6 +307,7 @@ def _flags(
     busy = max(record.other_cores for record in records)
     if busy > BUSY_LIMIT:
         flags.append(f"busy ({busy:.1f} cores)")
+    flags += dict.fromkeys(n for launch in launches for n in launch.device.get("notes", ()))
     if any(launch.device.get("emulated") for launch in launches):
         flags.append("emulated")
     if any(record.throttled for record in records):

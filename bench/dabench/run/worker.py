@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from dabench.base.errors import DabenchError
+from dabench.base.errors import DabenchError, clean_line
 from dabench.device.energy import EnergyMeter, NoEnergyError
 from dabench.plan.cases import Case
 from dabench.plan.variants import EXPORTED
@@ -103,10 +103,11 @@ def _cross_checked(count: ModelCount) -> Message:
 
 def _time(request: Message, send: Send) -> None:
     from dabench.device.registry import open_device
-    from dabench.network.runtimes import prepare
+    from dabench.network.runtimes import prepare, set_precision
     from dabench.network.workload import LOSSES, Workload, is_variant
 
     case = Case.of(request["case"])
+    set_precision(case.runtime, case.dtype)
     device = open_device(case.device)
     steady = case.protocol == "steady"
     # The paper left cuDNN at its default, which does not search.
@@ -117,8 +118,6 @@ def _time(request: Message, send: Send) -> None:
     if is_variant(case):
         with _scratch(request) as folder:
             prepared = dict(prepare(load, device, folder, host_clock))
-    # A compiler's memory cannot be told from the network's in a process's resident size.
-    mixed = prepared.get("compile_s") is not None and not device.queues_work
     send(
         {
             "kind": "device",
@@ -152,10 +151,13 @@ def _time(request: Message, send: Send) -> None:
                 "stop": result.stop,
                 "spent_s": result.spent_s,
                 "passes": 1 if steady else device.paper_passes,
-                "peak_bytes": None if mixed else device.peak_bytes(),
+                "peak_bytes": load.peak_bytes(),
                 **watch,
             }
         )
+    if load.notes:
+        # Some are known only after a pass.
+        send({"kind": "device", "device": {"notes": load.notes}})
 
 
 @contextmanager
@@ -301,11 +303,19 @@ def _status(error: Exception) -> str:
     return "error"
 
 
-def _one_line(error: Exception) -> str:
-    first = next(iter(str(error).strip().splitlines()), "")
+def _one_line(error: BaseException) -> str:
+    """An error as one line: its cause, where it only wraps another one, without escape codes."""
     if isinstance(error, DabenchError):
-        return first
+        return clean_line(str(error))
+    while error.__cause__ is not None and _only_wraps(error):
+        error = error.__cause__
+    first = clean_line(str(error))
     return f"{type(error).__name__}: {first}" if first else type(error).__name__
+
+
+def _only_wraps(error: BaseException) -> bool:
+    """Whether an error says how it came about rather than what is wrong, as torch's exporter's."""
+    return type(error).__module__.startswith(("torch.onnx", "torch.export", "torch._dynamo"))
 
 
 def phase_samples(message: Message) -> PhaseSamples:

@@ -1,0 +1,137 @@
+"""Trained weights that factories would fetch: left out, since speed and operations need none.
+
+The loaders of torch.hub, torchvision, timm and segmentation-models-pytorch are
+replaced while a network is built. What would have been fetched is noted.
+"""
+
+from __future__ import annotations
+
+import importlib.abc
+import importlib.util
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+VARIABLE = "DABENCH_PRETRAINED"
+"""``on`` lets factories fetch what they want; read by workers, and part of every record."""
+
+
+class _Nothing(dict[str, Any]):
+    """Stands for a state dict that was not fetched, however deep a loader looks into it."""
+
+    def __missing__(self, key: str) -> _Nothing:
+        return self
+
+
+@contextmanager
+def weights_left_out() -> Iterator[list[str]]:
+    """Keeps factories from fetching weights; yields what they would have fetched.
+
+    Does nothing where `VARIABLE` is ``on``.
+    """
+    left_out: list[str] = []
+    if os.environ.get(VARIABLE) == "on":
+        yield left_out
+        return
+    import torch
+    from torch import hub, nn
+
+    def load_state_dict_from_url(url: str, *_: Any, **__: Any) -> _Nothing:
+        left_out.append(str(url).rpartition("/")[2])
+        return _Nothing()
+
+    load = nn.Module.load_state_dict
+
+    def load_state_dict(self: nn.Module, state_dict: Any, *args: Any, **kwargs: Any) -> Any:
+        # Loaders pick keys out of what they were given: of nothing that is nothing.
+        if left_out and not state_dict:
+            return torch.nn.modules.module._IncompatibleKeys([], [])
+        return load(self, state_dict, *args, **kwargs)
+
+    hooks = _Hooks(left_out)
+    fetch = hub.load_state_dict_from_url
+    _replace_everywhere(fetch, load_state_dict_from_url)
+    nn.Module.load_state_dict = load_state_dict  # type: ignore[method-assign]
+    sys.meta_path.insert(0, hooks)
+    hooks.patch_loaded()
+    try:
+        yield left_out
+    finally:
+        sys.meta_path.remove(hooks)
+        hooks.undo()
+        nn.Module.load_state_dict = load  # type: ignore[method-assign]
+        # In modules that were imported meanwhile, too.
+        _replace_everywhere(load_state_dict_from_url, fetch)
+
+
+class _Hooks(importlib.abc.MetaPathFinder):
+    """Replaces the loaders of libraries as soon as these are imported."""
+
+    def __init__(self, left_out: list[str]) -> None:
+        self._left_out = left_out
+        self._undo: list[Callable[[], None]] = []
+        self._patches: dict[str, Callable[[ModuleType], None]] = {
+            "timm.models._builder": self._timm,
+            "segmentation_models_pytorch.encoders": self._smp,
+        }
+
+    def patch_loaded(self) -> None:
+        """Those that are there already."""
+        for name, patch in self._patches.items():
+            if name in sys.modules:
+                patch(sys.modules[name])
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        patch = self._patches.pop(fullname, None)
+        if patch is None:
+            return None
+        spec = importlib.util.find_spec(fullname)
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def exec_module(module: ModuleType) -> None:
+                execute(module)
+                patch(module)
+
+            spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
+
+    def undo(self) -> None:
+        """Puts everything back."""
+        for undo in self._undo:
+            undo()
+
+    def _timm(self, builder: ModuleType) -> None:
+        def load_pretrained(model: Any, pretrained_cfg: Any = None, *_: Any, **__: Any) -> None:
+            architecture = getattr(pretrained_cfg, "architecture", None) or type(model).__name__
+            self._left_out.append(f"timm's {architecture}")
+
+        self._replace(builder.load_pretrained, load_pretrained)
+
+    def _smp(self, encoders: ModuleType) -> None:
+        original = encoders.get_encoder
+
+        def get_encoder(name: str, *args: Any, weights: Any = None, **kwargs: Any) -> Any:
+            if weights is not None:
+                self._left_out.append(f"the encoder {name}'s {weights}")
+            return original(name, *args, weights=None, **kwargs)
+
+        self._replace(original, get_encoder)
+
+    def _replace(self, original: Any, replacement: Any) -> None:
+        _replace_everywhere(original, replacement)
+        self._undo.append(lambda: _replace_everywhere(replacement, original))
+
+
+def _replace_everywhere(original: Any, replacement: Any) -> None:
+    """Replaces a function in every module that holds it."""
+    name = original.__name__
+    for module in list(sys.modules.values()):
+        if getattr(module, "__dict__", {}).get(name) is original:
+            setattr(module, name, replacement)
