@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 RUN := results/demo-$(shell date -u +%Y%m%d-%H%M%S)
 
-.PHONY: demo test lint unit bench test-xla test-lowest clean
+.PHONY: demo test lint unit bench test-gpu test-xla test-lowest clean
 
 demo: $(STAMP)  ## measure this machine and write reports/demo.md
 	$(BIN)/dabench sweep demo --out $(RUN)
@@ -24,6 +24,9 @@ unit: $(STAMP)
 
 bench: $(STAMP)  ## the figures the project promises, measured here (some minutes)
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only
+
+test-gpu: $(STAMP)  ## on a machine with an NVIDIA GPU: proves its paths for the reports
+	DABENCH_PROVE=1 $(BIN)/python -m pytest tests/gpu
 
 # torch_xla needs the torch it was built for: a venv of its own.
 test-xla: $(VENV)-xla/.installed  ## the XLA device, on its CPU client

@@ -12,7 +12,8 @@ import psutil
 import pytest
 
 import dabench
-from dabench.records.timings import read_launches, read_run
+from dabench.records.folder import read_run
+from dabench.records.timings import read_launches
 
 GRID = """
 [[grid]]

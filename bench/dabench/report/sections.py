@@ -15,11 +15,13 @@ from dabench.base.units import (
     format_seconds,
     significant,
 )
+from dabench.findings.proofs import flags
 from dabench.findings.tables import Results, paper_timing, ratios
 from dabench.plan.variants import EAGER, EXPORTED, VARIANT_AXES, variant_name
 from dabench.records.measurements import WITHIN_ONE_LAUNCH
 from dabench.report.charts import bars_with_intervals
 from dabench.report.text import Writer, slug
+from dabench.timing.statistics import INTERVAL_RULE
 from dabench_models import MODELS
 
 DISCRIMINATORS = ("disc", "dw-disc", "diag-disc", "diag-disc-bias")
@@ -111,7 +113,7 @@ def speed_tables(out: Writer, loaded: Results) -> None:
                 **_joules(rows),
                 "n": [f"{row['n']} / {row['launches']}" for _, row in rows.iterrows()],
                 "ended": rows["stop"],
-                "flags": rows["flags"],
+                "flags": flags(rows),
             }
         )
         out.table(
@@ -368,6 +370,7 @@ def method(out: Writer, loaded: Results) -> None:
     for topic, title in _RULES.items():
         stated = [run["rules"] for run in loaded.runs if topic in run.get("rules", {})]
         lines += [f"{title}: {rule}." for rule in dict.fromkeys(rules[topic] for rules in stated)]
+    lines.append(f"Intervals of ratios, whenever measured: {INTERVAL_RULE}.")
     lines += _asked(loaded)
     from_loss = good[good["phase"].isin(["backward", "total"])]
     losses = sorted({loss for loss in from_loss["loss"] if loss})
