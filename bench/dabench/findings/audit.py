@@ -11,6 +11,7 @@ import itertools
 import re
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 from typing import Any
 
@@ -68,6 +69,7 @@ class Finding:
     evidence: str
 
 
+@cache
 def peak_of(device_name: str) -> Peak | None:
     """The datasheet figures of a chip by the name its driver or a table gives it."""
     for row in _reference("peaks.csv").to_dict("records"):

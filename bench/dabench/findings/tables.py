@@ -191,11 +191,11 @@ def ratios(loaded: Results, models: Sequence[str]) -> pd.DataFrame:
     good = good[good["model"].isin(models)]
     times = launch_times(loaded)
     rows = []
-    for setting, group in good.groupby(SETTING, dropna=False, sort=False):
-        order = sorted(group.to_dict("records"), key=lambda row: models.index(row["model"]))
+    for group in by_setting(good, SETTING):
+        order = sorted(group, key=lambda row: models.index(row["model"]))
         rows += [
             {
-                **dict(zip(SETTING, setting, strict=True)),
+                **{name: top[name] for name in SETTING},
                 "numerator": top["model"],
                 "denominator": bottom["model"],
                 **compared(top, bottom, times),
@@ -203,6 +203,19 @@ def ratios(loaded: Results, models: Sequence[str]) -> pd.DataFrame:
             for top, bottom in itertools.combinations(order, 2)
         ]
     return pd.DataFrame(rows)
+
+
+def by_setting(frame: pd.DataFrame, names: Sequence[str]) -> list[list[dict[str, Any]]]:
+    """Rows that agree in some columns, in the order in which they come.
+
+    As plain dictionaries: thousands of small groups cost pandas seconds.
+    """
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in frame.to_dict("records"):
+        # A missing value is unequal to itself.
+        key = tuple(None if pd.isna(row[name]) else row[name] for name in names)
+        groups.setdefault(key, []).append({str(name): value for name, value in row.items()})
+    return list(groups.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,10 +245,12 @@ def launch_times(loaded: Results) -> TimesOf:
     }
     found: dict[tuple[str, str, str], LaunchTimes] = {}
     keys = ["run_id", "case_id", "phase", "launch"]
-    for (run_id, case_id, phase, launch), seconds in timed.groupby(keys, sort=False)["wall_s"]:
-        key = (str(run_id), str(case_id), str(phase))
-        times = found.setdefault(key, LaunchTimes([], []))
-        times.seconds.append(seconds.tolist())
+    series: dict[tuple[Any, ...], list[float]] = {}
+    for *key, seconds in timed[[*keys, "wall_s"]].itertuples(index=False):
+        series.setdefault(tuple(key), []).append(seconds)
+    for (run_id, case_id, phase, launch), values in series.items():
+        times = found.setdefault((str(run_id), str(case_id), str(phase)), LaunchTimes([], []))
+        times.seconds.append(values)
         times.rounds.append(numbers.get((run_id, launch)))
     return found
 
@@ -286,10 +301,10 @@ def variants(loaded: Results) -> list[list[dict[str, Any]]]:
     good = loaded.measurements[loaded.measurements["status"] == "ok"]
     times = launch_times(loaded)
     found = []
-    for _, group in good.groupby(VARIANT_SETTING, dropna=False, sort=False):
-        rows: list[dict[str, Any]] = [
+    for group in by_setting(good, VARIANT_SETTING):
+        rows = [
             {**row, "variant": variant_name(row["compile"], row["fuse"], row["runtime"], "device")}
-            for row in ({str(k): v for k, v in r.items()} for r in group.to_dict("records"))
+            for row in group
         ]
         if len({row["variant"] for row in rows}) > 1:
             plain = [r for r in rows if (r["variant"], r["memory_format"]) == (EAGER, "nchw")]

@@ -25,6 +25,9 @@ from dabench.timing.statistics import INTERVAL_RULE
 from dabench_models import MODELS
 
 DISCRIMINATORS = ("disc", "dw-disc", "diag-disc", "diag-disc-bias")
+MOST_BARS = 200
+"""In one chart."""
+
 _PAPER_TABLES = {
     "cpu": ("CPU and TPU", "(8, 19, 1024, 512) through the discriminator once"),
     "cuda": ("GPU", "(32, 19, 1024, 512) through the discriminator 50 times"),
@@ -295,6 +298,12 @@ def pictures(out: Writer, loaded: Results, folder: Path, name: str) -> None:
         return
     out.heading("Charts")
     for (machine, family), rows in good.groupby(["machine", "family"], sort=False):
+        if len(rows) > MOST_BARS:
+            out.paragraph(
+                f"{len(rows)} bars of {family}s on {machine} are more than anybody can read: none "
+                "is drawn; name fewer runs, or filter the CSV."
+            )
+            continue
         frame = pd.DataFrame(
             {
                 "label": rows["model"] + _label(rows) + _way(rows),
