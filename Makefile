@@ -38,6 +38,17 @@ $(VENV)-xla/.installed: pyproject.toml
 	$(VENV)-xla/bin/python -m pip install --quiet --editable . hypothesis pytest pytest-benchmark
 	touch $@
 
+# The lowest versions that pyproject.toml allows.
+test-lowest: $(VENV)-lowest/.installed  ## the unit tests under them
+	$(VENV)-lowest/bin/python -m pytest tests/unit -p no:cacheprovider -m "not newest"
+
+$(VENV)-lowest/.installed: pyproject.toml
+	test -x $(VENV)-lowest/bin/python || $(PYTHON) -m venv $(VENV)-lowest
+	$(PYTHON) tests/helpers/lowest.py > $(VENV)-lowest/constraints.txt
+	$(VENV)-lowest/bin/python -m pip install --quiet --editable ".[lowest]" \
+		--constraint $(VENV)-lowest/constraints.txt
+	touch $@
+
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
