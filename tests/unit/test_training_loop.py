@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dabench.base.errors import UsageError
 from dabench.data.labels import CAMVID
@@ -308,6 +307,9 @@ def test_images_without_labels_are_said(scene, tmp_path):
 
 
 def test_tensorboard_gets_a_point_per_epoch(scene, tmp_path):
+    events = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator", reason="an extra"
+    )
     plan = plan_suite(replace(CONFIG, normalise=False), ("augment",), ("disc",), (0,))
     silent = Silent()
     with TensorBoard(tmp_path / "suite", silent) as observer:
@@ -315,7 +317,7 @@ def test_tensorboard_gets_a_point_per_epoch(scene, tmp_path):
             plan, scene, folder=tmp_path / "suite", command="", split=None, observer=observer
         )
     assert silent.ran == ["augment-seed0"]
-    curves = EventAccumulator(str(tmp_path / "suite" / "tensorboard" / "augment-seed0"))
+    curves = events.EventAccumulator(str(tmp_path / "suite" / "tensorboard" / "augment-seed0"))
     curves.Reload()
     rows = read_epochs(tmp_path / "suite" / "augment-seed0")
     assert [point.value for point in curves.Scalars("loss")] == pytest.approx(

@@ -127,7 +127,9 @@ def _adopt_orphans() -> None:
 def _preload(request: dict[str, Any]) -> None:
     """Imports here, once, what every fork would otherwise import for itself."""
     if module := _MODULES.get(request["kind"]):
-        importlib.import_module(module)
+        loaded = importlib.import_module(module)
+        # What torch needs for tensors without data it imports at the first of them: seconds.
+        getattr(loaded, "preload", lambda: None)()
     # The first step of any optimiser imports torch's compiler, a second's work.
     if {"optimizer", "total"} & set(request.get("case", {}).get("phases", ())):
         importlib.import_module("torch._dynamo")
