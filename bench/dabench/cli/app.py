@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dabench.base.errors import DabenchError, ResultsError, UsageError
+from dabench.base.errors import DabenchError
 from dabench.cli import (
     checkpoints,
     counting,
@@ -87,8 +87,8 @@ def _given(error: Any) -> str:
 def main() -> None:
     """Runs the command line; an error becomes one line and an exit code.
 
-    Exit codes: 0 done, 1 something failed, 2 the request cannot be met as
-    written, 130 interrupted.
+    Exit codes: 0 done, 1 something that was measured failed, 2 the request cannot
+    be met, 130 interrupted.
     """
     for stream in (sys.stdout, sys.stderr):
         # A terminal that lacks a sign shows another; it must not cost a result.
@@ -108,7 +108,7 @@ def main() -> None:
         if "--debug" in sys.argv:
             raise
         error_line(str(error))
-        sys.exit(2 if isinstance(error, UsageError | ResultsError) else 1)
+        sys.exit(2)
     except BrokenPipeError:
         # The reader of our output, such as head, has gone: not an error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
