@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -239,3 +240,22 @@ def schedule(cases: Sequence[PlannedCase]) -> Iterator[tuple[int, PlannedCase]]:
         if planned.settings.order == "blocked":
             for index in range(planned.settings.first_launches):
                 yield index, planned
+
+
+def remaining(
+    cases: Sequence[PlannedCase], done: Mapping[str, int]
+) -> list[tuple[int, PlannedCase]]:
+    """First launches still to be made, as `schedule` orders them.
+
+    Args:
+        cases: The plan.
+        done: Case id -> launches that an interrupted run has already.
+    """
+    left = Counter(done)
+    due = []
+    for index, planned in schedule(cases):
+        if left[planned.case.case_id] > 0:
+            left[planned.case.case_id] -= 1
+        else:
+            due.append((index, planned))
+    return due

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from dabench.base.errors import UsageError
-from dabench.plan.settings import DTYPES, OPTIONAL, Grid
+from dabench.plan.settings import DTYPES, OPTIONAL, Grid, Settings
+
+
+def resolve_all(
+    grids: Iterable[tuple[Grid, Settings]], environment: Mapping[str, Any]
+) -> tuple[list[tuple[Grid, Settings]], list[str]]:
+    """Grids with their settings as this machine has them; see `resolve`."""
+    found: list[tuple[Grid, Settings]] = []
+    lines: dict[str, None] = {}
+    for grid, settings in grids:
+        resolved, left_out = resolve(grid, environment)
+        found += [(each, settings) for each in resolved]
+        lines |= dict.fromkeys(left_out)
+    return found, list(lines)
 
 
 def resolve(grid: Grid, environment: Mapping[str, Any]) -> tuple[list[Grid], list[str]]:

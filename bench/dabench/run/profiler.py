@@ -13,8 +13,8 @@ from typing import Any
 from dabench.base.errors import DabenchError
 from dabench.base.files import disk_errors
 from dabench.device.machine import describe_host
-from dabench.plan.cases import Case, PlannedCase, expand, schedule
-from dabench.plan.devices import resolve
+from dabench.plan.cases import Case, PlannedCase, expand, remaining
+from dabench.plan.devices import resolve, resolve_all
 from dabench.plan.networks import identities, spec_of
 from dabench.plan.settings import Grid, Settings
 from dabench.profiling.roofline import BOUND_RULE, Ceilings
@@ -192,13 +192,7 @@ class _Profiler:
         """Measures everything; whether Ctrl-C ended it."""
         for planned in self._plan:
             self._summarise(planned.case)
-        left = Counter(self._ran)
-        due = []
-        for number, planned in schedule(self._plan):
-            if left[planned.case.case_id] > 0:
-                left[planned.case.case_id] -= 1
-            else:
-                due.append((number, planned))
+        due = remaining(self._plan, self._ran)
         self._observer.planned(len(due))
         interrupted = False
         try:
@@ -356,16 +350,13 @@ def _plan(
 ) -> tuple[list[PlannedCase], list[str]]:
     """The cases with devices and threads resolved, each once, and what was left out."""
     plan: dict[str, PlannedCase] = {}
-    notes: dict[str, None] = {}
-    for grid, settings in grids:
-        resolved, left_out = resolve(grid, environment)
-        notes |= dict.fromkeys(left_out)
-        for each in resolved:
-            threads = each.threads or (int(environment["threads"]),)
-            whole = replace(each, threads=threads, phases=each.phases or PHASES)
-            for planned in expand(whole, settings):
-                plan.setdefault(planned.case.case_id, _untimable(planned))
-    return list(plan.values()), list(notes)
+    resolved, left_out = resolve_all(grids, environment)
+    for grid, settings in resolved:
+        threads = grid.threads or (int(environment["threads"]),)
+        whole = replace(grid, threads=threads, phases=grid.phases or PHASES)
+        for planned in expand(whole, settings):
+            plan.setdefault(planned.case.case_id, _untimable(planned))
+    return list(plan.values()), left_out
 
 
 def _untimable(planned: PlannedCase) -> PlannedCase:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from dabench.base.units import format_seconds
-from dabench.plan.cases import Case, PlannedCase, launch_order, schedule
+from dabench.plan.cases import Case, PlannedCase, launch_order, remaining
 from dabench.plan.settings import MIN_LAUNCHES, Settings
 from dabench.records.measurements import LaunchRecord, Measurement, PhaseRecord
 from dabench.records.summary import GRAPH_FIELDS, Graph, Summary, graph_of
@@ -161,14 +161,8 @@ class Runner:
         self._recorder.counts(list(counts.values()), uncounted)
 
     def _first_launches(self) -> None:
-        left = {case_id: len(records) for case_id, records in self._launches.items()}
-        due = []
-        for number, planned in schedule(self._plan):
-            # What an interrupted run has already is not measured again.
-            if left[planned.case.case_id] > 0:
-                left[planned.case.case_id] -= 1
-            else:
-                due.append((number, planned))
+        done = {case_id: len(records) for case_id, records in self._launches.items()}
+        due = remaining(self._plan, done)
         self._observer.planned(len(due))
         for number, planned in due:
             if not self._has_failed(planned) and self._fits(planned):

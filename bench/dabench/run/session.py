@@ -14,7 +14,7 @@ from typing import Any
 from dabench.base.errors import DabenchError, UsageError
 from dabench.device.machine import describe_host
 from dabench.plan.cases import Case, PlannedCase, expand
-from dabench.plan.devices import resolve
+from dabench.plan.devices import resolve_all
 from dabench.plan.networks import identities, identity_of
 from dabench.plan.settings import PHASES, Grid, Settings
 from dabench.plan.variants import VARIANT_RULE
@@ -216,14 +216,11 @@ def _plan(
 ) -> tuple[list[PlannedCase], list[str]]:
     """The cases of some grids on this machine, and what was left out of them."""
     plan: dict[str, PlannedCase] = {}
-    notes: dict[str, None] = {}
-    for grid, settings in grids:
-        resolved, left_out = resolve(grid, environment)
-        notes |= dict.fromkeys(left_out)
-        for each in resolved:
-            for planned in expand(each, settings):
-                plan[planned.case.case_id] = _merged(plan.get(planned.case.case_id), planned)
-    return list(plan.values()), list(notes)
+    resolved, left_out = resolve_all(grids, environment)
+    for grid, settings in resolved:
+        for planned in expand(grid, settings):
+            plan[planned.case.case_id] = _merged(plan.get(planned.case.case_id), planned)
+    return list(plan.values()), left_out
 
 
 def _merged(known: PlannedCase | None, planned: PlannedCase) -> PlannedCase:
