@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 import dabench
-from dabench.records.folder import read_run
+from dabench.records.folder import SCHEMA, read_run
 from dabench.records.timings import read_launches
 
 GRID = """
@@ -150,7 +150,7 @@ def test_a_run_of_another_machine_is_not_continued(grid):
 def test_records_say_what_was_run_and_in_which_order(grid):
     assert run("sweep", "grid.toml", "--out", "run", cwd=grid)[0] == 0
     document = read_run(grid / "run")
-    assert document["schema"] == 2
+    assert document["schema"] == SCHEMA
     assert document["command"] == "dabench sweep grid.toml --out run"
     assert len(document["plan"]) == 4
     environment = document["environment"]
