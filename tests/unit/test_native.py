@@ -26,6 +26,7 @@ SAPPHIRE = ZEN4 | {"amx_tile", "amx_bf16", "avx512_fp16"}
         (SAPPHIRE, {"DNNL_MAX_CPU_ISA": "avx512_core"}, "x86_64", ("fp32",)),
         (SAPPHIRE, {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16"}, "x86_64", ("fp32", "bf16")),
         (SAPPHIRE, {"ONEDNN_MAX_CPU_ISA": "nonsense"}, "x86_64", ("fp32", "bf16", "fp16")),
+        (SAPPHIRE, {"ONEDNN_MAX_CPU_ISA": "AVX10_1_512"}, "x86_64", ("fp32", "bf16", "fp16")),
         ({"asimd", "fphp", "asimdhp"}, {}, "aarch64", ("fp32",)),
         ({"asimd", "bf16"}, {}, "aarch64", ("fp32", "bf16")),
         (set(), {}, "arm64", ("fp32",)),

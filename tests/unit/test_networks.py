@@ -279,6 +279,15 @@ def picked():
     net.load_state_dict({k.removeprefix("m."): v for k, v in state.items()})
     return net
 
+def older():
+    from torch.utils import model_zoo
+    net = nn.Sequential(nn.Conv2d(3, 4, 1))
+    state = model_zoo.load_url("https://example.org/net-123.pth")
+    state.pop("fc.weight")
+    del state["fc.bias"]
+    net.load_state_dict(state)
+    return net
+
 def vision():
     from torchvision.models.segmentation import lraspp_mobilenet_v3_large
     return lraspp_mobilenet_v3_large(weights="DEFAULT")
@@ -298,6 +307,7 @@ def by_smp():
     [
         ("own", "net-123.pth"),
         ("picked", "net-123.pth"),
+        ("older", "net-123.pth"),
         ("vision", "lraspp"),
         ("by_timm", "timm's"),
         ("by_smp", "the encoder resnet18's imagenet"),

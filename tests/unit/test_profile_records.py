@@ -12,6 +12,7 @@ from dabench.records.profiles import (
     PhaseLayers,
     ProfileRecord,
     failed_phase,
+    next_profile_launch,
     read_profiled,
     summarise_phase,
 )
@@ -109,3 +110,21 @@ def test_records_read_back(tmp_path):
     assert read.layers["stage"].tolist() == ["block 1", "upsampling", REMAINDER]
     passes = (run.path / "passes.csv").read_text().splitlines()
     assert len(passes) == 1 + 4 * 3  # bare, hooked and two layers, three passes each
+
+
+def test_passes_of_a_launch_that_never_ended_are_not_mixed_into_the_next(tmp_path):
+    run = RunFolder.create(tmp_path / "r", "profile", command="c", environment={}, plan=[])
+    record = ProfileRecord(run)
+    for number in (0, 1):
+        record.launch(make_launch(CASE, [], launch=number, phases=()), [launch(number)])
+    path = run.path / "launches.csv"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+    assert next_profile_launch(run.path) == 2
+    assert read_profiled(run.path)[1] == {CASE.case_id: [launch(0)]}
+
+
+def test_passes_of_a_failed_launch_are_not_read(tmp_path):
+    run = RunFolder.create(tmp_path / "r", "profile", command="c", environment={}, plan=[])
+    failed = make_launch(CASE, [], launch=0, phases=(), status="oom", reason="too large")
+    ProfileRecord(run).launch(failed, [launch(0)])
+    assert read_profiled(run.path) == ([failed], {})

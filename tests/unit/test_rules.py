@@ -115,6 +115,43 @@ def test_forward_and_backward_by_hand(name):
         assert trained.backward_macs == 3 * backward
 
 
+class Similarity(nn.Module):
+    """Products between the images of a batch."""
+
+    def forward(self, x):
+        flat = x.flatten(1)
+        return flat @ flat.t()
+
+
+class SequenceFirst(nn.Module):
+    """The same product by another kernel for one image than for more."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 7)
+
+    def forward(self, x):
+        return self.layer(x.flatten(2).transpose(1, 2).contiguous().transpose(0, 1))
+
+
+@pytest.mark.parametrize("batch", [1, 2, 8])
+def test_what_is_not_proportional_to_the_batch_is_counted_at_it(batch):
+    found = count(Similarity(), (3, 8, 8), batch=batch)
+    assert (found.macs, found.linear, found.fixed) == (batch * batch * 192, False, {})
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_another_kernel_for_one_image_loses_nothing(batch):
+    found = count(SequenceFirst(), (3, 8, 8), batch=batch)
+    assert sum(found.by_operator.values()) == found.macs == batch * 64 * 3 * 7
+
+
+def test_a_shared_weight_is_read_once():
+    network = nn.Sequential(nn.Conv2d(3, 3, 3), nn.Conv2d(3, 3, 3))
+    network[1].weight = network[0].weight
+    assert count(network, (3, 8, 8)).min_bytes == 4 * (3 * 64 + 3 * 16 + 81 + 3 + 3)
+
+
 HEADS = 8 * 8 * 64 * 4 + 2 * 64 * 64 * 8  # four projections of 64 tokens of 8; scores and values
 ENCODER = HEADS + 64 * 8 * 16 * 2 + 2 * 5 * 64 * 8  # and two layers, and two norms
 

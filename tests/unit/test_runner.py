@@ -215,6 +215,27 @@ def test_resuming_measures_only_what_is_missing():
     assert sorted(record.round for record in records.launches) == [0, 1, 2, 2]
 
 
+class Stopped(Pool):
+    """Ctrl-C comes while networks are being counted."""
+
+    def run(self, request, receive, *, timeout_s):
+        raise KeyboardInterrupt
+
+
+def test_ctrl_c_while_a_resumed_run_counts_keeps_its_counts():
+    (planned,) = expand(Grid(devices=("cpu",), models=("disc",)), Settings.of(repeat=5))
+    done = {planned.case.case_id: [make_launch(planned.case, [3.0] * 5)]}
+    counted = []
+    Pool().run({"kind": "count", "items": [{
+        "name": "disc", "channels": planned.case.channels, "height": planned.case.height,
+        "width": planned.case.width, "mode": "eval",
+    }]}, counted.append, timeout_s=1)  # fmt: skip
+    counts = ([message["count"] for message in counted], [])
+    outcome = Runner([planned], Stopped(), Records(), NoProgress(), done=done, counted=counts).run()
+    assert outcome.interrupted
+    assert outcome.measurements[0].executed_flops == 2 * 7
+
+
 def test_time_is_shared_between_launches_and_phases():
     assert stop_rule(Settings.of(max_time_s=24.0), 4)["max_time_s"] == 2.0
     assert stop_rule(Settings.of(max_time_s=24.0, launches=1), 1)["max_time_s"] == 24.0

@@ -105,6 +105,15 @@ def test_resuming_appends_behind_a_torn_line(folder, written):
     assert read_launches(folder) == [*written[0], more]
 
 
+@pytest.mark.parametrize("torn", [b"", b"launch,ca"])
+def test_a_header_that_was_cut_off_is_written_again(folder, torn):
+    create(folder).run.close()
+    (folder / results.SAMPLES).write_bytes(torn)
+    launch = make_launch(CASE, [7.0])
+    resume(folder).launch(launch)
+    assert read_launches(folder) == [launch]
+
+
 def test_damage_in_the_middle_names_file_and_line(folder, written):
     path = folder / results.SAMPLES
     lines = path.read_text().splitlines(keepends=True)

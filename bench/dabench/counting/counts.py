@@ -101,6 +101,8 @@ class ModelCount:
         without: Calls per operator that is known to have no multiply-adds.
         dropped_macs: Multiply-adds of the forward whose results nobody gets.
         fixed: Field -> what of it does not grow with the batch.
+        linear: Whether the rest grows in proportion to the batch; else the counts
+            hold for this batch alone.
         note: What a reader must know of how it was counted.
     """
 
@@ -125,6 +127,7 @@ class ModelCount:
     without: Mapping[str, int] = field(default_factory=dict)
     dropped_macs: int = 0
     fixed: Mapping[str, int] = field(default_factory=dict)
+    linear: bool = True
     note: str = ""
 
     @property
@@ -208,20 +211,30 @@ def count_network(
 ) -> ModelCount:
     """Counts a network that is already built; see `count_model`.
 
-    Two small batches are traced, the second twice as large. All counts are a
-    part that does not grow with the batch (products of weights alone) and one
-    that is proportional to it, so those of any batch follow exactly.
+    Three small batches are traced. Counts that are a part that does not grow with
+    the batch (products of weights alone) and one in proportion to it give those of
+    any batch exactly; a network whose are not (products between images of a batch)
+    is traced at the batch asked for.
     """
     network.train(mode == "train")
-    # Batch norm in training mode refuses a single 1x1 map.
-    smaller = 2 if mode == "train" else 1
-    settle(network, lambda: torch.randn(smaller, *shape).to(input_dtype(network)))
-    traces = [
-        trace_operators(network, (n, *shape), backward=mode == "train")
-        for n in (smaller, 2 * smaller)
-    ]
-    one, two = (_layers(network, trace) for trace in traces)
-    growth = _Growth(smaller, batch)
+    settle(network, lambda: torch.randn(_SMALLER, *shape).to(input_dtype(network)))
+
+    def trace(images: int) -> Trace:
+        return trace_operators(network, (images, *shape), backward=mode == "train")
+
+    traces = [trace(images) for images in (_SMALLER, 2 * _SMALLER)]
+    one, two = (_layers(network, each) for each in traces)
+    growth = _Growth(_SMALLER, batch)
+    three = _layers(network, trace(3 * _SMALLER))
+    linear = one.keys() == two.keys() == three.keys() and all(
+        2 * getattr(two[key], name) == getattr(one[key], name) + getattr(three[key], name)
+        for key in one
+        for name in _MACS
+    )
+    if not linear:
+        traces = [trace(batch)] * 2
+        one = two = _layers(network, traces[0])
+        growth = _Same()
     layers = tuple(growth.layer(one[key], two[key]) for key in one)
     fixed = {
         name: growth.fixed(
@@ -236,8 +249,10 @@ def count_network(
     first, second = traces
     ends = growth(first.end_elements, second.end_elements)
     dropped = growth(*(_sum(trace, FORWARD, "for_nothing") for trace in traces))
+    per_operator = [_by_operator(each) for each in traces]
     operators = {
-        name: growth(macs, _by_operator(second)[name]) for name, macs in _by_operator(first).items()
+        name: growth(*(each.get(name, 0) for each in per_operator))
+        for name in {**per_operator[0], **per_operator[1]}
     }
     return ModelCount(
         model=spec.name,
@@ -260,10 +275,13 @@ def count_network(
         without=first.without,
         dropped_macs=dropped,
         fixed={name: value for name, value in fixed.items() if value},
+        linear=linear,
         note=f"run on data, since it cannot be run without: {first.on_data}" * bool(first.on_data),
     )
 
 
+# Batch norm in training mode refuses a single 1x1 map, and torch has kernels of its own for one.
+_SMALLER = 2
 _MACS = ("macs", "executed_macs", "backward_macs", "executed_backward_macs")
 _GROWING = (*_MACS, "activations", "bytes_moved", "backward_bytes_moved")
 
@@ -286,8 +304,22 @@ class _Growth:
         return int(self.fixed(one, two) + (two - one) * self._scale)
 
     def layer(self, one: LayerCount, two: LayerCount) -> LayerCount:
+        """A layer at the batch."""
         grown: dict[str, Any] = {n: self(getattr(one, n), getattr(two, n)) for n in _GROWING}
         return replace(one, **grown)
+
+
+class _Same(_Growth):
+    """Counts of the very batch that was traced."""
+
+    def __init__(self) -> None:
+        super().__init__(1, 1)
+
+    def fixed(self, one: int, two: int) -> int:
+        return 0
+
+    def __call__(self, one: int, two: int) -> int:
+        return one
 
 
 def _layers(network: nn.Module, trace: Trace) -> dict[str, LayerCount]:
@@ -337,7 +369,9 @@ def _layer(
 def _used_parameters(network: nn.Module, layers: Mapping[str, LayerCount]) -> int:
     """Elements of the parameters that this graph's modules hold themselves."""
     modules = dict(network.named_modules())
-    return sum(p.numel() for path in layers for p in modules[path].parameters(recurse=False))
+    # By identity: modules may share a weight, which is read once.
+    used = {id(p): p for path in layers for p in modules[path].parameters(recurse=False)}
+    return sum(p.numel() for p in used.values())
 
 
 def _by_operator(trace: Trace) -> dict[str, int]:

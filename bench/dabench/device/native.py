@@ -21,7 +21,8 @@ _LIMIT_VARIABLES = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
 
 # Any of these computes products in the precision; avx_ne_convert, say, only converts.
 _X86_FLAGS = {"bf16": ("avx512_bf16", "amx_bf16"), "fp16": ("avx512_fp16", "amx_fp16")}
-_X86_LEAST = {"bf16": "AVX512_CORE_BF16", "fp16": "AVX512_CORE_FP16"}
+# oneDNN takes AVX10_1_512 and AVX512_CORE_FP16 for the same.
+_X86_LEAST = {"bf16": "AVX512_CORE_BF16", "fp16": "AVX10_1_512"}
 _ARM_FLAGS = {"bf16": ("bf16",), "fp16": ()}
 
 

@@ -21,10 +21,19 @@ VARIABLE = "DABENCH_PRETRAINED"
 
 
 class _Nothing(dict[str, Any]):
-    """Stands for a state dict that was not fetched, however deep a loader looks into it."""
+    """Stands for a state dict that was not fetched, however deep a loader looks into it.
+
+    Keys may be read, popped and deleted; arithmetic on what they hold is an error.
+    """
 
     def __missing__(self, key: str) -> _Nothing:
         return self
+
+    def __delitem__(self, key: str) -> None:
+        pass
+
+    def pop(self, key: str, *default: Any) -> Any:
+        return default[0] if default else self
 
 
 @contextmanager
@@ -130,8 +139,8 @@ class _Hooks(importlib.abc.MetaPathFinder):
 
 
 def _replace_everywhere(original: Any, replacement: Any) -> None:
-    """Replaces a function in every module that holds it."""
-    name = original.__name__
+    """Replaces a function in every module that holds it, under whatever name."""
     for module in list(sys.modules.values()):
-        if getattr(module, "__dict__", {}).get(name) is original:
-            setattr(module, name, replacement)
+        for name, value in list(getattr(module, "__dict__", {}).items()):
+            if value is original:
+                setattr(module, name, replacement)

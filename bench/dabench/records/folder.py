@@ -222,7 +222,8 @@ class RunFolder:
         writer = csv.writer(text, lineterminator="\n")
         path = self.path / name
         with disk_errors(self.path):
-            new = not path.exists()
+            # Empty where the header itself was cut off.
+            new = not path.exists() or not path.stat().st_size
             if new:
                 writer.writerow(columns)
             writer.writerows(rows)

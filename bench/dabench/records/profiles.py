@@ -336,6 +336,15 @@ def read_profile_counts(path: Path) -> list[dict[str, Any]]:
     return list(read_json(path / COUNTS) or [])
 
 
+def next_profile_launch(path: Path) -> int:
+    """The first launch number no row uses, those of unfinished launches included."""
+    tables = (
+        read_table(path / PASSES, PASS_COLUMNS),
+        read_table(path / LAUNCHES, LAUNCH_COLUMNS),
+    )
+    return max((int(row["launch"]) for table in tables for _, row in table), default=-1) + 1
+
+
 def read_profiled(path: Path) -> tuple[list[LaunchRecord], dict[str, list[PhaseLayers]]]:
     """The finished launches of a profile, and their passes by case.
 
@@ -346,7 +355,7 @@ def read_profiled(path: Path) -> tuple[list[LaunchRecord], dict[str, list[PhaseL
     for line, row in read_table(path / LAUNCHES, LAUNCH_COLUMNS):
         with bad_row(path / LAUNCHES, line):
             launches.append(launch_of(row, {}))
-    finished = {each.launch for each in launches}
+    finished = {each.launch for each in launches if each.status == "ok"}
     found: dict[tuple[int, str, str], dict[str, list[float]]] = {}
     for line, row in read_table(path / PASSES, PASS_COLUMNS):
         with bad_row(path / PASSES, line):

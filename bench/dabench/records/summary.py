@@ -58,6 +58,8 @@ class Summary:
             rows = [replace(row, flops_per_s=None) for row in rows]
         if graph_of(case) in self.uncounted:
             notes.append(f"operations not counted: {self.uncounted[graph_of(case)]}")
+        if self._is_of_another_batch(case):
+            notes.append("operations not counted: they do not grow in proportion to the batch")
         return [replace(row, flags="; ".join(filter(None, (row.flags, *notes)))) for row in rows]
 
     def _open(self, case: Case) -> str:
@@ -67,10 +69,15 @@ class Summary:
         calls = count.get("uncounted", {}) if "without" in count else {}
         return ", ".join(f"{name} x{number}" for name, number in calls.items())
 
+    def _is_of_another_batch(self, case: Case) -> bool:
+        """Whether a case's count holds for the batch it was made for alone."""
+        count = self.counts.get(graph_of(case), {})
+        return not count.get("linear", True) and count["batch"] != case.batch
+
     def _macs(self, case: Case) -> dict[str, tuple[int, int] | None]:
         """Multiply-adds per phase for the whole batch: algorithmic, executed."""
         count = self.counts.get(graph_of(case))
-        if count is None:
+        if count is None or self._is_of_another_batch(case):
             return {}
         fixed = count.get("fixed", {})
 

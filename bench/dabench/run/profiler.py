@@ -28,6 +28,7 @@ from dabench.records.profiles import (
     PhaseLayers,
     ProfileRecord,
     failed_phase,
+    next_profile_launch,
     read_profile_counts,
     read_profiled,
     summarise_phase,
@@ -157,8 +158,11 @@ class _Profiler:
             Setting(each["device"], each["dtype"], each["threads"]): str(each["reason"])
             for each in document.get("without_ceilings", [])
         }
+        # What could not be counted then is tried again.
         self._counts: dict[str, Mapping[str, Any]] = {
-            each["case_id"]: each["count"] for each in read_profile_counts(run.path)
+            each["case_id"]: each["count"]
+            for each in read_profile_counts(run.path)
+            if each["count"]
         }
         self._notes: dict[str, str] = {}
         launches, done = read_profiled(run.path)
@@ -172,7 +176,7 @@ class _Profiler:
         }
         self._failed |= {r.case_id: (r.status, r.reason) for r in launches if r.status != "ok"}
         self._ran = Counter(record.case_id for record in launches)
-        self._next_launch = max((record.launch for record in launches), default=-1) + 1
+        self._next_launch = next_profile_launch(run.path)
         self._names = {
             r.case_id: r.device["device_name"] for r in launches if "device_name" in r.device
         }

@@ -94,6 +94,7 @@ class Runner:
         recorder: Keeps the raw records.
         observer: Told of each launch.
         done: Launches an earlier, interrupted run already has, by case.
+        counted: Operation counts it has, and what could not be counted.
         first_launch: Number of the next launch.
         scratch: Folder for what compilers and exporters write, kept from launch
             to launch; None gives each launch its own.
@@ -108,6 +109,7 @@ class Runner:
         observer: Observer,
         *,
         done: dict[str, list[LaunchRecord]] | None = None,
+        counted: tuple[Sequence[Message], Sequence[Message]] = ((), ()),
         first_launch: int = 0,
         scratch: Path | None = None,
         clock: Clock = host_clock,
@@ -121,7 +123,7 @@ class Runner:
         self._clock = clock
         self._launches = done or {p.case.case_id: [] for p in plan}
         self._ran = sum(map(len, self._launches.values()))
-        self._summary = Summary()
+        self._summary = Summary(*counted)
         self._rows: dict[str, list[Measurement]] = {}
         self._next_summary_s = -math.inf
 

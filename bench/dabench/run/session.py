@@ -21,7 +21,7 @@ from dabench.plan.variants import VARIANT_RULE
 from dabench.records.folder import RunFolder, check_new_run, check_same_machine, read_run
 from dabench.records.measurements import FLAG_RULES, LaunchRecord, Measurement
 from dabench.records.summary import launches_by_case
-from dabench.records.timings import TimingRecord, next_launch
+from dabench.records.timings import TimingRecord, next_launch, read_counts, read_uncounted
 from dabench.run.launcher import Launcher
 from dabench.run.runner import COUNT_TIMEOUT_S, LAUNCH_RULE, Observer, Outcome, Recorder, Runner
 from dabench.timing.engine import STEADY_RULE
@@ -144,6 +144,7 @@ def resume(folder: Path, *, observer: Observer) -> Session:
                 recorder,
                 observer,
                 done=done,
+                counted=(read_counts(folder), read_uncounted(folder)),
                 first_launch=next_launch(folder),
                 scratch=Path(scratch),
             ).run()
