@@ -1,5 +1,7 @@
 """Running a plan with workers that are not there."""
 
+import signal
+
 import pytest
 from fakes import make_launch
 
@@ -213,6 +215,23 @@ def test_resuming_measures_only_what_is_missing():
     assert [record.launch for record in records.launches] == [7, 8, 9, 10]
     assert [r.launches for r in outcome.measurements] == [3, 3]
     assert sorted(record.round for record in records.launches) == [0, 1, 2, 2]
+
+
+def test_ctrl_c_while_a_launch_is_written_keeps_it():
+    class Struck(Records):
+        def launch(self, record):
+            signal.raise_signal(signal.SIGINT)
+            super().launch(record)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        records = Struck()
+        outcome = run(Pool(), Settings.of(repeat=5), records=records, models=("disc", "dw-disc"))
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert outcome.interrupted
+    assert len(records.launches) == 1
+    assert sorted(row.status for row in outcome.measurements) == ["ok", "pending"]
 
 
 class Stopped(Pool):

@@ -12,6 +12,7 @@ from typing import Any
 
 from dabench.base.errors import DabenchError
 from dabench.base.files import disk_errors
+from dabench.base.interrupts import uninterrupted
 from dabench.device.machine import describe_host
 from dabench.plan.cases import Case, PlannedCase, expand, remaining
 from dabench.plan.devices import resolve, resolve_all
@@ -266,15 +267,16 @@ class _Profiler:
             seconds=time.monotonic() - begin,
             device=device,
         )
-        self._record.launch(record, phases if ok else [])
-        self._ran[case.case_id] += 1
-        if "device_name" in device:
-            self._names[case.case_id] = device["device_name"]
-        if ok:
-            self._done[case.case_id] += phases
-        else:
-            self._failed[case.case_id] = (record.status, record.reason)
-        self._summarise(case)
+        with uninterrupted():  # what is on disk is in the table, too
+            self._record.launch(record, phases if ok else [])
+            self._ran[case.case_id] += 1
+            if "device_name" in device:
+                self._names[case.case_id] = device["device_name"]
+            if ok:
+                self._done[case.case_id] += phases
+            else:
+                self._failed[case.case_id] = (record.status, record.reason)
+            self._summarise(case)
         self._record.summary(self.models, self.layers)
         self._observer.finished(record)
 

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+from dabench.base.interrupts import uninterrupted
 from dabench.base.units import format_seconds
 from dabench.plan.cases import Case, PlannedCase, launch_order, remaining
 from dabench.plan.settings import MIN_LAUNCHES, Settings
@@ -242,8 +243,9 @@ class Runner:
             scratch=self._scratch,
         )
         self._next_launch += 1
-        self._recorder.launch(record)
-        self._launches[case.case_id].append(record)
+        with uninterrupted():  # what is on disk is in the table, too
+            self._recorder.launch(record)
+            self._launches[case.case_id].append(record)
         self._ran += 1
         self._rows[case.case_id] = self._summary.rows(planned, self._launches[case.case_id])
         if self._clock() >= self._next_summary_s:
