@@ -220,7 +220,7 @@ def test_json_is_one_document_and_nothing_else(arguments, keys, tmp_path):
 
 def test_env_says_what_noise_to_expect():
     shown = dabench("env").stdout
-    assert re.search(r"noise: 90% of \d+ short passes over \d launches", shown)
+    assert re.search(r"noise: 90% of 180 short passes over 6 launches", shown)
     assert "devices" in shown
 
 

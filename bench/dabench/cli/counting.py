@@ -64,21 +64,24 @@ def flops(
     documents, failed = count_models(items, shares=time_share, cross_check=cross_check)
     if json:
         print_json({"counts": documents})
-        _finish(failed)
-        return
+    else:
+        _print(documents, layers=layers, cross_check=cross_check)
+    _finish(failed)
+
+
+def _print(documents: list[dict[str, Any]], *, layers: bool, cross_check: bool) -> None:
+    """All tables: models, layers, what is not counted, fvcore's counts."""
     from dabench.counting.counts import ModelCount
 
     counts = [ModelCount.of(document) for document in documents]
-    shares = [document["time_shares"] or {} for document in documents]
     _print_models(counts)
     if layers:
         for count in counts:
             _print_layers(count)
-    for count, known in zip(counts, shares, strict=True):
-        _print_uncounted(count, known)
+    for count, document in zip(counts, documents, strict=True):
+        _print_uncounted(count, document["time_shares"] or {})
     for document in documents if cross_check else ():
         _print_cross_check(document)
-    _finish(failed)
 
 
 def _finish(failed: list[str]) -> None:

@@ -8,7 +8,7 @@ are computed and dropped, and for layers that are computed again in the backward
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from fractions import Fraction
 from functools import cache
@@ -222,38 +222,13 @@ def count_network(
     def trace(images: int) -> Trace:
         return trace_operators(network, (images, *shape), backward=mode == "train")
 
-    traces = [trace(images) for images in (_SMALLER, 2 * _SMALLER)]
-    one, two = (_layers(network, each) for each in traces)
-    growth = _Growth(_SMALLER, batch)
-    three = _layers(network, trace(3 * _SMALLER))
-    linear = one.keys() == two.keys() == three.keys() and all(
-        2 * getattr(two[key], name) == getattr(one[key], name) + getattr(three[key], name)
-        for key in one
-        for name in _MACS
-    )
-    if not linear:
-        traces = [trace(batch)] * 2
-        one = two = _layers(network, traces[0])
-        growth = _Same()
-    layers = tuple(growth.layer(one[key], two[key]) for key in one)
-    fixed = {
-        name: growth.fixed(
-            *(sum(getattr(row, name) for row in rows.values()) for rows in (one, two))
-        )
-        for name in _MACS
-    }
-
-    def total(name: str) -> int:
-        return sum(getattr(layer, name) for layer in layers)
-
-    first, second = traces
+    first, second, growth = _traced(network, trace, batch)
+    one, two = _layers(network, first), _layers(network, second)
+    layers = {path: growth.layer(one[path], two[path]) for path in one}
+    totals = {name: _total(layers, name) for name in (*_MACS, "activations", "bytes_moved")}
+    fixed = {name: growth.fixed(_total(one, name), _total(two, name)) for name in _MACS}
     ends = growth(first.end_elements, second.end_elements)
-    dropped = growth(*(_sum(trace, FORWARD, "for_nothing") for trace in traces))
-    per_operator = [_by_operator(each) for each in traces]
-    operators = {
-        name: growth(*(each.get(name, 0) for each in per_operator))
-        for name in {**per_operator[0], **per_operator[1]}
-    }
+    operators = growth.each(_by_operator(first), _by_operator(second))
     return ModelCount(
         model=spec.name,
         batch=batch,
@@ -262,20 +237,15 @@ def count_network(
         width=shape[2],
         mode=mode,
         params=sum(p.numel() for p in network.parameters() if p.requires_grad),
-        macs=total("macs"),
-        executed_macs=total("executed_macs"),
-        backward_macs=total("backward_macs"),
-        executed_backward_macs=total("executed_backward_macs"),
-        activations=total("activations"),
+        **totals,
         min_bytes=4 * (ends + _used_parameters(network, one)),
-        bytes_moved=total("bytes_moved"),
         by_operator={name: macs for name, macs in operators.items() if macs},
         uncounted=first.uncounted,
-        layers=layers,
+        layers=tuple(layers.values()),
         without=first.without,
-        dropped_macs=dropped,
+        dropped_macs=growth(*(_sum(each, FORWARD, "for_nothing") for each in (first, second))),
         fixed={name: value for name, value in fixed.items() if value},
-        linear=linear,
+        linear=growth.linear,
         note=f"run on data, since it cannot be run without: {first.on_data}" * bool(first.on_data),
     )
 
@@ -290,8 +260,26 @@ def _total(layers: Mapping[str, LayerCount], name: str) -> int:
     return sum(getattr(layer, name) for layer in layers.values())
 
 
+def _traced(
+    network: nn.Module, trace: Callable[[int], Trace], batch: int
+) -> tuple[Trace, Trace, _Growth]:
+    """Two traces, and how a batch's counts follow from theirs."""
+    traces = [trace(images * _SMALLER) for images in (1, 2, 3)]
+    one, two, three = (_layers(network, each) for each in traces)
+    if one.keys() == two.keys() == three.keys() and all(
+        2 * getattr(two[path], name) == getattr(one[path], name) + getattr(three[path], name)
+        for path in one
+        for name in _MACS
+    ):
+        return traces[0], traces[1], _Growth(_SMALLER, batch)
+    only = trace(batch)
+    return only, only, _Same()
+
+
 class _Growth:
     """Counts of a batch from those of one batch and of another twice as large."""
+
+    linear = True
 
     def __init__(self, smaller: int, batch: int) -> None:
         self._scale = Fraction(batch, smaller)
@@ -303,6 +291,10 @@ class _Growth:
     def __call__(self, one: int, two: int) -> int:
         return int(self.fixed(one, two) + (two - one) * self._scale)
 
+    def each(self, one: Mapping[str, int], two: Mapping[str, int]) -> dict[str, int]:
+        """Named counts; a name that one of the two lacks is 0 there."""
+        return {name: self(one.get(name, 0), two.get(name, 0)) for name in {**one, **two}}
+
     def layer(self, one: LayerCount, two: LayerCount) -> LayerCount:
         """A layer at the batch."""
         grown: dict[str, Any] = {n: self(getattr(one, n), getattr(two, n)) for n in _GROWING}
@@ -311,6 +303,8 @@ class _Growth:
 
 class _Same(_Growth):
     """Counts of the very batch that was traced."""
+
+    linear = False
 
     def __init__(self) -> None:
         super().__init__(1, 1)

@@ -28,7 +28,7 @@ from dabench.timing.engine import STEADY_RULE
 from dabench.timing.statistics import INTERVAL_RULE
 
 PROBE_TIMEOUT_S = 120.0
-NOISE_S = 6.0
+NOISE_S = 20.0
 """Sampling time of the noise probe, over its launches."""
 
 
