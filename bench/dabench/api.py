@@ -11,7 +11,8 @@ from dabench.plan.grids import AXES, SETTINGS, arguments_of, load_grids, make_gr
 from dabench.plan.networks import spec_of
 from dabench.plan.references import is_reference
 from dabench.records.measurements import Measurement
-from dabench.run.session import NoProgress, Session, count_models, run_grids
+from dabench.run.counts import CountRequest, count_models
+from dabench.run.session import NoProgress, Session, run_grids
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -151,10 +152,10 @@ def count(
     if not is_reference(model):
         return count_model(model, **item)
     spec_of(model)  # what can be checked before a worker starts
-    counted, failed = count_models([{"name": model, **item}], shares=False)
-    if failed:
-        raise DabenchError(f"cannot count {failed[0]}")
-    return ModelCount.of(counted[0])
+    counted = count_models(CountRequest(items=[{"name": model, **item}]))
+    for each in counted.failed:
+        raise DabenchError(f"cannot count {model} ({mode}): {each['reason']}")
+    return ModelCount.of(counted.counts[0])
 
 
 def load_results(*folders: str | Path) -> Results:

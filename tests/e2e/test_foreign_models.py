@@ -6,7 +6,7 @@ import sys
 import pytest
 
 import dabench
-from dabench.records.timings import read_counts
+from dabench.records.counts import read_counts
 
 # Every repository has a ``models``, a ``utils`` and a ``configs`` of its own.
 NET = """

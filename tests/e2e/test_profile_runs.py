@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 
 import pandas as pd
 import pytest
@@ -12,13 +13,23 @@ from dabench.records.folder import read_run
 
 @pytest.fixture
 def dabench(tmp_path):
-    def run(*arguments):
+    def start(*arguments):
         command = [sys.executable, "-m", "dabench", *arguments]
-        return subprocess.run(
-            command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
-        )
+        pipe = subprocess.PIPE
+        return subprocess.Popen(command, cwd=tmp_path, stdout=pipe, stderr=pipe, text=True)
 
+    def run(*arguments):
+        process = start(*arguments)
+        out, err = process.communicate(timeout=300)
+        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+    run.start = start
     return run
+
+
+def read_lines(path):
+    """The whole lines of a table, its header left out."""
+    return path.read_text().split("\n")[1:-1] if path.exists() else []
 
 
 def test_a_profile_from_command_to_report(dabench, tmp_path):
@@ -93,11 +104,23 @@ def test_layers_with_next_to_nothing_to_do_are_bound_by_their_launch(dabench, tm
 
 
 def test_an_explanation_cites_its_rows(dabench, tmp_path):
-    shown = dabench(
+    """Killed in the middle of its profile, it goes on to the same explanation."""
+    process = dabench.start(
         "explain", "--size", "64x64", "--threads", "1", "--max-time", "500ms", "--out", "run",
-        "--json",
     )  # fmt: skip
+    launches = tmp_path / "run" / "launches.csv"
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline and len(read_lines(launches)) < 4:
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    before = read_lines(launches)
+    assert before
+    shown = dabench("profile", "--resume", "run", "--trace")
+    assert shown.returncode == 2
+    shown = dabench("explain", "--resume", "run", "--json")
     assert shown.returncode == 0, shown.stderr
+    assert read_lines(launches)[: len(before)] == before
     document = json.loads(shown.stdout)
     assert document["sentences"][0].startswith("By operations dw-disc should take 1/14.")
     profiled = {row["setting"] for row in document["evidence"] if "one image" not in row["what"]}
@@ -125,6 +148,27 @@ def test_ceilings_are_remembered(dabench):
     )
     assert first == second
     assert first["ceilings"][0]["launch_s"] > 0
+
+
+def test_ceilings_and_counts_are_kept_as_runs_and_reported(dabench, tmp_path):
+    for command in (
+        ("ceilings", "--dtype", "fp32", "--threads", "1", "--out", "roof"),
+        ("flops", "--model", "disc,dw-disc", "--size", "64x64", "--out", "ops"),
+    ):
+        shown = dabench(*command)
+        assert shown.returncode == 0, shown.stderr
+        # Finished: nothing is left to do, and the same is shown.
+        again = dabench(command[0], "--resume", command[-1])
+        assert (again.returncode, again.stdout) == (0, shown.stdout)
+    assert read_run(tmp_path / "roof")["kind"] == "ceilings"
+    assert read_run(tmp_path / "ops")["kind"] == "count"
+    assert dabench("report", "roof", "ops", "--name", "both", "--out", ".").returncode == 0
+    text = (tmp_path / "both.md").read_text()
+    assert "## The machine's ceilings" in text
+    assert "## Operations, parameters and bytes of one image" in text
+    refused = dabench("flops", "--model", "disc", "--out", "ops")
+    assert refused.returncode == 2
+    assert "--out: 'ops' holds a run already" in refused.stderr
 
 
 def test_the_audit_of_the_published_tables(dabench, tmp_path):

@@ -10,6 +10,7 @@ import typer
 
 from dabench.base.errors import DabenchError
 from dabench.cli import (
+    ceilings,
     checkpoints,
     counting,
     datasets,
@@ -48,7 +49,7 @@ app.command("flops")(counting.flops)
 app.command("profile")(profiling.profile)
 app.command("explain")(explaining.explain)
 app.command("audit")(explaining.audit)
-app.command("ceilings")(profiling.ceilings)
+app.command("ceilings")(ceilings.ceilings)
 app.command("report")(reporting.report)
 app.command("models")(info.models)
 app.command("env")(info.env)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,7 +13,7 @@ import typer
 from dabench.base.errors import UsageError, bad_value
 from dabench.base.units import format_bytes
 from dabench.cli.output import error_line, print_json, print_line, print_table
-from dabench.cli.timing import ModelArgs, Pretrained, set_pretrained
+from dabench.cli.timing import ModelArgs, Pretrained, ResumeFrom, check_alone, named
 from dabench.plan.grids import make_grid, parse
 from dabench.plan.references import split_names
 
@@ -23,7 +26,9 @@ def flops(
         list[str] | None,
         typer.Option("--model", metavar="MODEL", help="Names.", show_default=False),
     ] = None,
-    batch: Annotated[str, typer.Option(metavar="BATCH", help="Images per pass.")] = "1",
+    batch: Annotated[
+        str | None, typer.Option(metavar="BATCH", help="Images per pass.", show_default="1")
+    ] = None,
     size: Annotated[
         str | None,
         typer.Option(metavar="HxW", help="Default: the model's own.", show_default=False),
@@ -35,9 +40,13 @@ def flops(
     model_arg: ModelArgs = None,
     pretrained: Pretrained = None,
     mode: Annotated[
-        str,
-        typer.Option(metavar="MODE", help="eval: graph of the main output; train: of all heads."),
-    ] = "train,eval",
+        str | None,
+        typer.Option(
+            metavar="MODE",
+            help="eval: graph of the main output; train: of all heads.",
+            show_default="train,eval",
+        ),
+    ] = None,
     layers: Annotated[bool, typer.Option("--layers", help="A row per layer.")] = False,
     time_share: Annotated[
         bool,
@@ -48,6 +57,8 @@ def flops(
     cross_check: Annotated[
         bool, typer.Option("--cross-check", help="Count with fvcore too, and explain differences.")
     ] = False,
+    resume_from: ResumeFrom = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to keep the counts in as a run.")] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Count operations, parameters, activations and bytes.
@@ -57,19 +68,32 @@ def flops(
 
     Example: dabench flops --model disc,dw-disc,diag-disc
     """
-    set_pretrained(pretrained)
-    items = _checked(model or [], batch, size, input_, mode, model_arg or [])
-    from dabench.run.session import count_models
+    given = named(locals())
+    if resume_from is not None:
+        check_alone(given, {"layers"})
+        from dabench.run.counts import resume_counts
 
-    documents, failed = count_models(items, shares=time_share, cross_check=cross_check)
-    if json:
-        print_json({"counts": documents})
+        counted = resume_counts(resume_from)
     else:
-        _print(documents, layers=layers, cross_check=cross_check)
-    _finish(failed)
+        items = _checked(
+            model or [], batch or "1", size, input_, mode or "train,eval", model_arg or []
+        )
+        from dabench.run.counts import CountRequest, count_into, count_models
+
+        asked = CountRequest(items=items, shares=time_share, cross_check=cross_check)
+        command = shlex.join(["dabench", *sys.argv[1:]])
+        counted = count_models(asked) if out is None else count_into(out, asked, command=command)
+    if json:
+        print_json({"counts": counted.counts})
+    else:
+        _print(counted.counts, layers=layers)
+    for each in counted.failed:
+        error_line(f"{each['model']} ({each['mode']}): {each['reason']}")
+    if counted.failed:
+        raise typer.Exit(1)
 
 
-def _print(documents: list[dict[str, Any]], *, layers: bool, cross_check: bool) -> None:
+def _print(documents: list[dict[str, Any]], *, layers: bool) -> None:
     """All tables: models, layers, what is not counted, fvcore's counts."""
     from dabench.counting.counts import ModelCount
 
@@ -80,16 +104,9 @@ def _print(documents: list[dict[str, Any]], *, layers: bool, cross_check: bool) 
             _print_layers(count)
     for count, document in zip(counts, documents, strict=True):
         _print_uncounted(count, document["time_shares"] or {})
-    for document in documents if cross_check else ():
-        _print_cross_check(document)
-
-
-def _finish(failed: list[str]) -> None:
-    """Says which networks could not be counted, and ends so."""
-    for line in failed:
-        error_line(line)
-    if failed:
-        raise typer.Exit(1)
+    for document in documents:
+        if "cross_check" in document:
+            _print_cross_check(document)
 
 
 def _checked(

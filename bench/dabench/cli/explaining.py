@@ -6,7 +6,7 @@ import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,24 +20,37 @@ from dabench.cli.timing import (
     Out,
     Pretrained,
     Quiet,
+    ResumeFrom,
+    check_alone,
     grid_of,
+    named,
     progress,
-    set_pretrained,
 )
 from dabench.plan.settings import Grid, Settings
 
 if TYPE_CHECKING:
     from dabench.findings.explain import Explanation
+    from dabench.run.profiler import Profile
 
 SETTINGS = (("fp32", "bf16?"), ("nchw", "nhwc"))
 PHASES = "forward,backward"
+MAX_TIME = "12s"
 
 
 def explain(
-    first: Annotated[str, typer.Argument(help="The network to compare with.")] = "disc",
-    second: Annotated[str, typer.Argument(help="The one that should be faster.")] = "dw-disc",
-    device: Annotated[str, typer.Option(metavar="DEVICE", help="As in 'dabench time'.")] = "auto",
-    batch: Annotated[str, typer.Option(metavar="BATCH", help="Images per pass.")] = "2",
+    first: Annotated[
+        str | None, typer.Argument(help="The network to compare with.", show_default="disc")
+    ] = None,
+    second: Annotated[
+        str | None, typer.Argument(help="The one that should be faster.", show_default="dw-disc")
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(metavar="DEVICE", help="As in 'dabench time'.", show_default="auto"),
+    ] = None,
+    batch: Annotated[
+        str | None, typer.Option(metavar="BATCH", help="Images per pass.", show_default="2")
+    ] = None,
     size: Annotated[
         str | None, typer.Option(metavar="HxW", help="Default: the model's own.")
     ] = None,
@@ -45,18 +58,27 @@ def explain(
     model_arg: ModelArgs = None,
     pretrained: Pretrained = None,
     mode: Annotated[
-        str, typer.Option(metavar="MODE", help="eval: forward; train: forward and backward.")
-    ] = "eval",
+        str | None,
+        typer.Option(
+            metavar="MODE", help="eval: forward; train: forward and backward.", show_default="eval"
+        ),
+    ] = None,
     threads: Annotated[
         str | None, typer.Option(metavar="THREADS", help="Default: torch's.")
     ] = None,
-    max_time: Annotated[str, typer.Option(metavar="TIME", help="Per network and setting.")] = "12s",
+    max_time: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Per network and setting.", show_default="12s"),
+    ] = None,
     trials: Annotated[
-        bool,
+        bool | None,
         typer.Option(
-            "--trials/--no-trials", help="Also time torch.compile, other batches and threads."
+            "--trials/--no-trials",
+            help="Also time torch.compile, other batches and threads.",
+            show_default="trials",
         ),
-    ] = True,
+    ] = None,
+    resume_from: ResumeFrom = None,
     out: Out = None,
     quiet: Quiet = False,
     json: Json = False,
@@ -69,46 +91,71 @@ def explain(
 
     Example: dabench explain disc dw-disc --batch 2 --threads 1
     """
-    set_pretrained(pretrained)
-    dtypes, formats = SETTINGS
-    given = {
-        "model": [first, second],
-        "device": [device],
-        "batch": [batch],
-        "mode": [mode],
-        "dtype": [",".join(dtypes)],
-        "memory_format": [",".join(formats)],
-        "phase": [PHASES],
-        "max_time": max_time,
-        **({"size": [size]} if size else {}),
-        **({"input": input_} if input_ else {}),
-        **({"model_arg": model_arg} if model_arg else {}),
-        **({"threads": [threads]} if threads else {}),
-    }
-    grid = grid_of(given)
-    one, two = _pair(*grid)
+    given = named(locals())
+    hidden = quiet or json
+    if resume_from is not None:
+        check_alone(given if trials is None else {**given, "trials": trials})
+        done, asked = _resumed(resume_from, quiet=hidden)
+    else:
+        done, asked = _begun(given, out=out, trials=trials is not False, quiet=hidden)
     from dabench.findings.explain import BASE, runs_of
     from dabench.findings.explain import explain as explained
     from dabench.findings.trials import read_trials
-    from dabench.records.folder import new_run_folder
 
-    with new_run_folder(out, f"profile-{one}-{two}") as folder:
-        done = run_with_progress([grid], folder, trace=False, quiet=quiet or json)
+    one, two = asked["networks"]
     runs = runs_of(done.models, done.layers)
     if (one, BASE) not in runs or (two, BASE) not in runs:
         for row in done.models:
             if row.status != "ok":
                 error_line(f"{row.case_id} {row.phase}: {row.status}: {row.reason}")
-        finish(done)
+        finish(done, "explain")
         raise typer.Exit(1)
-    interrupted = done.interrupted
-    if trials and not interrupted:
-        interrupted = _try_changes(grid[0], done.folder, quiet=quiet or json)
+    if asked["trials"] and not done.interrupted:
+        done = replace(done, interrupted=_try_changes(done, (one, two), quiet=hidden))
     text = explained(one, two, runs, BASE, read_trials(done.folder, one, two))
     _print_explanation(text, json=json)
-    if not (json or quiet):
+    if not hidden:
         console(stderr=True).print(f"Records: {done.folder}", markup=False)
-    finish(replace(done, interrupted=interrupted))
+    finish(done, "explain")
+
+
+def _begun(
+    given: dict[str, Any], *, out: Path | None, trials: bool, quiet: bool
+) -> tuple[Profile, dict[str, Any]]:
+    """Profiles both networks; what was asked, as a run keeps it, beside the profile."""
+    from dabench.records.folder import new_run_folder
+
+    dtypes, formats = SETTINGS
+    several = ("device", "batch", "mode", "size", "threads")
+    grid = grid_of(
+        {
+            "batch": ["2"],
+            "max_time": MAX_TIME,
+            **{name: [value] if name in several else value for name, value in given.items()},
+            "model": [given.get("first", "disc"), given.get("second", "dw-disc")],
+            "dtype": [",".join(dtypes)],
+            "memory_format": [",".join(formats)],
+            "phase": [PHASES],
+        }
+    )
+    networks = _pair(*grid)
+    asked = {"networks": list(networks), "trials": trials}
+    with new_run_folder(out, f"profile-{'-'.join(networks)}") as folder:
+        return run_with_progress([grid], folder, quiet=quiet, explains=asked), asked
+
+
+def _resumed(folder: Path, *, quiet: bool) -> tuple[Profile, dict[str, Any]]:
+    """What an interrupted explanation holds, with the rest of its profile measured."""
+    from dabench.records.folder import read_run
+    from dabench.run.profiler import resume_profile
+
+    asked = read_run(folder, "profile").get("explains")
+    if asked is None:
+        raise UsageError(
+            f"{folder} is a profile of 'dabench profile', which continues it with --resume"
+        )
+    with progress(quiet=quiet) as observer:
+        return resume_profile(folder, observer=observer), asked
 
 
 def _pair(axes: Grid, settings: Settings) -> tuple[str, str]:
@@ -153,7 +200,7 @@ def _print_explanation(text: Explanation, *, json: bool) -> None:
     print_table("", EVIDENCE_COLUMNS, text.evidence, words=EVIDENCE_COLUMNS[1:4])
 
 
-def _try_changes(grid: Grid, folder: Path, *, quiet: bool) -> bool:
+def _try_changes(done: Profile, networks: tuple[str, str], *, quiet: bool) -> bool:
     """Times whole passes with one thing changed, into the profile's folder.
 
     Returns:
@@ -161,12 +208,29 @@ def _try_changes(grid: Grid, folder: Path, *, quiet: bool) -> bool:
     """
     from dabench.device.machine import describe_host
     from dabench.findings.trials import FOLDER, trial_grids
-    from dabench.run.session import run_grids
+    from dabench.records.folder import has_run
+    from dabench.run.session import resume, run_grids
 
-    grids = trial_grids(grid, int(describe_host()["usable_cores"]))
-    command = shlex.join(["dabench", *sys.argv[1:]])
+    folder = done.folder / FOLDER
+    first = done.models[0]
+    grid = Grid(
+        models=networks,
+        devices=(first.device,),
+        batches=(first.batch,),
+        sizes=((first.channels, first.height, first.width),),
+        modes=(first.mode,),
+        threads=(first.threads,),
+    )
     with progress(quiet=quiet) as observer:
-        session = run_grids(grids, folder=folder / FOLDER, observer=observer, command=command)
+        if has_run(folder):
+            session = resume(folder, observer=observer)
+        else:
+            session = run_grids(
+                trial_grids(grid, int(describe_host()["usable_cores"])),
+                folder=folder,
+                observer=observer,
+                command=shlex.join(["dabench", *sys.argv[1:]]),
+            )
     for row in session.outcome.measurements:
         if row.status != "ok":
             error_line(f"{row.case_id}: {row.status}: {row.reason}")

@@ -1,4 +1,4 @@
-"""``dabench profile`` and ``dabench ceilings``."""
+"""``dabench profile``."""
 
 from __future__ import annotations
 
@@ -11,11 +11,9 @@ import typer
 
 from dabench.base.errors import UsageError, bad_value
 from dabench.base.units import (
-    format_bytes,
     format_count,
     format_interval,
     format_seconds,
-    format_threads,
     significant,
 )
 from dabench.cli.output import console, error_line, print_json, print_line, print_table
@@ -45,12 +43,9 @@ from dabench.cli.timing import (
     named,
     progress,
 )
-from dabench.plan.grids import parse
-from dabench.plan.settings import DTYPES, Grid
 from dabench.profiling.roofline import format_roof
 
 if TYPE_CHECKING:
-    from dabench.profiling.roofline import Ceilings
     from dabench.records.profiles import LayerRow, ModelRow
     from dabench.run.profiler import Profile
 
@@ -126,83 +121,34 @@ def _show(done: Profile, *, rows: int, quiet: bool, json: bool) -> None:
         _print_profile(done, rows)
         if not quiet:
             console(stderr=True).print(f"Records: {done.folder}", markup=False)
-    finish(done)
+    finish(done, "profile")
 
 
-def run_with_progress(grids: list[Any], folder: Path, *, trace: bool, quiet: bool) -> Profile:
+def run_with_progress(
+    grids: list[Any],
+    folder: Path,
+    *,
+    trace: bool = False,
+    quiet: bool,
+    explains: dict[str, Any] | None = None,
+) -> Profile:
     """Profiles grids into a folder, with a bar unless quiet."""
     from dabench.run.profiler import run_profile
 
     command = shlex.join(["dabench", *sys.argv[1:]])
     with progress(quiet=quiet) as observer:
-        return run_profile(grids, folder=folder, observer=observer, command=command, trace=trace)
+        return run_profile(
+            grids, folder=folder, observer=observer, command=command, trace=trace, explains=explains
+        )
 
 
-def finish(done: Profile) -> None:
-    """Ends the command with the exit code that fits."""
+def finish(done: Profile, command: str) -> None:
+    """Ends a command with the exit code that fits; an interrupted one says how to go on."""
     if done.interrupted:
+        error_line(f"interrupted; 'dabench {command} --resume {done.folder}' continues")
         raise typer.Exit(INTERRUPTED)
     if not any(row.status == "ok" for row in done.models):
         raise typer.Exit(1)
-
-
-def ceilings(
-    device: Annotated[str, typer.Option(metavar="DEVICE", help="As in 'dabench time'.")] = "auto",
-    dtype: Annotated[
-        str,
-        typer.Option(
-            metavar="DTYPE", help=f"Several by commas: {', '.join(DTYPES)}; ?: if native."
-        ),
-    ] = "fp32,bf16?",
-    threads: Annotated[
-        str | None, typer.Option(metavar="THREADS", help="Default: torch's.", show_default=False)
-    ] = None,
-    again: Annotated[bool, typer.Option("--again", help="Measure anew what is known.")] = False,
-    json: Json = False,
-) -> None:
-    """Measure what this machine can reach at best: the roof of 'dabench profile'.
-
-    Measured once per machine, device, dtype and threads; remembered in the cache.
-    """
-    count = 0 if threads is None else parse("threads", threads)
-    dtypes = tuple(name.strip() for name in dtype.split(","))
-    grid = Grid(
-        models=("-",), devices=(device,), dtypes=dtypes, threads=(count,) if threads else ()
-    )
-    from dabench.run.profiler import measure_ceilings
-
-    found, left_out = measure_ceilings(grid, again=again)
-    for line in left_out:
-        error_line(line)
-    if json:
-        print_json({"ceilings": [each.to_dict() for each in found]})
-        return
-    for each in found:
-        _print_ceilings(each)
-
-
-def _print_ceilings(found: Ceilings) -> None:
-    print_table(
-        f"{found.device_name}: {found.dtype}, {format_threads(found.threads)}, "
-        f"measured {found.measured}",
-        ("ceiling", "best", "with"),
-        [
-            ("compute", f"{found.flops_per_s / 1e9:.0f} GFLOP/s", found.best_kernel),
-            *(
-                ("memory", f"{rate / 1e9:.1f} GB/s", f"{format_bytes(size)}, {how}")
-                for size, rate, how in found.streams
-            ),
-            ("operator", format_seconds(found.launch_s), "a call with next to nothing to do"),
-            *(
-                ("layer", format_seconds(seconds), f"{kind}, {kind_of_pass}, next to nothing to do")
-                for kind_of_pass, floors in found.floors.items()
-                for kind, seconds in floors.items()
-            ),
-        ],
-        words=("ceiling", "with"),
-    )
-    if found.left_out:
-        print_line(f"no time was left for: {', '.join(found.left_out)}")
 
 
 def _print_profile(done: Profile, limit: int) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import subprocess
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -33,10 +35,13 @@ _MATRIX_FLAGS = (
 )  # fmt: skip
 _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 
-FINGERPRINT = (
-    "cpu", "logical_cores", "usable_cores", "python", "torch", "threads", "cpu_capability",
-    "gpus", "driver", "cuda", "cudnn", "variables", "dabench", "commit", "packages",
+MACHINE = (
+    "cpu", "logical_cores", "usable_cores", "cpu_capability", "gpus", "driver", "cuda", "cudnn",
+    "torch", "variables",
 )  # fmt: skip
+"""What decides how fast this machine can be."""
+
+FINGERPRINT = (*MACHINE, "python", "threads", "dabench", "commit", "packages")
 """What must be equal for two records to be of one machine, software and setting."""
 
 
@@ -84,6 +89,18 @@ def describe_torch() -> dict[str, Any]:
         "devices": available_devices(),
         "native": {kind: list(open_device(kind).native_dtypes()) for kind in available_devices()},
     }
+
+
+def difference(
+    then: Mapping[str, Any], now: Mapping[str, Any], facts: Sequence[str] = FINGERPRINT
+) -> str | None:
+    """The first fact in which two machines differ, in words; None if they are the same."""
+    for name in facts:
+        if then.get(name) != now.get(name):
+            return (
+                f"{name} was {json.dumps(then.get(name))}, here it is {json.dumps(now.get(name))}"
+            )
+    return None
 
 
 def version_of(package: str) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,25 @@ def load_profiles(folders: Sequence[Path]) -> Profiles:
         layers.append(_read(folder / LAYERS, LAYER_COLUMNS, run["run_id"]))
     places = {run["run_id"]: folder for run, folder in zip(runs, folders, strict=True)}
     return Profiles(runs, pd.concat(models), pd.concat(layers), ceilings, places)
+
+
+def ceilings_frame(ceilings: Iterable[Ceilings]) -> pd.DataFrame:
+    """Ceilings as a table, a row per setting: FLOP/s, bytes/s, seconds."""
+    return pd.DataFrame(
+        [
+            {
+                "device_name": each.device_name,
+                **each.setting._asdict(),
+                "flops_per_s": each.flops_per_s,
+                "kernel": each.best_kernel,
+                "memory_bytes_per_s": each.memory_bytes_per_s,
+                "launch_s": each.launch_s,
+                "measured": each.measured,
+                "left_out": ", ".join(each.left_out),
+            }
+            for each in ceilings
+        ]
+    )
 
 
 def _read(path: Path, columns: Sequence[str], run_id: str) -> pd.DataFrame:

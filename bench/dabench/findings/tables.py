@@ -20,6 +20,7 @@ import pandas as pd
 
 from dabench.base.errors import ResultsError, UsageError
 from dabench.plan.variants import EAGER, VARIANT_AXES, variant_name
+from dabench.records.counts import read_counts, read_uncounted
 from dabench.records.folder import damaged, has_run, read_run
 from dabench.records.measurements import COLUMNS, SINCE_SCHEMA_2, Measurement
 from dabench.records.summary import summarised
@@ -31,7 +32,6 @@ from dabench.records.timings import (
     SAMPLE_COLUMNS,
     SAMPLES,
     is_summarised,
-    read_counts,
     read_launches,
 )
 from dabench.timing.statistics import ratio_interval, verdict
@@ -114,8 +114,29 @@ def load(folders: Sequence[Path]) -> Results:
         measurements=pd.concat(measurements, ignore_index=True),
         samples=pd.concat(samples, ignore_index=True),
         launches=pd.concat(launches, ignore_index=True),
-        counts=pd.DataFrame(counts).drop(columns="layers", errors="ignore"),
+        counts=_counts_frame(counts),
     )
+
+
+def load_counts(folders: Sequence[Path]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Reads runs of operation counts.
+
+    Returns:
+        The counts as in `Results`, and what could not be counted with its ``reason``.
+
+    Raises:
+        ResultsError: A damaged file, named with its line.
+    """
+    counts, failed = [], []
+    for folder in folders:
+        run_id = read_run(folder)["run_id"]
+        counts += [{"run_id": run_id, **count} for count in read_counts(folder)]
+        failed += [{"run_id": run_id, **each} for each in read_uncounted(folder)]
+    return _counts_frame(counts), pd.DataFrame(failed)
+
+
+def _counts_frame(counts: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    return pd.DataFrame(counts).drop(columns="layers", errors="ignore")
 
 
 def machine_name(environment: dict[str, Any], device_name: object, device: str) -> str:

@@ -10,7 +10,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 SLOW_FRACTION = 0.30
 LAUNCH_FRACTION = 0.50
@@ -26,6 +26,14 @@ BOUND_RULE = (
     f"`{COMPUTE}` or `{MEMORY}`; `!` marks what is over {BEYOND - 1:.0%} faster than its roof, "
     "which is then too low and says little"
 )
+
+
+class Setting(NamedTuple):
+    """What ceilings depend on besides the machine."""
+
+    device: str
+    dtype: str
+    threads: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,6 +64,11 @@ class Ceilings:
     versions: Mapping[str, str | None]
     floors: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
+
+    @property
+    def setting(self) -> Setting:
+        """Of what these are the ceilings."""
+        return Setting(self.device, self.dtype, self.threads)
 
     @property
     def flops_per_s(self) -> float:

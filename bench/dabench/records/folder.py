@@ -27,7 +27,7 @@ from typing import Any, NoReturn, Self
 
 from dabench.base.errors import ResultsError, UsageError
 from dabench.base.files import disk_errors, json_text, sync_folder, write_atomically
-from dabench.device.machine import FINGERPRINT
+from dabench.device.machine import difference
 
 SCHEMA = 3
 """1: timing, training; 2: ways to run a network; 3: kinds of runs, rounds of launches."""
@@ -38,7 +38,7 @@ LONGEST_NAME = 80
 
 _NEEDED = ("run_id", "created", "command", "environment")
 # Kinds whose run.json lists what is to be measured.
-_PLANNED = ("timing", "profile")
+_PLANNED = ("timing", "profile", "count")
 
 
 def check_new_run(path: Path) -> None:
@@ -123,6 +123,7 @@ class RunFolder:
         command: str,
         environment: Mapping[str, Any],
         again: bool = False,
+        wait: bool = False,
         **details: Any,
     ) -> RunFolder:
         """Claims a folder and begins a run in it.
@@ -133,6 +134,7 @@ class RunFolder:
             command: What the user asked for.
             environment: The machine (`dabench.device.machine`).
             again: Begin anew where an attempt was cut off.
+            wait: For another process to end that is writing there.
             **details: What else ``run.json`` says of a run of this kind.
 
         Raises:
@@ -146,7 +148,7 @@ class RunFolder:
         except OSError as error:
             raise UsageError(f"--out: cannot write {str(path)!r}: {error.strerror}") from error
         run = cls(path, {})
-        run._lock()
+        run._lock(wait=wait)
         try:
             if not again:
                 # Another process may have been faster since the check.
@@ -168,19 +170,20 @@ class RunFolder:
         return run
 
     @classmethod
-    def open(cls, path: Path, *kinds: str) -> RunFolder:
+    def open(cls, path: Path, *kinds: str, wait: bool = False) -> RunFolder:
         """Opens a run to continue it.
 
         Args:
             path: The folder.
             *kinds: Which kinds will do.
+            wait: For another process to end that is writing there.
 
         Raises:
             UsageError: No run of those kinds there, or another process is at it.
             ResultsError: Its ``run.json`` is damaged.
         """
         run = cls(path, read_run(path, *kinds))
-        run._lock()
+        run._lock(wait=wait)
         return run
 
     def __enter__(self) -> Self:
@@ -242,13 +245,13 @@ class RunFolder:
                 content = file.read()
                 file.truncate(content.rfind(b"\n") + 1)
 
-    def _lock(self) -> None:
+    def _lock(self, *, wait: bool = False) -> None:
         try:
             descriptor = os.open(self.path / LOCK, os.O_CREAT | os.O_RDWR, 0o644)
         except OSError as error:
             raise UsageError(f"{self.path} cannot be locked: {error.strerror}") from None
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except OSError as error:
             os.close(descriptor)
             if isinstance(error, BlockingIOError):
@@ -392,9 +395,6 @@ def check_same_machine(folder: Path, then: Mapping[str, Any], now: Mapping[str, 
     Raises:
         UsageError: Something differs; the message says what.
     """
-    for name in FINGERPRINT:
-        if then.get(name) != now.get(name):
-            raise UsageError(
-                f"--resume: {folder} was measured elsewhere: {name} was "
-                f"{json.dumps(then.get(name))}, here it is {json.dumps(now.get(name))}"
-            )
+    found = difference(then, now)
+    if found is not None:
+        raise UsageError(f"--resume: {folder} was measured elsewhere: {found}")

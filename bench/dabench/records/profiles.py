@@ -21,9 +21,10 @@ from typing import Any
 from dabench.plan.cases import Case
 from dabench.plan.settings import ITEM_BYTES
 from dabench.profiling.roofline import BOUNDS, Ceilings, roof_of
+from dabench.records.counts import COUNTS
 from dabench.records.folder import RunFolder, bad_row, read_json, read_table
 from dabench.records.measurements import LaunchRecord
-from dabench.records.timings import COUNTS, LAUNCH_COLUMNS, LAUNCHES, launch_of, launch_row
+from dabench.records.timings import LAUNCH_COLUMNS, LAUNCHES, launch_of, launch_row
 from dabench.timing.statistics import launch_interval
 from dabench_models import ModelSpec
 

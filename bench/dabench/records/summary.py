@@ -9,8 +9,9 @@ from typing import Any
 
 from dabench.base.errors import ResultsError
 from dabench.plan.cases import Case, PlannedCase
+from dabench.records.counts import read_counts, read_uncounted
 from dabench.records.measurements import LaunchRecord, Measurement, failed, summarise
-from dabench.records.timings import read_counts, read_launches, read_uncounted
+from dabench.records.timings import read_launches
 
 Graph = tuple[str, int, int, int, str]
 """What operations depend on: model, channels, height, width, mode."""

@@ -4,7 +4,7 @@ Beside ``run.json`` (`dabench.records.folder`), whose ``plan`` lists the cases::
 
     launches.csv       a row per worker process, in the order they ran
     samples.csv        a row per timed pass, warm-up included and marked
-    counts.json        operation counts of the networks measured
+    counts.json        operation counts of the networks measured (`dabench.records.counts`)
     measurements.csv   a row per case and phase, made from the above now and then and at the end
     summary.json       from how many launches measurements.csv was made
 
@@ -20,13 +20,13 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from dabench.base.errors import ResultsError
+from dabench.records.counts import write_counts
 from dabench.records.folder import RunFolder, bad_row, read_json, read_table
 from dabench.records.measurements import COLUMNS, LaunchRecord, Measurement, PhaseRecord
 from dabench.timing.engine import PhaseSamples, Sample
 
 LAUNCHES, SAMPLES = "launches.csv", "samples.csv"
-COUNTS, MEASUREMENTS, SUMMARY = "counts.json", "measurements.csv", "summary.json"
+MEASUREMENTS, SUMMARY = "measurements.csv", "summary.json"
 
 SAMPLE_COLUMNS = ("launch", "case_id", "phase", "kind", "index", "wall_s", "device_s")
 LAUNCH_COLUMNS = (
@@ -64,7 +64,7 @@ class TimingRecord:
         self, counts: Sequence[Mapping[str, Any]], uncounted: Sequence[Mapping[str, Any]] = ()
     ) -> None:
         """Writes the operation counts, and of what could not be counted the reason."""
-        self.run.write_json(COUNTS, [*counts, *uncounted])
+        write_counts(self.run, counts, uncounted)
 
     def measurements(self, rows: Iterable[Measurement], launches: int) -> None:
         """Rewrites the summary of so many launches."""
@@ -103,16 +103,6 @@ def next_launch(path: Path) -> int:
     return max((int(row["launch"]) for table in tables for _, row in table), default=-1) + 1
 
 
-def read_counts(path: Path) -> list[dict[str, Any]]:
-    """Reads the operation counts; empty if none were written."""
-    return [count for count in _counts(path) if "reason" not in count]
-
-
-def read_uncounted(path: Path) -> list[dict[str, Any]]:
-    """Reads which networks could not be counted, with the reason."""
-    return [count for count in _counts(path) if "reason" in count]
-
-
 def is_summarised(path: Path, launches: int, schema: int) -> bool:
     """Whether ``measurements.csv`` was made from all launches of the run.
 
@@ -122,15 +112,6 @@ def is_summarised(path: Path, launches: int, schema: int) -> bool:
         return True
     made = read_json(path / SUMMARY)
     return made is not None and made.get("launches") == launches
-
-
-def _counts(path: Path) -> list[dict[str, Any]]:
-    counts = read_json(path / COUNTS)
-    if counts is None:
-        return []
-    if not (isinstance(counts, list) and all(isinstance(count, dict) for count in counts)):
-        raise ResultsError(f"{path / COUNTS} line 1: not what dabench writes")
-    return counts
 
 
 def _header(path: Path) -> tuple[str, ...]:

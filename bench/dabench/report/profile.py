@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,7 @@ def sections(out: Writer, profiles: Profiles, folder: Path, name: str) -> None:
     bad = profiles.models[profiles.models["status"] != "ok"]
     if not bad.empty:
         out.table(bad[["case_id", "phase", "status", "reason"]], "Cases that gave no profile.")
-    _ceilings(out, profiles)
+    ceilings_table(out, [each for _, each in profiles.ceilings])
     _method(out, profiles)
 
 
@@ -245,11 +245,12 @@ def _roof_line(ceilings: Ceilings, points: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({"intensity": xs, "rate": reached})
 
 
-def _ceilings(out: Writer, profiles: Profiles) -> None:
-    if not profiles.ceilings:
+def ceilings_table(out: Writer, ceilings: Sequence[Ceilings]) -> None:
+    """What the machines can reach at best, a row per setting."""
+    if not ceilings:
         return
     out.heading("The machine's ceilings")
-    known = {(c.device_name, c.dtype, c.threads, c.measured): c for _, c in profiles.ceilings}
+    known = {(c.device_name, c.dtype, c.threads, c.measured): c for c in ceilings}
     out.table(
         pd.DataFrame(
             [
@@ -270,15 +271,15 @@ def _ceilings(out: Writer, profiles: Profiles) -> None:
             ]
         ),
         "Best of what was tried. Bandwidths count bytes read and written, of the fastest of a "
-        f"copy, work in place, reading and writing, at {_sizes(profiles)}; layers are held against "
+        f"copy, work in place, reading and writing, at {_sizes(ceilings)}; layers are held against "
         "that of as many bytes as they move. Operator and convolutions (in eval): seconds with "
         "next to nothing to do.",
     )
 
 
-def _sizes(profiles: Profiles) -> str:
+def _sizes(ceilings: Sequence[Ceilings]) -> str:
     """The smallest and the largest amount that was streamed."""
-    sizes = [size for _, ceilings in profiles.ceilings for size, *_ in ceilings.streams]
+    sizes = [size for each in ceilings for size, *_ in each.streams]
     return f"{format_bytes(min(sizes))} to {format_bytes(max(sizes))}"
 
 

@@ -169,21 +169,27 @@ def interval(row: Mapping[Any, Any] | pd.Series[Any]) -> str:
     return text if row["ci_scope"] != WITHIN_ONE_LAUNCH else f"{text} ({WITHIN_ONE_LAUNCH})"
 
 
-def operations_table(out: Writer, loaded: Results) -> None:
-    """Parameters, operations and bytes per model, for one image."""
-    counts = loaded.counts
+def operations_table(out: Writer, counts: pd.DataFrame) -> None:
+    """Parameters, operations and bytes per model and batch.
+
+    Args:
+        out: Where to.
+        counts: As of `Results`.
+    """
     if counts.empty:
         return
-    keys = ["model", "channels", "height", "width", "mode"]
+    keys = ["model", "batch", "channels", "height", "width", "mode"]
+    one_image = (counts["batch"] == 1).all()
     # Two runs may mean different networks by one name: then their counts differ.
     counts = counts.drop_duplicates([*keys, "params", "macs", "min_bytes"]).sort_values(
         keys, kind="stable", key=lambda column: column.map(_registry_order(column))
     )
-    out.heading("Operations, parameters and bytes of one image")
+    out.heading(f"Operations, parameters and bytes of one {'image' if one_image else 'pass'}")
     out.table(
         pd.DataFrame(
             {
                 "model": counts["model"],
+                **({} if one_image else {"batch": counts["batch"]}),
                 "size": [
                     f"{c}x{h}x{w}" for c, h, w in counts[["channels", "height", "width"]].values
                 ],
@@ -208,7 +214,7 @@ def operations_table(out: Writer, loaded: Results) -> None:
         calls = counts.reindex(columns=[*keys, column, "time_shares"]).itertuples(index=False)
         lines = [
             f"`{model}` {height}x{width} ({_GRAPHS[mode]}): {_calls(found, shares)}"
-            for model, _, height, width, mode, found, shares in calls
+            for model, _, _, height, width, mode, found, shares in calls
             if isinstance(found, Mapping) and found
         ]
         if lines:

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+
+import pandas as pd
 
 from dabench.base.errors import UsageError
 from dabench.base.files import write_atomically
-from dabench.findings.profiles import load_profiles
-from dabench.findings.tables import Results, load
+from dabench.findings.profiles import ceilings_frame, load_profiles
+from dabench.findings.tables import load, load_counts
 from dabench.findings.trainings import load_training
+from dabench.records.ceilings import read_ceilings
 from dabench.records.folder import kind_of
 from dabench.report import audit, profile, sections, training, variants
 from dabench.report.text import Latex, Markdown, Writer
 
+# Kind of run -> end of the name of the table behind its sections.
 _ENDS = {
     "train": "-training.csv",
     "suite": "-training.csv",
     "profile": "-layers.csv",
     "timing": ".csv",
+    "count": "-operations.csv",
+    "ceilings": "-ceilings.csv",
 }
 
 FORMATS: dict[str, type[Markdown | Latex]] = {"markdown": Markdown, "latex": Latex}
@@ -43,9 +49,6 @@ def write_report(
         ResultsError: Damaged records.
     """
     kinds = {run: kind_of(run) for run in runs}
-    trained = [run for run in runs if kinds[run] in ("train", "suite")]
-    profiled = [run for run in runs if kinds[run] == "profile"]
-    timed = [run for run in runs if kinds[run] == "timing"]
     out: Writer = FORMATS[output_format]()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -56,21 +59,12 @@ def write_report(
             "the published figures come with dabench and name their sources."
         )
         written = [folder / f"{name}{out.suffix}"]
-        if trained:
-            results = load_training(trained)
-            training.sections(out, results, folder, name)
-            written.append(folder / f"{name}-training.csv")
-            write_atomically(written[-1], results.runs.to_csv(index=False))
-        if profiled:
-            found = load_profiles(profiled)
-            profile.sections(out, found, folder, name)
-            written.append(folder / f"{name}-layers.csv")
-            write_atomically(written[-1], found.layers.to_csv(index=False))
-        if timed:
-            loaded = load(timed)
-            _timing(out, loaded, folder, name)
-            written.append(folder / f"{name}.csv")
-            write_atomically(written[-1], loaded.measurements.to_csv(index=False))
+        for part, of_kinds in _PARTS.items():
+            chosen = [run for run in runs if kinds[run] in of_kinds]
+            if chosen:
+                table = part(out, chosen, folder, name)
+                written.append(folder / f"{name}{_ENDS[of_kinds[0]]}")
+                write_atomically(written[-1], table.to_csv(index=False))
         write_atomically(written[0], out.text())
     except OSError as error:
         raise UsageError(f"--out: cannot write {str(folder)!r}: {error.strerror}") from error
@@ -82,16 +76,54 @@ def _tables(name: str, kinds: Mapping[Path, str]) -> str:
     return " and ".join(f"{name}{end}" for end in sorted(ends))
 
 
-def _timing(out: Writer, loaded: Results, folder: Path, name: str) -> None:
-    if (loaded.measurements["family"] == "discriminator").any():
+def _training(out: Writer, runs: list[Path], folder: Path, name: str) -> pd.DataFrame:
+    results = load_training(runs)
+    training.sections(out, results, folder, name)
+    return results.runs
+
+
+def _profiles(out: Writer, runs: list[Path], folder: Path, name: str) -> pd.DataFrame:
+    found = load_profiles(runs)
+    profile.sections(out, found, folder, name)
+    return found.layers
+
+
+def _ceilings(out: Writer, runs: list[Path], folder: Path, name: str) -> pd.DataFrame:
+    found = [each for run in runs for each in read_ceilings(run).values()]
+    profile.ceilings_table(out, found)
+    return ceilings_frame(found)
+
+
+def _counts(out: Writer, runs: list[Path], folder: Path, name: str) -> pd.DataFrame:
+    counts, failed = load_counts(runs)
+    sections.operations_table(out, counts)
+    if not failed.empty:
+        out.table(failed[["model", "mode", "reason"]], "What could not be counted.")
+    return counts
+
+
+def _timing(out: Writer, runs: list[Path], folder: Path, name: str) -> pd.DataFrame:
+    loaded = load(runs)
+    discriminators = bool((loaded.measurements["family"] == "discriminator").any())
+    if discriminators:
         for device in ("cpu", "cuda"):
             sections.paper_table(out, loaded, device)
     sections.ratio_table(out, loaded)
     sections.speed_tables(out, loaded)
     variants.section(out, loaded)
     sections.pictures(out, loaded, folder, name)
-    sections.operations_table(out, loaded)
-    discriminators = (loaded.measurements["family"] == "discriminator").any()
-    audit.section(out, loaded, with_published=bool(discriminators))
+    sections.operations_table(out, loaded.counts)
+    audit.section(out, loaded, with_published=discriminators)
     sections.failures(out, loaded)
     sections.method(out, loaded)
+    return loaded.measurements
+
+
+# In the order of the report: what writes a part, of which kinds of runs.
+_PARTS: dict[Callable[[Writer, list[Path], Path, str], pd.DataFrame], tuple[str, ...]] = {
+    _training: ("train", "suite"),
+    _profiles: ("profile",),
+    _ceilings: ("ceilings",),
+    _counts: ("count",),
+    _timing: ("timing",),
+}

@@ -1,29 +1,112 @@
-"""The machine's ceilings: measured once per device, dtype and threads, then remembered."""
+"""The machine's ceilings: measured once per device, dtype and threads, then remembered.
+
+What is remembered is a run of kind ``ceilings`` in the cache, one per machine.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from dabench.base.errors import DabenchError
-from dabench.base.files import cache_folder, disk_errors, write_atomically
-from dabench.profiling.roofline import Ceilings
+from dabench.base.errors import DabenchError, ResultsError
+from dabench.base.files import cache_folder
+from dabench.device.machine import MACHINE, describe_host, difference
+from dabench.plan.devices import resolve
+from dabench.plan.settings import Grid
+from dabench.profiling.roofline import Ceilings, Setting
+from dabench.records.ceilings import CEILINGS, KIND, CeilingsRecord
+from dabench.records.folder import RunFolder, check_new_run, check_same_machine, read_run
 from dabench.run.launcher import Launcher
+from dabench.run.session import probe
 
-FILE = "ceilings.json"
 TIMEOUT_S = 600.0
 _VERSIONS = ("torch", "cuda", "cudnn", "driver")
 
 
-class Setting(NamedTuple):
-    """What ceilings depend on besides the machine."""
+@dataclass(frozen=True, slots=True)
+class MachineCeilings:
+    """The ceilings that were asked for.
 
-    device: str
-    dtype: str
-    threads: int
+    Attributes:
+        found: In the order of the request.
+        left_out: A line for each precision that was.
+    """
+
+    found: list[Ceilings]
+    left_out: list[str]
+
+
+def measure_ceilings(
+    grid: Grid, *, again: bool, folder: Path | None = None, command: str = ""
+) -> MachineCeilings:
+    """The ceilings of this machine for the devices, dtypes and threads of a grid.
+
+    Args:
+        grid: Its other axes are of no account.
+        again: Measure anew what is remembered.
+        folder: For a run of their own.
+        command: What the user asked for, for the record.
+
+    Raises:
+        UsageError: Anything wrong with the request; nothing was measured.
+        DabenchError: They could not be measured.
+    """
+    if folder is not None:
+        check_new_run(folder)
+    with Launcher() as launcher:
+        environment = describe_host() | probe(launcher)
+        resolved, left_out = resolve(grid, environment)
+        settings = [
+            Setting(device, dtype, threads)
+            for each in resolved
+            for device in each.devices
+            for dtype in each.dtypes
+            for threads in each.threads or (int(environment["threads"]),)
+        ]
+        if folder is None:
+            found = ceilings_of(settings, launcher, environment, again=again)
+            return MachineCeilings(list(found.values()), left_out)
+        plan = [setting._asdict() for setting in settings]
+        with RunFolder.create(
+            folder, KIND, command=command, environment=environment, plan=plan, anew=again,
+            left_out=left_out,
+        ) as run:  # fmt: skip
+            return _complete(run, launcher, environment)
+
+
+def resume_ceilings(folder: Path) -> MachineCeilings:
+    """Continues an interrupted run of ceilings where it stopped.
+
+    Raises:
+        UsageError: No such run there, or it was made on another machine.
+        ResultsError: Its records are damaged.
+        DabenchError: They could not be measured.
+    """
+    document = read_run(folder, KIND)
+    with Launcher() as launcher:
+        environment = describe_host() | probe(launcher)
+        check_same_machine(folder, document["environment"], environment)
+        with RunFolder.open(folder, KIND) as run:
+            return _complete(run, launcher, environment)
+
+
+def _complete(
+    run: RunFolder, launcher: Launcher, environment: Mapping[str, Any]
+) -> MachineCeilings:
+    """Measures what is left of a run's plan."""
+    record = CeilingsRecord(run)
+    plan = [Setting(**each) for each in run.document["plan"]]
+    for setting in plan:
+        if setting not in record.found:
+            known = ceilings_of([setting], launcher, environment, again=run.document["anew"])
+            record.keep(known[setting])
+    return MachineCeilings([record.found[setting] for setting in plan], run.document["left_out"])
 
 
 def ceilings_of(
@@ -44,15 +127,40 @@ def ceilings_of(
     Raises:
         DabenchError: They could not be measured.
     """
-    path = cache_folder() / FILE
-    known = {} if again else _read(path, environment)
     found: dict[Setting, Ceilings] = {}
-    for setting in dict.fromkeys(settings):
-        if setting not in known:
-            known[setting] = _measure(setting, launcher, environment)
-            _keep(path, known[setting], environment)
-        found[setting] = known[setting]
+    # Another dabench that wants the same waits for these, and does not disturb them.
+    with _remembered(environment) as record:
+        for setting in dict.fromkeys(settings):
+            if again or setting not in record.found:
+                record.keep(_measure(setting, launcher, environment))
+            found[setting] = record.found[setting]
     return found
+
+
+@contextmanager
+def _remembered(environment: Mapping[str, Any]) -> Iterator[CeilingsRecord]:
+    """The run in the cache that holds this machine's ceilings; begun anew where it is damaged."""
+    facts = json.dumps([environment.get(name) for name in MACHINE], sort_keys=True)
+    path = cache_folder() / KIND / hashlib.sha256(facts.encode()).hexdigest()[:16]
+    try:
+        then = read_run(path, KIND)["environment"]
+        begun = difference(then, environment, MACHINE) is None
+    except DabenchError:
+        begun = False
+    run = (
+        RunFolder.open(path, KIND, wait=True)
+        if begun
+        else RunFolder.create(
+            path, KIND, command="ceilings", environment=environment, again=True, wait=True
+        )
+    )
+    with run:
+        try:
+            record = CeilingsRecord(run)
+        except ResultsError:
+            run.write_json(CEILINGS, [])
+            record = CeilingsRecord(run)
+        yield record
 
 
 def _measure(setting: Setting, launcher: Launcher, environment: Mapping[str, Any]) -> Ceilings:
@@ -74,48 +182,3 @@ def _measure(setting: Setting, launcher: Launcher, environment: Mapping[str, Any
             "versions": {name: environment.get(name) for name in _VERSIONS},
         }
     )
-
-
-def _machine(environment: Mapping[str, Any]) -> dict[str, Any]:
-    """What must be the same for remembered ceilings to hold."""
-    names = ("cpu", "cpu_capability", "gpus", "usable_cores", "variables", *_VERSIONS)
-    return {name: environment.get(name) for name in names}
-
-
-def _read(path: Path, environment: Mapping[str, Any]) -> dict[Setting, Ceilings]:
-    machine = _machine(environment)
-    return {
-        Setting(c.device, c.dtype, c.threads): c
-        for entry in _entries(path)
-        if entry["machine"] == machine
-        for c in [Ceilings.of(entry["ceilings"])]
-    }
-
-
-def _entries(path: Path) -> list[dict[str, Any]]:
-    """What the file holds; one that cannot be read is measured over."""
-    try:
-        entries: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
-        for entry in entries:
-            # Those of an older dabench lack streams and floors.
-            entry["machine"], entry["ceilings"]["streams"]
-            Ceilings.of(entry["ceilings"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
-    return entries
-
-
-def _keep(path: Path, ceilings: Ceilings, environment: Mapping[str, Any]) -> None:
-    """Adds one entry in place of an older one of the same setting."""
-    machine = _machine(environment)
-    mine = (ceilings.device, ceilings.dtype, ceilings.threads)
-    others = [
-        entry
-        for entry in _entries(path)
-        if entry["machine"] != machine
-        or tuple(entry["ceilings"][name] for name in Setting._fields) != mine
-    ]
-    entry = {"machine": machine, "ceilings": ceilings.to_dict()}
-    with disk_errors(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json.dumps([*others, entry], indent=1) + "\n")

@@ -15,10 +15,10 @@ from dabench.base.files import disk_errors
 from dabench.base.interrupts import uninterrupted
 from dabench.device.machine import describe_host
 from dabench.plan.cases import Case, PlannedCase, expand, remaining
-from dabench.plan.devices import resolve, resolve_all
+from dabench.plan.devices import resolve_all
 from dabench.plan.networks import identities, spec_of
 from dabench.plan.settings import Grid, Settings
-from dabench.profiling.roofline import BOUND_RULE, Ceilings
+from dabench.profiling.roofline import BOUND_RULE, Ceilings, Setting
 from dabench.records.folder import RunFolder, check_new_run, check_same_machine, read_run
 from dabench.records.measurements import LaunchRecord
 from dabench.records.profiles import (
@@ -34,7 +34,7 @@ from dabench.records.profiles import (
     read_profiled,
     summarise_phase,
 )
-from dabench.run.ceilings import Setting, ceilings_of
+from dabench.run.ceilings import ceilings_of
 from dabench.run.launcher import Launcher
 from dabench.run.runner import COUNT_TIMEOUT_S, Observer
 from dabench.run.session import check_same_networks, probe
@@ -71,6 +71,7 @@ def run_profile(
     observer: Observer,
     command: str,
     trace: bool = False,
+    explains: Mapping[str, Any] | None = None,
 ) -> Profile:
     """Profiles every case of the grids, layer by layer.
 
@@ -80,6 +81,7 @@ def run_profile(
         observer: Told of the progress.
         command: What the user asked for, for the record.
         trace: Also write a trace and a memory timeline per case.
+        explains: What `dabench explain` needs to go on, for the record.
 
     Raises:
         UsageError: Anything wrong with the request; nothing was measured.
@@ -106,6 +108,7 @@ def run_profile(
             left_out=notes,
             networks=identities(p.case.model for p in plan),
             trace=trace,
+            explains=explains,
             plan=[planned.to_dict() for planned in plan],
         )
         with run:
@@ -154,7 +157,7 @@ class _Profiler:
         self._observer = observer
         self._trace = bool(document.get("trace"))
         found = map(Ceilings.of, document["ceilings"])
-        self.ceilings = {Setting(c.device, c.dtype, c.threads): c for c in found}
+        self.ceilings = {each.setting: each for each in found}
         self._without = {
             Setting(each["device"], each["dtype"], each["threads"]): str(each["reason"])
             for each in document.get("without_ceilings", [])
@@ -329,26 +332,6 @@ def _ceilings(
         except DabenchError as error:
             without[setting] = str(error)
     return found, without
-
-
-def measure_ceilings(grid: Grid, *, again: bool) -> tuple[list[Ceilings], list[str]]:
-    """The ceilings of this machine for the devices, dtypes and threads of a grid.
-
-    Returns:
-        The ceilings, and a line for each precision that was left out.
-    """
-    with Launcher() as launcher:
-        environment = describe_host() | probe(launcher)
-        resolved, left_out = resolve(grid, environment)
-        settings = [
-            Setting(device, dtype, threads)
-            for each in resolved
-            for device in each.devices
-            for dtype in each.dtypes
-            for threads in each.threads or (int(environment["threads"]),)
-        ]
-        found = ceilings_of(settings, launcher, environment, again=again)
-    return list(found.values()), left_out
 
 
 def _plan(

@@ -18,12 +18,13 @@ from dabench.plan.devices import resolve_all
 from dabench.plan.networks import identities, identity_of
 from dabench.plan.settings import PHASES, Grid, Settings
 from dabench.plan.variants import VARIANT_RULE
+from dabench.records.counts import read_counts, read_uncounted
 from dabench.records.folder import RunFolder, check_new_run, check_same_machine, read_run
 from dabench.records.measurements import FLAG_RULES, LaunchRecord, Measurement
 from dabench.records.summary import launches_by_case
-from dabench.records.timings import TimingRecord, next_launch, read_counts, read_uncounted
+from dabench.records.timings import TimingRecord, next_launch
 from dabench.run.launcher import Launcher
-from dabench.run.runner import COUNT_TIMEOUT_S, LAUNCH_RULE, Observer, Outcome, Recorder, Runner
+from dabench.run.runner import LAUNCH_RULE, Observer, Outcome, Recorder, Runner
 from dabench.timing.engine import STEADY_RULE
 from dabench.timing.statistics import INTERVAL_RULE
 
@@ -155,42 +156,6 @@ def _scratch() -> TemporaryDirectory[str]:
     """A folder for compilers and exporters, gone with the run: the next one compiles anew."""
     # A worker that is killed may leave a compiler of its own behind, still writing.
     return TemporaryDirectory(prefix="dabench-", ignore_cleanup_errors=True)
-
-
-def count_models(
-    items: Sequence[Mapping[str, Any]], *, shares: bool, cross_check: bool = False
-) -> tuple[list[dict[str, Any]], list[str]]:
-    """Counts networks, each in a worker of its own.
-
-    Args:
-        items: Arguments of `dabench.counting.counts.count_model`.
-        shares: Whether to measure the time shares of what is not counted.
-        cross_check: Whether to count with fvcore too.
-
-    Returns:
-        Documents of `dabench.counting.counts.ModelCount`, with ``time_shares``, and a
-        line per network that could not be counted.
-    """
-    counts, failed = [], []
-    with Launcher() as launcher:
-        for item in items:
-            found: dict[str, Any] = {}
-
-            def receive(message: dict[str, Any], found: dict[str, Any] = found) -> None:
-                found.update(message["count"])
-
-            request = {
-                "kind": "count",
-                "items": [dict(item)],
-                "shares": shares,
-                "cross_check": cross_check,
-            }
-            last = launcher.run(request, receive, timeout_s=COUNT_TIMEOUT_S)
-            if found:
-                counts.append(found)
-            else:
-                failed.append(f"{item['name']} ({item['mode']}): {last['reason']}")
-    return counts, failed
 
 
 def probe(launcher: Launcher) -> dict[str, Any]:

@@ -1,0 +1,141 @@
+"""Operations counted in workers: for the moment, or as a run of kind ``count``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dabench.device.machine import describe_host
+from dabench.plan.networks import identities
+from dabench.records.counts import KIND, read_counts, write_counts
+from dabench.records.folder import RunFolder, check_new_run, check_same_machine, read_run
+from dabench.run.launcher import Launcher
+from dabench.run.runner import COUNT_TIMEOUT_S
+from dabench.run.session import check_same_networks, probe
+
+_GRAPH = ("batch", "channels", "height", "width", "mode")
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """What was counted.
+
+    Attributes:
+        counts: Documents of `dabench.counting.counts.ModelCount`, with ``time_shares`` and, if
+            asked for, ``cross_check``.
+        failed: Of the others: ``model``, what was asked, and the ``reason``.
+    """
+
+    counts: list[dict[str, Any]] = field(default_factory=list)
+    failed: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CountRequest:
+    """What to count.
+
+    Attributes:
+        items: Arguments of `dabench.counting.counts.count_model`.
+        shares: Whether to measure the time shares of what is not counted.
+        cross_check: Whether to count with fvcore too.
+    """
+
+    items: Sequence[Mapping[str, Any]]
+    shares: bool = False
+    cross_check: bool = False
+
+
+def count_models(asked: CountRequest) -> Counted:
+    """Counts networks, each in a worker of its own, and keeps no record."""
+    with Launcher() as launcher:
+        return _count(asked, launcher, Counted(), lambda counted: None)
+
+
+def count_into(folder: Path, asked: CountRequest, *, command: str) -> Counted:
+    """Counts networks into a run of their own.
+
+    Args:
+        folder: For the records.
+        asked: What to count.
+        command: What the user asked for, for the record.
+
+    Raises:
+        UsageError: The folder cannot be written or holds a run.
+    """
+    check_new_run(folder)
+    with (
+        Launcher() as launcher,
+        RunFolder.create(
+            folder,
+            KIND,
+            command=command,
+            environment=describe_host() | probe(launcher),
+            networks=identities(item["name"] for item in asked.items),
+            shares=asked.shares,
+            cross_check=asked.cross_check,
+            plan=[dict(item) for item in asked.items],
+        ) as run,
+    ):
+        return _count_into(run, launcher)
+
+
+def resume_counts(folder: Path) -> Counted:
+    """Continues an interrupted run of counts; what could not be counted then is tried again.
+
+    Raises:
+        UsageError: No such run there, another machine, or networks that have changed.
+        ResultsError: Its records are damaged.
+    """
+    document = read_run(folder, KIND)
+    with Launcher() as launcher:
+        check_same_machine(folder, document["environment"], describe_host() | probe(launcher))
+        check_same_networks(folder, document["networks"])
+        with RunFolder.open(folder, KIND) as run:
+            return _count_into(run, launcher)
+
+
+def _count_into(run: RunFolder, launcher: Launcher) -> Counted:
+    document = run.document
+    asked = CountRequest(
+        items=document["plan"], shares=document["shares"], cross_check=document["cross_check"]
+    )
+
+    def keep(counted: Counted) -> None:
+        write_counts(run, counted.counts, counted.failed)
+
+    return _count(asked, launcher, Counted(read_counts(run.path)), keep)
+
+
+def _count(
+    asked: CountRequest, launcher: Launcher, known: Counted, keep: Callable[[Counted], None]
+) -> Counted:
+    """Counts what is not known yet, and tells `keep` after each network."""
+    by_graph = {_key(count): count for count in known.counts}
+    counted = Counted()
+    for item in asked.items:
+        asked_for = {"model": item["name"], **{name: item[name] for name in _GRAPH}}
+        found = by_graph.get(_key(asked_for), {})
+        if not found:
+            request = {
+                "kind": "count",
+                "items": [dict(item)],
+                "shares": asked.shares,
+                "cross_check": asked.cross_check,
+            }
+
+            def receive(message: dict[str, Any], found: dict[str, Any] = found) -> None:
+                found.update(message["count"])
+
+            last = launcher.run(request, receive, timeout_s=COUNT_TIMEOUT_S)
+        if found:
+            counted.counts.append(found)
+        else:
+            counted.failed.append({**asked_for, "reason": last["reason"]})
+        keep(counted)
+    return counted
+
+
+def _key(count: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(count[name] for name in ("model", *_GRAPH))
