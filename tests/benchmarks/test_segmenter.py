@@ -6,7 +6,7 @@ import dabench
 from dabench.counting.counts import count_model
 from dabench.plan.settings import ITEM_BYTES, Grid
 from dabench.profiling.roofline import roof_of
-from dabench.run.profiler import measure_ceilings
+from dabench.run.ceilings import measure_ceilings
 
 SEGMENTERS = ("stdc1-bisenet", "stdc2-bisenet", "bisenet-r18")
 WAYS = {
@@ -20,7 +20,7 @@ WAYS = {
 def ceilings():
     """Dtype -> what this machine reached at best, measured in this run."""
     grid = Grid(models=("-",), devices=("cpu",), dtypes=("fp32", "bf16?"))
-    return {each.dtype: each for each in measure_ceilings(grid, again=True)[0]}
+    return {each.dtype: each for each in measure_ceilings(grid, again=True).found}
 
 
 def roof_s(model, ceilings):
