@@ -49,6 +49,7 @@ def workplace(tmp_path_factory):
     return tmp_path_factory.mktemp("readme")
 
 
+@pytest.mark.xdist_group("readme")
 @pytest.mark.parametrize("line", QUICK)
 def test_quick_commands_run_as_printed(line, workplace):
     shown = run(line, workplace)
@@ -64,6 +65,7 @@ def test_every_command_has_options_that_exist(line):
         assert option in shown.stdout
 
 
+@pytest.mark.xdist_group("readme")
 def test_python_examples_run(workplace):
     examples = [text for quick, text in blocks("python") if quick]
     assert examples

@@ -33,6 +33,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from typing import Any, NoReturn
 
 import psutil
@@ -202,12 +203,15 @@ def _end_group(pid: int) -> None:
 
 def _end_rest() -> None:
     """Ends what left the group (daemons), and waits for all that was ended."""
-    for child in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            child.kill()
     with contextlib.suppress(ChildProcessError):
         while True:
-            os.waitpid(-1, 0)
+            # Again and again: one that is about to fork may be faster than we are.
+            for child in psutil.Process().children(recursive=True):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    child.kill()
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+            time.sleep(0.001)
 
 
 def _answer(control: socket.socket, document: dict[str, Any]) -> None:
