@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from dabench.base.errors import DabenchError
-from dabench.plan.grids import AXES, SETTINGS, arguments_of, load_grids, make_grid, parse
+from dabench.plan.grids import AXIS_KEYS, SETTINGS, arguments_of, load_grids, make_grid, parse
 from dabench.plan.networks import spec_of
 from dabench.plan.references import is_reference
 from dabench.records.measurements import Measurement
@@ -95,11 +95,11 @@ def time(
             machine lacks.
         TypeError: A keyword that is no option.
     """
-    unknown = sorted(set(options) - AXES.keys() - SETTINGS.keys())
+    unknown = sorted(set(options) - {*AXIS_KEYS, *SETTINGS})
     if unknown:
         raise TypeError(f"time() got an unexpected keyword argument {unknown[0]!r}")
     given: Mapping[str, Any] = {"model": model, **options}
-    axes = {key: _several(key, given[key]) for key in AXES if given.get(key) is not None}
+    axes = {key: _several(key, given[key]) for key in AXIS_KEYS if given.get(key) is not None}
     settings = {key: parse(key, given[key]) for key in SETTINGS if given.get(key) is not None}
     folder = None if out is None else Path(out)
     session = run_grids(

@@ -4,9 +4,9 @@ import pytest
 from fakes import make_case
 
 from dabench.plan import variants
+from dabench.plan.axes import COMPILES, FUSES, INPUTS, RUNTIMES, VARIANT_AXES, variant_name
 from dabench.plan.cases import Case
-from dabench.plan.settings import COMPILES, FUSES, INPUTS, RUNTIMES
-from dabench.plan.variants import VARIANT_AXES, variant_name, why_impossible
+from dabench.plan.variants import why_impossible
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dabench.base.units import format_bytes, format_seconds, format_threads
+from dabench.cli.options import Json, ResumeFrom, check_alone, named
 from dabench.cli.output import error_line, print_json, print_line, print_table
-from dabench.cli.timing import Json, ResumeFrom, check_alone, named
-from dabench.plan.grids import parse
-from dabench.plan.settings import DTYPES, Grid
+from dabench.plan.axes import AXES, DTYPES
+from dabench.plan.settings import Grid
 
 if TYPE_CHECKING:
     from dabench.profiling.roofline import Ceilings
@@ -53,7 +53,7 @@ def ceilings(
 
         done = resume_ceilings(resume_from)
     else:
-        count = 0 if threads is None else parse("threads", threads)
+        count = 0 if threads is None else AXES["threads"].parse(threads)
         dtypes = tuple(name.strip() for name in (dtype or USUAL).split(","))
         grid = Grid(
             models=("-",),

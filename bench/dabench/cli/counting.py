@@ -12,8 +12,8 @@ import typer
 
 from dabench.base.errors import UsageError, bad_value
 from dabench.base.units import format_bytes
+from dabench.cli.options import ModelArgs, Pretrained, ResumeFrom, check_alone, named
 from dabench.cli.output import error_line, print_json, print_line, print_table
-from dabench.cli.timing import ModelArgs, Pretrained, ResumeFrom, check_alone, named
 from dabench.plan.grids import make_grid, parse
 from dabench.plan.references import split_names
 

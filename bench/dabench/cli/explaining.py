@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dabench.base.errors import UsageError, bad_value
-from dabench.cli.output import console, error_line, print_json, print_line, print_table
-from dabench.cli.profiling import finish, run_with_progress
-from dabench.cli.timing import (
+from dabench.cli.options import (
     Inputs,
     Json,
     ModelArgs,
@@ -24,8 +22,10 @@ from dabench.cli.timing import (
     check_alone,
     grid_of,
     named,
-    progress,
 )
+from dabench.cli.output import console, error_line, print_json, print_line, print_table
+from dabench.cli.profiling import finish, run_with_progress
+from dabench.cli.timing import progress
 from dabench.plan.settings import Grid, Settings
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dabench.base.units import format_bytes, format_interval, format_seconds, significant
-from dabench.plan.variants import variant_name
+from dabench.plan.axes import AXES
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -128,19 +128,8 @@ def _print_flags(flagged: Sequence[Measurement], varying: Sequence[str]) -> None
 
 _FLAGGED_ROWS = 6
 
-_AXES: dict[str, Callable[[Measurement], str]] = {
-    "model": lambda row: row.model,
-    "device": lambda row: row.device,
-    "batch": lambda row: str(row.batch),
-    "size": lambda row: f"{row.channels}x{row.height}x{row.width}",
-    "mode": lambda row: row.mode,
-    "phase": lambda row: row.phase,
-    "dtype": lambda row: row.dtype,
-    "layout": lambda row: row.memory_format,
-    "threads": lambda row: f"{row.threads} threads",
-    "protocol": lambda row: row.protocol,
-    "variant": lambda row: variant_name(row.compile, row.fuse, row.runtime, row.input),
-}
+# Heading -> cell; the ways of running a network share one.
+_AXES: dict[str, Callable[[Measurement], str]] = {axis.heading: axis.cell for axis in AXES.values()}
 
 
 # Columns shown only where some row has them.

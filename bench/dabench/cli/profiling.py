@@ -16,33 +16,18 @@ from dabench.base.units import (
     format_seconds,
     significant,
 )
-from dabench.cli.output import console, error_line, print_json, print_line, print_table
-from dabench.cli.timing import (
-    INTERRUPTED,
-    Batches,
-    Devices,
-    Dtypes,
-    Formats,
-    Inputs,
+from dabench.cli.options import (
     Json,
-    Launches,
-    MaxTime,
-    ModelArgs,
-    Modes,
     Out,
-    Pretrained,
     Quiet,
     ResumeFrom,
-    Seed,
-    Several,
-    Sizes,
-    Threads,
-    Timeout,
     check_alone,
     grid_of,
     named,
-    progress,
+    with_options,
 )
+from dabench.cli.output import console, error_line, print_json, print_line, print_table
+from dabench.cli.timing import INTERRUPTED, progress
 from dabench.profiling.roofline import format_roof
 
 if TYPE_CHECKING:
@@ -50,24 +35,15 @@ if TYPE_CHECKING:
     from dabench.run.profiler import Profile
 
 
+PROFILED = (
+    "model", "device", "batch", "size", "mode", "dtype", "memory_format", "threads", "input",
+    "model_arg", "pretrained", "max_time", "launches", "timeout", "seed",
+)  # fmt: skip
+"""Options of a sweep that a profile has, too."""
+
+
+@with_options(*PROFILED)
 def profile(
-    model: Annotated[
-        Several, typer.Option("--model", metavar="MODEL", help="Names.", show_default=False)
-    ] = None,
-    device: Devices = None,
-    batch: Batches = None,
-    size: Sizes = None,
-    mode: Modes = None,
-    dtype: Dtypes = None,
-    memory_format: Formats = None,
-    threads: Threads = None,
-    input_: Inputs = None,
-    model_arg: ModelArgs = None,
-    pretrained: Pretrained = None,
-    max_time: MaxTime = None,
-    launches: Launches = None,
-    timeout: Timeout = None,
-    seed: Seed = None,
     trace: Annotated[
         bool,
         typer.Option("--trace", help="Keep a Chrome/Perfetto trace and the memory over time."),
@@ -77,6 +53,7 @@ def profile(
     out: Out = None,
     quiet: Quiet = False,
     json: Json = False,
+    **given: Any,
 ) -> None:
     """Show where the time goes, layer by layer, and what holds each layer back.
 
@@ -91,7 +68,7 @@ def profile(
             done = resume_profile(resume_from, observer=observer)
         _show(done, rows=rows, quiet=quiet, json=json)
         return
-    if not model:
+    if "model" not in given:
         raise UsageError("--model: name at least one; 'dabench models' lists them")
     given.setdefault("max_time", "12s")
     grid = grid_of(given)

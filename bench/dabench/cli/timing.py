@@ -3,33 +3,31 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dabench.base.errors import UsageError, bad_value
-from dabench.cli.output import console, print_json, print_measurements
-from dabench.plan.grids import AXES, SETTINGS, load_grids, make_grid, parse, presets
-from dabench.plan.references import FORMS, split_names
-from dabench.plan.settings import (
-    COMPILES,
-    DTYPES,
-    FUSES,
-    INPUTS,
-    MEMORY_FORMATS,
-    MODES,
-    ORDERS,
-    PHASES,
-    PROTOCOLS,
-    RUNTIMES,
-    Grid,
-    Settings,
+from dabench.base.errors import UsageError
+from dabench.cli.options import (
+    OPTIONS,
+    Json,
+    Out,
+    Quiet,
+    ResumeFrom,
+    check_alone,
+    grid_of,
+    named,
+    option,
+    typed,
+    with_options,
 )
+from dabench.cli.output import console, print_json, print_measurements
+from dabench.plan.grids import load_grids, presets
+from dabench.plan.settings import Grid, Settings
 
 if TYPE_CHECKING:
     from dabench.run.runner import Observer
@@ -37,117 +35,14 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 
-Several = list[str] | None
 
-
-def _option(flag: str, text: str, choices: Iterable[str] = ()) -> Any:
-    listed = f" Choices: {', '.join(choices)}." if choices else ""
-    metavar = flag.removeprefix("--").upper().replace("-", "_")
-    return typer.Option(flag, metavar=metavar, help=text + listed, show_default=False)
-
-
-Devices = Annotated[
-    Several, _option("--device", "auto (the best there is), cpu, cuda[:N], mps, xla.")
-]
-Batches = Annotated[Several, _option("--batch", "Images per pass. Default 1.")]
-Sizes = Annotated[Several, _option("--size", "HxW of the input. Default: the model's own.")]
-Modes = Annotated[Several, _option("--mode", "Default eval.", MODES)]
-Dtypes = Annotated[Several, _option("--dtype", "With a ?: only if native. Default fp32.", DTYPES)]
-Formats = Annotated[Several, _option("--memory-format", "Default nchw.", MEMORY_FORMATS)]
-Threads = Annotated[Several, _option("--threads", "Threads of CPU kernels. Default: torch's.")]
-Phases = Annotated[Several, _option("--phase", "Default: all of the mode.", PHASES)]
-Protocols = Annotated[Several, _option("--protocol", "Default steady.", PROTOCOLS)]
-Compiles = Annotated[
-    Several, _option("--compile", "torch.compile; compiling is not timed. Default off.", COMPILES)
-]
-Fuses = Annotated[
-    Several, _option("--fuse", "Fold batch norm into convolutions. Default off.", FUSES)
-]
-Runtimes = Annotated[
-    Several, _option("--runtime", "What runs the network. Default eager.", RUNTIMES)
-]
-Inputs = Annotated[
-    Several,
-    _option(
-        "--input",
-        "host: the copy to the device and the argmax belong to the pass. Default device. "
-        "CxHxW: the input's shape.",
-        INPUTS,
-    ),
-]
-ModelArgs = Annotated[
-    Several, _option("--model-arg", "key=value for the factory of a network from outside.")
-]
-Pretrained = Annotated[
-    str | None,
-    _option(
-        "--pretrained", "Whether factories may fetch trained weights. Default off.", ("off", "on")
-    ),
-]
-Warmup = Annotated[
-    str | None, _option("--warmup", "Fewest warm-up passes; more follow until steady. Default 2.")
-]
-Repeat = Annotated[
-    str | None, _option("--repeat", "Samples per launch. Default: until --target-ci.")
-]
-TargetCi = Annotated[
-    str | None,
-    _option("--target-ci", "Stop at this half-width of the 95% interval, such as 1%. Default 5%."),
-]
-MaxTime = Annotated[
-    str | None,
-    _option("--max-time", "Sampling time per case, over all launches and phases. Default 30s."),
-]
-Launches = Annotated[
-    str | None,
-    _option("--launches", "Fresh processes per case. Default: 3, more while time allows."),
-]
-Timeout = Annotated[
-    str | None, _option("--timeout", "Ends a launch that takes longer. Default 30min.")
-]
-Seed = Annotated[str | None, _option("--seed", "Of weights, inputs and launch order. Default 0.")]
-Order = Annotated[str | None, _option("--order", "Of launches. Default interleaved.", ORDERS)]
-Out = Annotated[
-    Path | None,
-    typer.Option(help="Folder for the raw records. Default: a new one under results/."),
-]
-ResumeFrom = Annotated[
-    Path | None,
-    typer.Option("--resume", metavar="RUN", help="Continue the interrupted run in this folder."),
-]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the table.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
-
-
+@with_options(*OPTIONS)
 def time(
-    model: Annotated[Several, _option("--model", f"Names of 'dabench models', or {FORMS}.")] = None,
-    device: Devices = None,
-    batch: Batches = None,
-    size: Sizes = None,
-    mode: Modes = None,
-    dtype: Dtypes = None,
-    memory_format: Formats = None,
-    threads: Threads = None,
-    phase: Phases = None,
-    protocol: Protocols = None,
-    compile_: Compiles = None,
-    fuse: Fuses = None,
-    runtime: Runtimes = None,
-    input_: Inputs = None,
-    model_arg: ModelArgs = None,
-    pretrained: Pretrained = None,
-    warmup: Warmup = None,
-    repeat: Repeat = None,
-    target_ci: TargetCi = None,
-    max_time: MaxTime = None,
-    launches: Launches = None,
-    timeout: Timeout = None,
-    seed: Seed = None,
-    order: Order = None,
     resume_from: ResumeFrom = None,
     out: Out = None,
     quiet: Quiet = False,
     json: Json = False,
+    **given: Any,
 ) -> None:
     """Time forward, backward and optimiser of models.
 
@@ -161,47 +56,25 @@ def time(
         check_alone(given)
         continue_timing(resume_from, quiet=quiet, json=json)
         return
-    if not model:
+    if "model" not in given:
         raise UsageError("--model: name at least one; 'dabench models' lists them")
     grid = grid_of(given)
     _measure([grid], out=out, name=f"time-{_names(grid[0])}", quiet=quiet, json=json)
 
 
+@with_options(*OPTIONS)
 def sweep(
     source: Annotated[
         str | None, typer.Argument(metavar="PRESET|FILE.toml", show_default=False)
     ] = None,
     preset: Annotated[
-        str | None, _option("--preset", "The same as the argument.", presets())
+        str | None, option("--preset", "The same as the argument.", presets())
     ] = None,
     resume_from: ResumeFrom = None,
-    model: Annotated[Several, _option("--model", "Names, in place of the grid's.")] = None,
-    device: Devices = None,
-    batch: Batches = None,
-    size: Sizes = None,
-    mode: Modes = None,
-    dtype: Dtypes = None,
-    memory_format: Formats = None,
-    threads: Threads = None,
-    phase: Phases = None,
-    protocol: Protocols = None,
-    compile_: Compiles = None,
-    fuse: Fuses = None,
-    runtime: Runtimes = None,
-    input_: Inputs = None,
-    model_arg: ModelArgs = None,
-    pretrained: Pretrained = None,
-    warmup: Warmup = None,
-    repeat: Repeat = None,
-    target_ci: TargetCi = None,
-    max_time: MaxTime = None,
-    launches: Launches = None,
-    timeout: Timeout = None,
-    seed: Seed = None,
-    order: Order = None,
     out: Out = None,
     quiet: Quiet = False,
     json: Json = False,
+    **given: Any,
 ) -> None:
     """Measure a preset, the grids of a TOML file, or what the options say.
 
@@ -219,8 +92,8 @@ def sweep(
         raise UsageError(f"--preset: {preset!r} beside {source!r}; name one")
     chosen = source or preset
     if chosen is not None:
-        grids, name = load_grids(chosen, *_typed(given)), Path(chosen).stem
-    elif model:
+        grids, name = load_grids(chosen, *typed(given)), Path(chosen).stem
+    elif "model" in given:
         grids = [grid_of(given)]
         name = f"sweep-{_names(grids[0][0])}"
     else:
@@ -230,58 +103,6 @@ def sweep(
 
 def _names(grid: Grid) -> str:
     return "-".join(dict.fromkeys(grid.models))[:60]
-
-
-def check_alone(given: dict[str, Any], also: frozenset[str] | set[str] = frozenset()) -> None:
-    """Checks that nothing is asked of a run that goes on as it was planned.
-
-    Args:
-        given: Of `named`.
-        also: Options that say how it is shown.
-
-    Raises:
-        UsageError: Something is.
-    """
-    allowed = {"resume_from", "quiet", "json", *also}
-    if others := sorted(given.keys() - allowed):
-        raise UsageError(f"--resume goes on as planned; leave out {others[0]!r}")
-
-
-def named(options: dict[str, Any]) -> dict[str, Any]:
-    """The options a user gave, by name: those that are words of Python end in an underscore."""
-    given = {k.rstrip("_"): v for k, v in options.items() if v is not None and v is not False}
-    set_pretrained(given.pop("pretrained", None))
-    return given
-
-
-def set_pretrained(choice: str | None) -> None:
-    """Tells the workers to come whether factories may fetch trained weights.
-
-    Raises:
-        UsageError: Neither ``on`` nor ``off``.
-    """
-    if choice is None:
-        return
-    if choice not in ("on", "off"):
-        raise bad_value("--pretrained", choice, "choices: off, on")
-    os.environ["DABENCH_PRETRAINED"] = choice
-
-
-def grid_of(given: dict[str, Any]) -> tuple[Grid, Settings]:
-    """A grid from option values as typed: lists of strings, each perhaps with commas."""
-    return make_grid(*_typed(given))
-
-
-def _typed(given: dict[str, Any]) -> tuple[dict[str, tuple[Any, ...]], dict[str, Any]]:
-    """The axes and the settings among the options."""
-    axes = {key: _values(key, given[key]) for key in AXES if key in given}
-    return axes, {key: parse(key, given[key]) for key in SETTINGS if key in given}
-
-
-def _values(key: str, typed: Iterable[str]) -> tuple[Any, ...]:
-    # An argument's value may hold commas.
-    split = typed if key == "model_arg" else [p for text in typed for p in split_names(text)]
-    return tuple(parse(key, part) for part in split)
 
 
 def _measure(

@@ -18,8 +18,8 @@ from typing import Any
 import pandas as pd
 
 from dabench.base.units import format_bytes, format_count, format_seconds, significant
+from dabench.plan.axes import EAGER, variant_name
 from dabench.plan.settings import ITEM_BYTES
-from dabench.plan.variants import EAGER, variant_name
 from dabench_models import MODELS
 
 IMPOSSIBLE = "impossible"

@@ -19,7 +19,7 @@ from typing import Any
 import pandas as pd
 
 from dabench.base.errors import ResultsError, UsageError
-from dabench.plan.variants import EAGER, VARIANT_AXES, variant_name
+from dabench.plan.axes import EAGER, columns_of, variant_name
 from dabench.records.counts import read_counts, read_uncounted
 from dabench.records.folder import damaged, has_run, read_run
 from dabench.records.measurements import COLUMNS, SINCE_SCHEMA_2, Measurement
@@ -37,10 +37,7 @@ from dabench.records.timings import (
 from dabench.timing.statistics import ratio_interval, verdict
 
 # What must be equal for two rows to be compared but for their model.
-SETTING = [
-    "run_id", "machine", "device", "batch", "channels", "height", "width", "mode", "dtype",
-    "memory_format", "threads", "protocol", "phase", *VARIANT_AXES,
-]  # fmt: skip
+SETTING = ["run_id", "machine", *columns_of("model")]
 
 # An empty field is a missing number; in a column of text it is an empty text.
 _NA = {
@@ -306,8 +303,7 @@ def compared(top: Mapping[Any, Any], bottom: Mapping[Any, Any], times: TimesOf) 
 # What must be equal for two ways of running one network to be compared: an
 # exported one chooses its layout itself, so torch may take its better one too.
 VARIANT_SETTING = [
-    "run_id", "machine", "device", "model", "batch", "channels", "height", "width", "mode",
-    "phase", "dtype", "threads", "protocol", "input",
+    "run_id", "machine", *columns_of("compile", "fuse", "runtime", "memory_format"),
 ]  # fmt: skip
 
 

@@ -15,8 +15,9 @@ from dabench.base.errors import UnsupportedError
 from dabench.device.base import Device
 from dabench.network.build import build_network, cast_real, notes_of, settle
 from dabench.network.tensors import outputs
+from dabench.plan.axes import VARIANT_AXES
 from dabench.plan.cases import Case
-from dabench.plan.variants import EXPORTED, VARIANT_AXES
+from dabench.plan.variants import EXPORTED
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 

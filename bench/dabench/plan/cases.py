@@ -10,10 +10,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from dabench.base.errors import bad_value
+from dabench.plan.axes import AXES, PHASES
 from dabench.plan.networks import spec_of
 from dabench.plan.references import is_reference, with_arguments
-from dabench.plan.settings import PHASES, Grid, Settings
-from dabench.plan.variants import VARIANT_AXES, why_impossible
+from dabench.plan.settings import Grid, Settings
+from dabench.plan.variants import why_impossible
 from dabench_models import ModelSpec
 
 
@@ -51,16 +52,8 @@ class Case:
     @property
     def case_id(self) -> str:
         """A readable key, unique within a run."""
-        size = f"{self.channels}x{self.height}x{self.width}"
-        threads = f"t{self.threads}" if self.threads else "tdefault"
-        parts = (self.model, self.device, f"b{self.batch}", size, self.mode, self.dtype)
-        # What is as usual is not named.
-        variant = [
-            f"{axis}={getattr(self, axis)}"
-            for axis, usual in VARIANT_AXES.items()
-            if getattr(self, axis) != usual
-        ]
-        return "/".join((*parts, self.memory_format, threads, *variant, self.protocol))
+        parts = (axis.part(self) for axis in AXES.values())
+        return "/".join(part for part in parts if part is not None)
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON document; `Case.of` reads it back."""
@@ -115,36 +108,22 @@ def expand(grid: Grid, settings: Settings) -> list[PlannedCase]:
             "--model-arg", grid.model_args[0][0], "only networks from outside take arguments"
         )
     planned: dict[str, PlannedCase] = {}
-    axes = itertools.product(
-        [spec_of(with_arguments(name, grid.model_args)) for name in grid.models],
-        grid.devices,
-        grid.batches,
-        grid.sizes or (None,),
-        grid.modes,
-        grid.dtypes,
-        grid.memory_formats,
-        grid.threads or (0,),
-        grid.protocols,
-        itertools.product(grid.compiles, grid.fuses, grid.runtimes, grid.inputs),
-    )
-    for spec, device, batch, size, mode, dtype, memory_format, threads, protocol, variant in axes:
-        channels, height, width = input_shape(spec, size)
-        phases = phases_of(mode, protocol, grid.phases)
+    axes = [axis for axis in AXES.values() if axis.key != "phase"]
+    specs = {name: spec_of(with_arguments(name, grid.model_args)) for name in grid.models}
+    for values in itertools.product(*(getattr(grid, axis.field) or (None,) for axis in axes)):
+        chosen = {axis.key: value for axis, value in zip(axes, values, strict=True)}
+        spec = specs[chosen.pop("model")]
+        channels, height, width = input_shape(spec, chosen.pop("size"))
+        phases = phases_of(chosen["mode"], chosen["protocol"], grid.phases)
         case = Case(
             model=spec.name,
             family=spec.family,
-            device=device,
-            batch=batch,
             channels=channels,
             height=height,
             width=width,
-            mode=mode,
-            dtype=dtype,
-            memory_format=memory_format,
-            threads=threads,
-            protocol=protocol,
+            threads=chosen.pop("threads") or 0,
             phases=phases or grid.phases,
-            **dict(zip(VARIANT_AXES, variant, strict=True)),
+            **chosen,
         )
         impossible = _impossible(spec, case) if phases else _NO_SUCH_PHASE
         planned[case.case_id] = PlannedCase(case=case, settings=settings, impossible=impossible)

@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from dabench.base.errors import UsageError
-from dabench.plan.settings import DTYPES, OPTIONAL, Grid, Settings
+from dabench.plan.axes import DTYPES, OPTIONAL
+from dabench.plan.settings import Grid, Settings
 
 
 def resolve_all(

@@ -21,28 +21,14 @@ from types import MappingProxyType
 from typing import Any
 
 from dabench.base.errors import DabenchError, UsageError, bad_value
-from dabench.base.units import parse_duration, parse_fraction, parse_shape, parse_size
+from dabench.base.units import parse_duration, parse_fraction
+from dabench.plan.axes import AXES
 from dabench.plan.references import check_argument, parse_argument
 from dabench.plan.settings import Grid, Settings
 
-# Key in a file (and, with dashes, on the command line) -> field of `Grid`.
-AXES = {
-    "model": "models",
-    "device": "devices",
-    "batch": "batches",
-    "size": "sizes",
-    "mode": "modes",
-    "dtype": "dtypes",
-    "memory_format": "memory_formats",
-    "threads": "threads",
-    "phase": "phases",
-    "protocol": "protocols",
-    "compile": "compiles",
-    "fuse": "fuses",
-    "runtime": "runtimes",
-    "input": "inputs",
-    "model_arg": "model_args",
-}
+AXIS_KEYS = (*AXES, "model_arg")
+"""Keys of a file that take several values; with dashes, options of the command line."""
+
 SETTINGS = {
     "warmup": "warmup",
     "repeat": "repeat",
@@ -53,11 +39,7 @@ SETTINGS = {
     "seed": "seed",
     "order": "order",
 }
-_BOOLEANS = {
-    "compile": {"true": "default", "false": "off"},
-    "fuse": {"true": "on", "false": "off"},
-}
-_WHOLE = {"batch", "threads", "warmup", "repeat", "launches", "seed"}
+_WHOLE = {"warmup", "repeat", "launches", "seed"}
 
 
 def presets() -> list[str]:
@@ -75,7 +57,7 @@ def load_grids(
 
     Args:
         source: Either.
-        axes: Keys of `AXES` whose values replace the file's.
+        axes: Keys of `AXIS_KEYS` whose values replace the file's.
         settings: Keys of `SETTINGS`, likewise.
 
     Raises:
@@ -110,18 +92,20 @@ def make_grid(
     """Makes a grid and its settings from option names and values.
 
     Args:
-        axes: Keys of `AXES`; empty tuples are left at their default.
+        axes: Keys of `AXIS_KEYS`; empty tuples are left at their default.
         settings: Keys of `SETTINGS`; None is left at its default.
 
     Raises:
         UsageError: A value that an option does not take, or an input size
             given twice.
     """
-    arguments = [key for key, _ in axes.get("model_arg", ())]
-    if again := [key for key in arguments if arguments.count(key) > 1]:
+    keys = [key for key, _ in axes.get("model_arg", ())]
+    if again := [key for key in keys if keys.count(key) > 1]:
         raise bad_value("--model-arg", again[0], "it is given twice")
     split: dict[str, Any] = split_input(axes)
-    grid = Grid(**{AXES[key]: values for key, values in split.items() if values})
+    arguments = split.pop("model_arg", ())
+    named = {AXES[key].field: values for key, values in split.items() if values}
+    grid = Grid(**named, model_args=arguments)
     given = {SETTINGS[key]: value for key, value in settings.items() if value is not None}
     return grid, Settings.of(**given)
 
@@ -149,7 +133,7 @@ def split_input(axes: Mapping[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...
 def _table(
     source: str, table: object, axes: Mapping[str, Any], settings: Mapping[str, Any]
 ) -> tuple[Grid, Settings]:
-    known = {**AXES, **SETTINGS}
+    known = (*AXIS_KEYS, *SETTINGS)
     if not isinstance(table, dict):
         raise UsageError(f"{source}: {table!r} is not a [[grid]] table")
     for key in table:
@@ -158,7 +142,7 @@ def _table(
     if "model" not in table:
         raise UsageError(f"{source}: a [[grid]] without 'model'")
     try:
-        own_axes = {key: _axis(key, table[key]) for key in AXES if key in table}
+        own_axes = {key: _axis(key, table[key]) for key in AXIS_KEYS if key in table}
         own = {key: parse(key, table[key]) for key in SETTINGS if key in table}
         # Each split by itself: a shape from the command line replaces the file's.
         return make_grid({**split_input(own_axes), **split_input(axes)}, {**own, **settings})
@@ -194,15 +178,13 @@ def parse(key: str, value: object) -> Any:
     Raises:
         UsageError: Not a value of that option; the message says what is.
     """
+    if key in AXES:
+        return AXES[key].parse(value)
     option = "--" + key.replace("_", "-")
     text = str(value).strip()
     try:
         if key in _WHOLE:
             return int(text)
-        if key == "size":
-            return parse_size(text)
-        if key == "input" and text[:1].isdecimal():
-            return parse_shape(text)
         if key == "model_arg":
             return parse_argument(text)
         if key == "target_ci":
@@ -211,12 +193,10 @@ def parse(key: str, value: object) -> Any:
             return parse_duration(text)
     except ValueError:
         raise bad_value(option, value, _FORMS.get(key, "it takes whole numbers")) from None
-    return _BOOLEANS.get(key, {}).get(text.lower(), text)
+    return text
 
 
 _FORMS = {
-    "size": "it takes HxW, such as 512x1024",
-    "input": "it takes device, host or CxHxW, such as 3x512x1024",
     "model_arg": "it takes key=value with a Python literal or a text, such as num_classes=19",
     "target_ci": "it takes a percentage such as 1%",
     "max_time": "it takes seconds, or a number with ms, s, min or h",

@@ -2,41 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, get_args
 
 from dabench.base.errors import bad_value
+from dabench.plan.axes import AXES
 
-Mode = Literal["train", "eval"]
-Dtype = Literal["fp32", "tf32", "bf16", "fp16"]
-MemoryFormat = Literal["nchw", "nhwc"]
-Protocol = Literal["steady", "paper"]
 Order = Literal["interleaved", "blocked"]
-Phase = Literal["forward", "backward", "optimizer", "total"]
-Compile = Literal["off", "default", "reduce-overhead", "max-autotune", "freeze"]
-Fuse = Literal["off", "on"]
-Runtime = Literal["eager", "cuda-graph", "onnxruntime", "openvino", "tensorrt"]
-Input = Literal["device", "host"]
 
-MODES: tuple[str, ...] = get_args(Mode)
-DTYPES: tuple[str, ...] = get_args(Dtype)
-MEMORY_FORMATS: tuple[str, ...] = get_args(MemoryFormat)
-PROTOCOLS: tuple[str, ...] = get_args(Protocol)
 ORDERS: tuple[str, ...] = get_args(Order)
-PHASES: tuple[str, ...] = get_args(Phase)
-COMPILES: tuple[str, ...] = get_args(Compile)
-FUSES: tuple[str, ...] = get_args(Fuse)
-RUNTIMES: tuple[str, ...] = get_args(Runtime)
-INPUTS: tuple[str, ...] = get_args(Input)
-DEVICE_KINDS = ("auto", "cpu", "cuda", "mps", "xla")
 
 ITEM_BYTES: Mapping[str, int] = MappingProxyType({"fp32": 4, "tf32": 4, "bf16": 2, "fp16": 2})
 """Bytes of one element in memory; tf32 is fp32 outside of the matrix units."""
-
-OPTIONAL = "?"
-"""Ends a dtype that is left out where the device would only emulate it."""
 
 MIN_LAUNCHES = 3
 DEFAULT_TARGET_CI = 0.05
@@ -84,7 +63,7 @@ class Settings:
             _check("max-time", self.max_time_s, self.max_time_s > 0, "it takes seconds above 0")
         _check("seed", self.seed, 0 <= self.seed < 2**63, "it takes a whole number from 0")
         _check("timeout", self.timeout_s, self.timeout_s > 0, "it takes seconds above 0")
-        _one_of("order", (self.order,), ORDERS)
+        _check("order", self.order, self.order in ORDERS, f"choices: {', '.join(ORDERS)}")
 
     @classmethod
     def of(
@@ -165,40 +144,14 @@ class Grid:
     model_args: tuple[tuple[str, object], ...] = ()
 
     def __post_init__(self) -> None:
-        for axis in (f.name for f in fields(self) if f.default != ()):
-            if not getattr(self, axis):
-                raise bad_value(option_of(axis), "", "it takes at least one value")
-        _one_of("device", [name.partition(":")[0] for name in self.devices], DEVICE_KINDS)
-        _one_of("mode", self.modes, MODES)
-        _one_of("dtype", [name.removesuffix(OPTIONAL) for name in self.dtypes], DTYPES)
-        _one_of("memory-format", self.memory_formats, MEMORY_FORMATS)
-        _one_of("phase", self.phases, PHASES)
-        _one_of("protocol", self.protocols, PROTOCOLS)
-        _one_of("compile", self.compiles, COMPILES)
-        _one_of("fuse", self.fuses, FUSES)
-        _one_of("runtime", self.runtimes, RUNTIMES)
-        _one_of("input", self.inputs, INPUTS)
-        for batch in self.batches:
-            _check("batch", batch, batch >= 1, "it takes whole numbers of at least 1")
-        for threads in self.threads:
-            _check(
-                "threads", threads, 1 <= threads <= 4096, "it takes whole numbers from 1 to 4096"
-            )
-        for size in self.sizes:
-            _check("size", "x".join(map(str, size)), min(size) >= 1, "no side may be below 1")
-
-
-def option_of(axis: str) -> str:
-    """The command line's name of a field: ``memory_formats`` -> ``--memory-format``."""
-    singular = {"batches": "batch", "threads": "threads"}.get(axis, axis.removesuffix("s"))
-    return "--" + singular.replace("_", "-")
+        for axis in AXES.values():
+            values = getattr(self, axis.field)
+            if (axis.usual or axis.required) and not values:
+                raise bad_value(axis.option, "", "it takes at least one value")
+            for value in values:
+                axis.check(value)
 
 
 def _check(name: str, value: object, ok: bool, allowed: str) -> None:
     if not ok:
         raise bad_value(f"--{name}", value, allowed)
-
-
-def _one_of(name: str, values: Iterable[str], choices: Sequence[str]) -> None:
-    for value in values:
-        _check(name, value, value in choices, f"choices: {', '.join(choices)}")

@@ -12,13 +12,10 @@ from importlib.util import find_spec
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from dabench.plan.axes import EAGER, variant_of
+
 if TYPE_CHECKING:
     from dabench.plan.cases import Case
-
-VARIANT_AXES: Mapping[str, str] = MappingProxyType(
-    {"compile": "off", "fuse": "off", "runtime": "eager", "input": "device"}
-)
-"""Axis -> its usual value, which names nothing in a case's id or a table."""
 
 ONNX_PACKAGES = ("onnx", "onnxscript")
 """What exporting a network needs."""
@@ -71,22 +68,9 @@ VARIANT_RULE = (
 )
 
 
-EAGER = "eager"
-"""The variant that torch runs as it is."""
-
-
-def variant_name(compile_mode: str, fuse: str, runtime: str, source: str) -> str:
-    """A variant in words: ``eager``, ``fused``, ``compile default, fused``, ``openvino``."""
-    parts = [] if compile_mode == "off" else [f"compile {compile_mode}"]
-    parts += ["fused"] if fuse == "on" else []
-    parts += [] if runtime == "eager" else [runtime]
-    name = ", ".join(parts) or EAGER
-    return name if source == "device" else f"{name}, input on host"
-
-
 def why_impossible(case: Case) -> str | None:
     """Why a case's variant cannot be had in its setting, or None."""
-    name = variant_name(case.compile, case.fuse, case.runtime, case.input)
+    name = variant_of(case)
     if name == EAGER:
         return None
     if case.protocol == "paper":

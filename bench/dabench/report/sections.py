@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from dabench.base.units import (
 )
 from dabench.findings.proofs import flags
 from dabench.findings.tables import Results, paper_timing, ratios
-from dabench.plan.variants import EAGER, EXPORTED, VARIANT_AXES, variant_name
+from dabench.plan.axes import AXES, EAGER, VARIANT_AXES, variant_name
+from dabench.plan.variants import EXPORTED
 from dabench.records.measurements import WITHIN_ONE_LAUNCH
 from dabench.report.charts import bars_with_intervals
 from dabench.report.text import Writer, slug
@@ -142,25 +143,33 @@ def _joules(rows: pd.DataFrame) -> dict[str, pd.Series[str]]:
 def _setting_columns(rows: pd.DataFrame) -> dict[str, pd.Series[str]]:
     """The axes that vary, or that a reader cannot do without."""
     columns = {
-        "batch": rows["batch"].astype(str),
-        "size": _size(rows),
-        "mode": rows["mode"],
-        "phase": rows["phase"],
-        "dtype": rows["dtype"] + rows["precision"].map(lambda p: "" if p == "as is" else f" ({p})"),
-        "layout": rows["memory_format"],
-        "variant": variant_column(rows),
-        "threads": rows["threads"].astype(str),
-        "device": rows["device"],
-        "run": rows["run_id"],
-    }
+        axis.heading: _CELLS[axis.heading](rows)
+        if axis.heading in _CELLS
+        else rows[axis.key].astype(str)
+        for axis in AXES.values()
+        if axis.key != "model"
+    } | {"run": rows["run_id"]}
     always = ("batch", "size", "mode", "dtype", "layout")
     return {k: v for k, v in columns.items() if k in always or v.nunique() > 1}
+
+
+def _dtype(rows: pd.DataFrame) -> pd.Series[str]:
+    how = rows["precision"].map(lambda p: "" if p == "as is" else f" ({p})")
+    return rows["dtype"] + how
 
 
 def variant_column(rows: pd.DataFrame) -> pd.Series[str]:
     """The ways the networks were run, in words."""
     axes = rows[list(VARIANT_AXES)].itertuples(index=False)
     return pd.Series([variant_name(*each) for each in axes], index=rows.index, dtype="str")
+
+
+# Heading -> column, where it is not the axis as recorded.
+_CELLS: dict[str, Callable[[pd.DataFrame], pd.Series[str]]] = {
+    "size": _size,
+    "dtype": _dtype,
+    "variant": variant_column,
+}
 
 
 def interval(row: Mapping[Any, Any] | pd.Series[Any]) -> str:

@@ -13,10 +13,11 @@ from typing import Any
 
 from dabench.base.errors import DabenchError, UsageError
 from dabench.device.machine import describe_host
+from dabench.plan.axes import PHASES
 from dabench.plan.cases import Case, PlannedCase, expand
 from dabench.plan.devices import resolve_all
 from dabench.plan.networks import identities, identity_of
-from dabench.plan.settings import PHASES, Grid, Settings
+from dabench.plan.settings import Grid, Settings
 from dabench.plan.variants import VARIANT_RULE
 from dabench.records.counts import read_counts, read_uncounted
 from dabench.records.folder import RunFolder, check_new_run, check_same_machine, read_run

@@ -1,0 +1,292 @@
+"""The axes of a sweep: the one table that grids, cases, options, columns and tables are made from.
+
+An axis is an entry here, a field of `Grid`, of `Case` and of
+`dabench.records.measurements.Measurement`, and what it does in
+`dabench.network.workload`; a test holds these together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from dabench.base.errors import bad_value
+from dabench.base.units import parse_shape, parse_size
+from dabench.plan.references import FORMS
+
+if TYPE_CHECKING:
+    from dabench.plan.cases import Case
+
+Mode = Literal["train", "eval"]
+Dtype = Literal["fp32", "tf32", "bf16", "fp16"]
+MemoryFormat = Literal["nchw", "nhwc"]
+Protocol = Literal["steady", "paper"]
+Phase = Literal["forward", "backward", "optimizer", "total"]
+Compile = Literal["off", "default", "reduce-overhead", "max-autotune", "freeze"]
+Fuse = Literal["off", "on"]
+Runtime = Literal["eager", "cuda-graph", "onnxruntime", "openvino", "tensorrt"]
+Input = Literal["device", "host"]
+
+MODES: tuple[str, ...] = get_args(Mode)
+DTYPES: tuple[str, ...] = get_args(Dtype)
+MEMORY_FORMATS: tuple[str, ...] = get_args(MemoryFormat)
+PROTOCOLS: tuple[str, ...] = get_args(Protocol)
+PHASES: tuple[str, ...] = get_args(Phase)
+COMPILES: tuple[str, ...] = get_args(Compile)
+FUSES: tuple[str, ...] = get_args(Fuse)
+RUNTIMES: tuple[str, ...] = get_args(Runtime)
+INPUTS: tuple[str, ...] = get_args(Input)
+DEVICE_KINDS = ("auto", "cpu", "cuda", "mps", "xla")
+
+OPTIONAL = "?"
+"""Ends a dtype that is left out where the device would only emulate it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Axis:
+    """One axis.
+
+    Attributes:
+        key: Its name in grid files, cases and records.
+        field: Of `Grid`, which holds several values.
+        help: For the command line.
+        choices: What it takes, where that can be listed.
+        usual: Where nothing is said; empty leaves it to the network or to torch.
+        required: Whether it must be said.
+        form: What it takes in words, where it cannot be listed.
+        read: A value from text; raises ValueError.
+        choice: Which of ``choices`` a value must be.
+        ok: Whether a value that was read will do.
+        written: A value as the user would write it.
+        part: Of a case's id; None where it is not named.
+        variant: Whether it changes how a network is run and not what it computes.
+        columns: Of records.
+        heading: In printed tables.
+        cell: Of a row of the measurements there.
+    """
+
+    key: str
+    field: str
+    help: str
+    choices: tuple[str, ...] = ()
+    usual: tuple[Any, ...] = ()
+    required: bool = False
+    form: str = ""
+    read: Callable[[str], Any] = str
+    choice: Callable[[Any], str] = str
+    ok: Callable[[Any], bool] = lambda value: True
+    written: Callable[[Any], object] = lambda value: value
+    part: Callable[[Case], str | None]
+    variant: bool = False
+    columns: tuple[str, ...]
+    heading: str
+    cell: Callable[[Any], str]
+
+    @property
+    def option(self) -> str:
+        """Its name on the command line."""
+        return "--" + self.key.replace("_", "-")
+
+    def parse(self, value: object) -> Any:
+        """Reads one value, from text or from TOML.
+
+        Raises:
+            UsageError: The text is none of this axis.
+        """
+        try:
+            return self.read(str(value).strip())
+        except ValueError:
+            raise bad_value(self.option, value, self.form) from None
+
+    def check(self, value: Any) -> None:
+        """Checks one value.
+
+        Raises:
+            UsageError: It will not do; the message says what will.
+        """
+        if self.choices and self.choice(value) not in self.choices:
+            raise bad_value(self.option, self.choice(value), f"choices: {', '.join(self.choices)}")
+        if not self.ok(value):
+            raise bad_value(self.option, self.written(value), self.form)
+
+
+def _axis(key: str, field: str, help: str, **rest: Any) -> Axis:  # noqa: A002
+    """An axis whose values are written, recorded and shown as they are."""
+    usual: dict[str, Any] = {
+        "part": lambda case: str(getattr(case, key)),
+        "columns": (key,),
+        "heading": key,
+        "cell": lambda row: str(getattr(row, key)),
+    }
+    return Axis(key=key, field=field, help=help, **{**usual, **rest})
+
+
+def _variant(key: str, field: str, help: str, **rest: Any) -> Axis:  # noqa: A002
+    """A way of running a network; as usual it is not named."""
+
+    def part(case: Case) -> str | None:
+        value = getattr(case, key)
+        return None if value == rest["usual"][0] else f"{key}={value}"
+
+    return _axis(
+        key, field, help, **rest, variant=True, part=part, heading="variant", cell=variant_of
+    )
+
+
+def _switch(off: str, on: str) -> Callable[[str], str]:
+    """Reads TOML's booleans as two of the choices."""
+    return lambda text: {"true": on, "false": off}.get(text.lower(), text)
+
+
+def _kind(name: str) -> str:
+    return name.partition(":")[0]
+
+
+def _positive(value: int) -> bool:
+    return value >= 1
+
+
+def _input(text: str) -> Any:
+    return parse_shape(text) if text[:1].isdecimal() else text
+
+
+def _shape(values: Any) -> str:
+    return f"{values.channels}x{values.height}x{values.width}"
+
+
+def variant_name(compile_mode: str, fuse: str, runtime: str, source: str) -> str:
+    """A variant in words: ``eager``, ``fused``, ``compile default, fused``, ``openvino``."""
+    parts = [] if compile_mode == "off" else [f"compile {compile_mode}"]
+    parts += ["fused"] if fuse == "on" else []
+    parts += [] if runtime == "eager" else [runtime]
+    name = ", ".join(parts) or EAGER
+    return name if source == "device" else f"{name}, input on host"
+
+
+def variant_of(row: Any) -> str:
+    """The variant of a case or of a row of the measurements, in words."""
+    return variant_name(row.compile, row.fuse, row.runtime, row.input)
+
+
+EAGER = "eager"
+"""The variant that torch runs as it is."""
+
+AXES: Mapping[str, Axis] = MappingProxyType(
+    {
+        axis.key: axis
+        for axis in (
+            _axis("model", "models", f"Names of 'dabench models', or {FORMS}.", required=True),
+            _axis(
+                "device",
+                "devices",
+                "auto (the best there is), cpu, cuda[:N], mps, xla.",
+                usual=("auto",),
+                choices=DEVICE_KINDS,
+                choice=_kind,
+            ),
+            _axis(
+                "batch",
+                "batches",
+                "Images per pass. Default 1.",
+                usual=(1,),
+                read=int,
+                ok=_positive,
+                form="it takes whole numbers of at least 1",
+                part=lambda case: f"b{case.batch}",
+            ),
+            _axis(
+                "size",
+                "sizes",
+                "HxW of the input. Default: the model's own.",
+                read=parse_size,
+                ok=lambda size: min(size) >= 1,
+                written=lambda size: "x".join(map(str, size)),
+                form="it takes HxW, such as 512x1024; no side may be below 1",
+                part=_shape,
+                columns=("channels", "height", "width"),
+                cell=_shape,
+            ),
+            _axis("mode", "modes", "Default eval.", usual=("eval",), choices=MODES),
+            _axis(
+                "phase",
+                "phases",
+                "Default: all of the mode.",
+                choices=PHASES,
+                part=lambda case: None,
+            ),
+            _axis(
+                "dtype",
+                "dtypes",
+                "With a ?: only if native. Default fp32.",
+                usual=("fp32",),
+                choices=DTYPES,
+                choice=lambda name: name.removesuffix(OPTIONAL),
+            ),
+            _axis(
+                "memory_format",
+                "memory_formats",
+                "Default nchw.",
+                usual=("nchw",),
+                choices=MEMORY_FORMATS,
+                heading="layout",
+            ),
+            _axis(
+                "threads",
+                "threads",
+                "Threads of CPU kernels. Default: torch's.",
+                read=int,
+                ok=lambda threads: 1 <= threads <= 4096,
+                form="it takes whole numbers from 1 to 4096",
+                part=lambda case: f"t{case.threads}" if case.threads else "tdefault",
+                cell=lambda row: f"{row.threads} threads",
+            ),
+            _variant(
+                "compile",
+                "compiles",
+                "torch.compile; compiling is not timed. Default off.",
+                usual=("off",),
+                choices=COMPILES,
+                read=_switch("off", "default"),
+            ),
+            _variant(
+                "fuse",
+                "fuses",
+                "Fold batch norm into convolutions. Default off.",
+                usual=("off",),
+                choices=FUSES,
+                read=_switch("off", "on"),
+            ),
+            _variant(
+                "runtime",
+                "runtimes",
+                "What runs the network. Default eager.",
+                usual=("eager",),
+                choices=RUNTIMES,
+            ),
+            _variant(
+                "input",
+                "inputs",
+                "host: the copy to the device and the argmax belong to the pass. Default device. "
+                "CxHxW: the input's shape.",
+                usual=("device",),
+                choices=INPUTS,
+                read=_input,
+                form="it takes device, host or CxHxW, such as 3x512x1024",
+            ),
+            _axis("protocol", "protocols", "Default steady.", usual=("steady",), choices=PROTOCOLS),
+        )
+    }
+)
+"""By key, in the order of case ids, options and columns of tables."""
+
+VARIANT_AXES: Mapping[str, str] = MappingProxyType(
+    {axis.key: axis.usual[0] for axis in AXES.values() if axis.variant}
+)
+"""Axis -> its usual value, which names nothing in a case's id or a table."""
+
+
+def columns_of(*left_out: str) -> list[str]:
+    """Columns of records that hold the axes, but for some of these."""
+    return [name for axis in AXES.values() if axis.key not in left_out for name in axis.columns]
