@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Rebuilt when the dependencies change; an interrupted install leaves no stamp.
 STAMP := $(VENV)/.installed
-# Most of a test's time is an import of torch, which takes one core.
+# Processes that share the tests (tests/conftest.py).
 WORKERS ?= 2
 RUN := results/demo-$(shell date -u +%Y%m%d-%H%M%S)
 
@@ -22,7 +22,7 @@ lint: $(STAMP)
 	$(BIN)/lint-imports
 
 unit: $(STAMP)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
+	$(BIN)/python -m pytest -n $(WORKERS)
 
 bench: $(STAMP)  ## the figures the project promises, measured here (some minutes)
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only

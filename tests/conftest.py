@@ -24,3 +24,20 @@ def cache(tmp_path_factory):
         del os.environ["DABENCH_CACHE"]
     else:
         os.environ["DABENCH_CACHE"] = before
+
+
+# Commands of one file that need what those before them wrote.
+TOGETHER = ("tests/e2e/test_readme.py",)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Tests go to whichever process is free."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class OneByOne(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            file = nodeid.partition("::")[0]
+            return file if file in TOGETHER else nodeid
+
+    return OneByOne(config, log)

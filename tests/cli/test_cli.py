@@ -3,30 +3,16 @@
 import json
 import os
 import re
-import subprocess
-import sys
 from importlib import metadata
 from pathlib import Path
 
 import pytest
 import typer.main
+from command import dabench, shell
 
 from dabench.cli.app import app
 
 HERE = Path(__file__).parent
-
-
-def dabench(*arguments, cwd=None, **changes):
-    # Whatever datasets this machine has, the tests name their own.
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith("DABENCH_")}
-    return subprocess.run(
-        [sys.executable, "-m", "dabench", *arguments],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        timeout=240,
-        env={**inherited, **changes},
-    )
 
 
 def surface():
@@ -178,7 +164,7 @@ def test_an_unknown_option_is_refused(tmp_path):
 
 
 def test_debug_shows_the_traceback(tmp_path):
-    shown = dabench("--debug", "flops", "--model", "nope", cwd=tmp_path)
+    shown = shell("--debug", "flops", "--model", "nope", cwd=tmp_path)
     assert "Traceback" in shown.stderr
     assert "UsageError" in shown.stderr
 
@@ -212,13 +198,15 @@ def test_a_newer_schema(tmp_path):
     ],
 )
 def test_json_is_one_document_and_nothing_else(arguments, keys, tmp_path):
-    shown = dabench(*arguments.split(), cwd=tmp_path)
+    shown = shell(*arguments.split(), cwd=tmp_path)
     assert shown.returncode == 0
     assert shown.stderr == ""
     assert set(json.loads(shown.stdout)) == keys
 
 
-def test_env_says_what_noise_to_expect():
+def test_env_says_what_noise_to_expect(monkeypatch):
+    # On a busy machine the passes would not fit into the time there is for them.
+    monkeypatch.setattr("dabench.run.session.NOISE_S", 600.0)
     shown = dabench("env").stdout
     assert re.search(r"noise: 90% of 180 short passes over 6 launches", shown)
     assert "devices" in shown
@@ -245,20 +233,20 @@ def test_records_and_report_hold_the_share_of_what_is_not_counted(tmp_path):
 def test_ctrl_c_during_the_first_imports_is_quiet(tmp_path):
     (tmp_path / "typer.py").write_text("raise KeyboardInterrupt\n")
     path = f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"
-    shown = dabench("--help", PYTHONPATH=path)
+    shown = shell("--help", PYTHONPATH=path)
     assert (shown.returncode, shown.stderr) == (130, "")
 
 
 def test_a_terminal_that_lacks_a_sign_costs_no_result(tmp_path):
     arguments = "time --model dw-disc --size 32x32 --repeat 1 --launches 1 -q"
-    shown = dabench(*arguments.split(), cwd=tmp_path, PYTHONIOENCODING="ascii")
+    shown = shell(*arguments.split(), cwd=tmp_path, PYTHONIOENCODING="ascii")
     assert shown.returncode == 0
     assert "dw-disc" in shown.stdout
 
 
 def test_what_libraries_print_stays_out_of_the_json(tmp_path):
     arguments = "time --model dw-disc --size 32x32 --repeat 1 --launches 1 --json"
-    shown = dabench(*arguments.split(), cwd=tmp_path, ONEDNN_VERBOSE="1")
+    shown = shell(*arguments.split(), cwd=tmp_path, ONEDNN_VERBOSE="1")
     assert json.loads(shown.stdout)["measurements"]
 
 
@@ -278,4 +266,4 @@ def test_flops_prints_exact_counts_and_what_is_not_counted():
 
 
 def test_the_version_is_the_packages():
-    assert dabench("--version").stdout.strip() == f"dabench {metadata.version('dabench')}"
+    assert shell("--version").stdout.strip() == f"dabench {metadata.version('dabench')}"

@@ -1,8 +1,8 @@
 """Other people's networks, as they come: with packages of the same names, odd outputs, errors."""
 
-import subprocess
 import sys
 
+import command
 import pytest
 
 import dabench
@@ -100,8 +100,7 @@ def conv_macs(width, classes, pixels):
 
 
 def run(*arguments, cwd):
-    command = [sys.executable, "-m", "dabench", *arguments]
-    shown = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
+    shown = command.dabench(*arguments, cwd=cwd)
     return shown.returncode, shown.stdout, shown.stderr
 
 

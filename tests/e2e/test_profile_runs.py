@@ -1,10 +1,10 @@
 """Profiles in real processes: records, report, trace, rows for what failed."""
 
 import json
-import subprocess
-import sys
 import time
+from functools import partial
 
+import command
 import pandas as pd
 import pytest
 
@@ -13,18 +13,7 @@ from dabench.records.folder import read_run
 
 @pytest.fixture
 def dabench(tmp_path):
-    def start(*arguments):
-        command = [sys.executable, "-m", "dabench", *arguments]
-        pipe = subprocess.PIPE
-        return subprocess.Popen(command, cwd=tmp_path, stdout=pipe, stderr=pipe, text=True)
-
-    def run(*arguments):
-        process = start(*arguments)
-        out, err = process.communicate(timeout=300)
-        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
-
-    run.start = start
-    return run
+    return partial(command.dabench, cwd=tmp_path)
 
 
 def read_lines(path):
@@ -105,8 +94,9 @@ def test_layers_with_next_to_nothing_to_do_are_bound_by_their_launch(dabench, tm
 
 def test_an_explanation_cites_its_rows(dabench, tmp_path):
     """Killed in the middle of its profile, it goes on to the same explanation."""
-    process = dabench.start(
+    process = command.start(
         "explain", "--size", "64x64", "--threads", "1", "--max-time", "500ms", "--out", "run",
+        cwd=tmp_path,
     )  # fmt: skip
     launches = tmp_path / "run" / "launches.csv"
     deadline = time.monotonic() + 200
@@ -151,14 +141,14 @@ def test_ceilings_are_remembered(dabench):
 
 
 def test_ceilings_and_counts_are_kept_as_runs_and_reported(dabench, tmp_path):
-    for command in (
+    for words in (
         ("ceilings", "--dtype", "fp32", "--threads", "1", "--out", "roof"),
         ("flops", "--model", "disc,dw-disc", "--size", "64x64", "--out", "ops"),
     ):
-        shown = dabench(*command)
+        shown = dabench(*words)
         assert shown.returncode == 0, shown.stderr
         # Finished: nothing is left to do, and the same is shown.
-        again = dabench(command[0], "--resume", command[-1])
+        again = dabench(words[0], "--resume", words[-1])
         assert (again.returncode, again.stdout) == (0, shown.stdout)
     assert read_run(tmp_path / "roof")["kind"] == "ceilings"
     assert read_run(tmp_path / "ops")["kind"] == "count"

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import command
 import pandas as pd
 import psutil
 import pytest
@@ -27,21 +28,9 @@ launches = 3
 ALL_LAUNCHES = 2 * 2 * 3
 
 
-def start(*arguments, cwd, **options):
-    return subprocess.Popen(
-        [sys.executable, "-m", "dabench", *arguments],
-        cwd=cwd,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        **options,
-    )
-
-
 def run(*arguments, cwd):
-    process = start(*arguments, cwd=cwd)
-    out, err = process.communicate(timeout=300)
-    return process.returncode, out, err
+    shown = command.dabench(*arguments, cwd=cwd)
+    return shown.returncode, shown.stdout, shown.stderr
 
 
 @pytest.fixture
@@ -67,7 +56,7 @@ def children(process):
 @pytest.mark.parametrize("after", [0, 2, 5])
 def test_kill_9_loses_the_launch_at_hand_and_resume_completes(grid, after):
     folder = grid / "run"
-    process = start("sweep", "grid.toml", "--out", "run", cwd=grid)
+    process = command.start("sweep", "grid.toml", "--out", "run", cwd=grid)
     wait_for_launches(folder, after)
     orphans = children(process)
     process.kill()
@@ -103,7 +92,7 @@ def interruptible():
 @pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_stops_cleanly_and_keeps_what_was_measured(grid):
     folder = grid / "run"
-    process = start("sweep", "grid.toml", "--out", "run", cwd=grid, start_new_session=True)
+    process = command.start("sweep", "grid.toml", "--out", "run", cwd=grid, leads=True)
     wait_for_launches(folder, 1)
     workers = children(process)
     os.killpg(process.pid, signal.SIGINT)

@@ -214,6 +214,14 @@ def test_time_shares_of_what_is_not_counted_are_measured(mode):
     assert 0 < shares["leaky_relu_"] < shares["convolution"] <= 1
 
 
+def test_time_shares_of_a_network_in_half_precision():
+    network = build("dw-disc").bfloat16()
+    shares = time_shares(
+        network, MODELS["dw-disc"], shape=(19, 32, 32), mode="eval", operators=["leaky_relu_"]
+    )
+    assert 0 < shares["leaky_relu_"] < 1
+
+
 def test_counts_survive_json():
     count = count_model("diag-disc", height=32, width=32, mode="train")
     assert ModelCount.of(count.to_dict()) == count

@@ -105,7 +105,7 @@ def children(pid):
 
 
 def test_a_worker_killed_from_outside_is_a_crash_with_its_signal(launcher):
-    server = launcher._process.pid
+    server = launcher._server.process.pid
 
     def kill():
         while not children(server):
@@ -127,22 +127,83 @@ def test_an_exception_while_listening_ends_the_worker(launcher):
 
     with pytest.raises(KeyboardInterrupt):
         launcher.run(timing(make_case(), repeat=10**9), interrupt, timeout_s=60)
-    assert children(launcher._process.pid) == []
+    assert children(launcher._server.process.pid) == []
     assert ask(launcher, timing(make_case()))[1] == {"kind": "done"}
 
 
 def test_a_server_that_is_gone_is_one_clear_error():
     with Launcher() as launcher:
-        launcher._process.kill()
+        launcher._server.process.kill()
         with pytest.raises(DabenchError, match="the process that starts workers ended"):
             ask(launcher, {"kind": "probe"})
 
 
-def test_workers_end_with_their_parent():
+@pytest.mark.parametrize("ends", ["", "os._exit(0)", "os.kill(os.getpid(), signal.SIGKILL)"])
+def test_the_server_ends_with_its_client_however_that_ends(ends):
+    import psutil
+
+    code = (
+        "import os, signal; from dabench.run.launcher import Launcher\n"
+        "with Launcher() as launcher: pass\n"
+        f"print(launcher._server.process.pid, flush=True); {ends}"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    deadline = time.monotonic() + 30
+    while psutil.pid_exists(int(shown.stdout)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not psutil.pid_exists(int(shown.stdout))
+
+
+def test_the_next_launcher_goes_on_with_the_same_server(monkeypatch):
+    with Launcher() as first:
+        ask(first, {"kind": "probe"})
+    with Launcher() as second:
+        assert second._server is first._server
+        assert ask(second, {"kind": "probe"})[1] == {"kind": "done"}
+        with Launcher() as third:  # in use
+            assert third._server is not second._server
+    # What libraries read when they are loaded cannot be changed later.
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    with Launcher() as fourth:
+        assert fourth._server not in (first._server, third._server)
+        messages, _ = ask(fourth, {"kind": "probe"})
+    assert messages[0]["environment"]["threads"] == 1
+
+
+def test_a_server_that_did_not_answer_is_not_used_again():
+    with Launcher() as first:
+        server = first._server
+        first._busy = True  # as after a Ctrl-C in the middle of an answer
+    assert server.process.poll() is not None
+    with Launcher() as second:
+        assert second._server is not server
+
+
+def test_a_fork_of_the_client_leaves_the_server_alone():
     with Launcher() as launcher:
-        ask(launcher, {"kind": "probe"})
-        server = launcher._process
-    assert server.poll() is not None
+        pass
+    pid = os.fork()
+    if pid == 0:
+        with Launcher() as own:
+            os._exit(own._server is launcher._server)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    with Launcher() as again:
+        assert again._server is launcher._server
+
+
+def test_a_worker_runs_where_its_client_is_by_now(launcher, tmp_path, monkeypatch):
+    """Folder and environment of the moment, whenever the server was started."""
+    (tmp_path / "here.py").write_text(
+        "import os\nfrom torch import nn\n"
+        "def build():\n    return nn.Conv2d(19, int(os.environ['WIDTH_HERE']), 1)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WIDTH_HERE", "5")
+    item = {"name": "here:build", "batch": 1, "channels": 19, "height": 4, "width": 4}
+    request = {"kind": "count", "items": [{**item, "mode": "eval"}], "shares": False}
+    messages, last = ask(launcher, request)
+    assert last == {"kind": "done"}
+    assert messages[0]["count"]["macs"] == 19 * 5 * 16
 
 
 def test_a_worker_may_start_afresh(launcher, monkeypatch):

@@ -22,10 +22,10 @@ def time_shares(
     mode: str,
     operators: Collection[str],
 ) -> dict[str, float]:
-    """Measures the share of CPU time of some operators in a forward pass, fp32 and NCHW.
+    """Measures the share of CPU time of some operators in a forward pass, in NCHW.
 
     Args:
-        network: Put into the mode.
+        network: Put into the mode; in the precision of its weights.
         spec: Of the network; one image in eval, the fewest it trains on in train.
         shape: Channels, height and width of the input.
         mode: ``eval`` or ``train``: the graph of the main output or of all heads.
@@ -37,7 +37,8 @@ def time_shares(
     """
     training = mode == "train"
     network.train(training)
-    x = torch.randn(spec.min_train_batch if training else 1, *shape)
+    dtype = next((p.dtype for p in network.parameters() if p.is_floating_point()), torch.float32)
+    x = torch.randn(spec.min_train_batch if training else 1, *shape, dtype=dtype)
     with torch.no_grad():
         network(x)
         # Kineto writes to stderr that it finds no GPU, even where it is not used.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import pandas as pd
 from dabench.base.errors import ResultsError
 from dabench.profiling.roofline import Ceilings
 from dabench.records.folder import damaged, read_run
-from dabench.records.profiles import LAYER_COLUMNS, LAYERS, MODEL_COLUMNS, MODELS
+from dabench.records.profiles import LAYERS, MODELS, LayerRow, ModelRow
 
 CASE = ["run_id", "case_id", "phase"]
 
@@ -49,8 +49,8 @@ def load_profiles(folders: Sequence[Path]) -> Profiles:
         run = read_run(folder)
         runs.append(run)
         ceilings += [(run["run_id"], Ceilings.of(document)) for document in run["ceilings"]]
-        models.append(_read(folder / MODELS, MODEL_COLUMNS, run["run_id"]))
-        layers.append(_read(folder / LAYERS, LAYER_COLUMNS, run["run_id"]))
+        models.append(_read(folder / MODELS, ModelRow, run["run_id"]))
+        layers.append(_read(folder / LAYERS, LayerRow, run["run_id"]))
     places = {run["run_id"]: folder for run, folder in zip(runs, folders, strict=True)}
     return Profiles(runs, pd.concat(models), pd.concat(layers), ceilings, places)
 
@@ -74,12 +74,15 @@ def ceilings_frame(ceilings: Iterable[Ceilings]) -> pd.DataFrame:
     )
 
 
-def _read(path: Path, columns: Sequence[str], run_id: str) -> pd.DataFrame:
+def _read(path: Path, row: type[LayerRow | ModelRow], run_id: str) -> pd.DataFrame:
+    """A table as a frame; a column of text stays one where all of it is empty."""
+    columns = tuple(each.name for each in fields(row))
+    text = {each.name: "str" for each in fields(row) if str(each.type).startswith("str")}
     try:
-        frame = pd.read_csv(path)
+        frame = pd.read_csv(path, dtype=text)
     except (OSError, ValueError) as error:
         raise ResultsError(f"cannot read {path}: {error}") from None
-    if tuple(frame.columns) != tuple(columns):
+    if tuple(frame.columns) != columns:
         damaged(path, columns, ())
     frame.insert(0, "run_id", run_id)
     return frame

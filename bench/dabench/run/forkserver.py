@@ -13,7 +13,8 @@ group ends with it, and whatever else it left behind: a launch must not share
 the machine with what a factory or a compiler forked in the one before.
 
 Protocol on the control socket: the client sends one line of JSON with a result
-socket attached; the server answers ``{"pid": ...}`` when the worker runs and
+socket attached, and in it the ``place``, folder and environment, where the answer is
+to be found; the server answers ``{"pid": ...}`` when the worker runs and
 ``{"exit": status}`` when it is gone, status being the exit code or, negative,
 the signal. The worker writes its messages, a line of JSON each, to the result
 socket.
@@ -74,15 +75,16 @@ def serve(control: socket.socket) -> None:
         if not line:
             return
         request = json.loads(line)
+        place = request.pop("place")
         device = request.get("case", request).get("device", "")
         if may_fork(device):
             _preload(request)
             # Without this every fork's first collection would visit, and so copy,
             # all objects of torch: a tenth of a second.
             gc.freeze()
-            pid = _fork(request, fds[0], control, ended)
+            pid = _fork(request, place, fds[0], control, ended)
         else:
-            pid = _spawn(request, fds[0])
+            pid = _spawn(request, place, fds[0])
         os.close(fds[0])
         _await(pid, control, ended)
 
@@ -137,13 +139,18 @@ def _preload(request: dict[str, Any]) -> None:
 
 
 def _fork(
-    request: dict[str, Any], result_fd: int, control: socket.socket, ended: _ChildEnds
+    request: dict[str, Any],
+    place: dict[str, Any],
+    result_fd: int,
+    control: socket.socket,
+    ended: _ChildEnds,
 ) -> int:
     pid = os.fork()
     if pid == 0:
         os.setpgid(0, 0)
         control.close()
         ended.forget()
+        _go_to(place)
         _work(request, result_fd)
     # Here too: whoever comes first, the group is there when it must be ended.
     with contextlib.suppress(OSError):
@@ -151,11 +158,24 @@ def _fork(
     return pid
 
 
-def _spawn(request: dict[str, Any], result_fd: int) -> int:
+def _go_to(place: dict[str, Any]) -> None:
+    """Takes over the client's folder, where modules are looked for first, and its environment."""
+    with contextlib.suppress(FileNotFoundError):
+        os.chdir(place["folder"])
+    if not sys.flags.safe_path:
+        # Of `python -m`: the folder in which the server was started.
+        sys.path[0] = place["folder"]
+    os.environ.clear()
+    os.environ.update(place["environment"])
+
+
+def _spawn(request: dict[str, Any], place: dict[str, Any], result_fd: int) -> int:
     """Starts a new interpreter that answers the request."""
     worker = subprocess.Popen(
         [sys.executable, "-m", "dabench.run.forkserver", "--worker", str(result_fd)],
         stdin=subprocess.PIPE,
+        cwd=place["folder"],
+        env=place["environment"],
         pass_fds=[result_fd],
         process_group=0,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import os
@@ -12,10 +13,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from dabench.base.errors import DabenchError
+from dabench.device.machine import variables
 
 Message = dict[str, Any]
 
@@ -23,17 +26,20 @@ _ENDED_BY_US = "timeout"
 _LONGEST_WAIT_S = 86_400.0  # more does not fit what select takes
 
 
-class Launcher:
-    """Runs requests in fresh processes, one at a time; a context manager.
+class _Server:
+    """The process that forks workers (`dabench.run.forkserver`), and the socket to ask it by.
 
-    The server that forks them starts when the object is made, so that its
-    import of torch overlaps with the caller's own preparations.
+    Attributes:
+        variables: What libraries read when they are loaded, as it was then.
+        answered: What it has said and nobody read yet.
     """
 
     def __init__(self) -> None:
-        ours, theirs = socket.socketpair()
+        self.variables = variables()
+        self.answered = b""
+        self.control, theirs = socket.socketpair()
         with theirs:
-            self._process = subprocess.Popen(
+            self.process = subprocess.Popen(
                 [sys.executable, "-m", "dabench.run.forkserver", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
@@ -42,8 +48,60 @@ class Launcher:
                 # A terminal's Ctrl-C must reach the parent alone.
                 start_new_session=True,
             )
-        self._control = ours
-        self._answered = b""
+
+    def end(self) -> None:
+        """Ends it and with it any worker."""
+        self.control.close()
+        try:
+            self.process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+_idle: list[_Server] = []
+"""At most one: importing torch takes seconds, and the next run of this process needs it again."""
+
+
+def _taken() -> _Server | None:
+    """The idle server, if it will do."""
+    try:
+        server = _idle.pop()
+    except IndexError:
+        return None
+    if server.variables == variables() and server.process.poll() is None:
+        return server
+    server.end()
+    return None
+
+
+def _end_idle() -> None:
+    while _idle:
+        _idle.pop().end()
+
+
+def _forget_idle() -> None:
+    """In a fork of this process: the server answers one client."""
+    while _idle:
+        _idle.pop().control.close()
+
+
+atexit.register(_end_idle)
+os.register_at_fork(after_in_child=_forget_idle)
+
+
+class Launcher:
+    """Runs requests in fresh processes, one at a time; a context manager.
+
+    The server that forks them starts when the object is made, so that its
+    import of torch overlaps with the caller's own preparations. It stays for
+    the next launcher of this process, unless something that libraries read
+    when they are loaded has changed since.
+    """
+
+    def __init__(self) -> None:
+        self._server = _taken() or _Server()
+        self._busy = False
 
     def __enter__(self) -> Self:
         return self
@@ -57,13 +115,11 @@ class Launcher:
         self.close()
 
     def close(self) -> None:
-        """Ends the server and with it any worker."""
-        self._control.close()
-        try:
-            self._process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        """Gives the server back, or ends it where a request is not answered."""
+        if self._busy or _idle:
+            self._server.end()
+        else:
+            _idle.append(self._server)
 
     def run(
         self, request: Message, receive: Callable[[Message], None], *, timeout_s: float
@@ -82,10 +138,13 @@ class Launcher:
         Raises:
             DabenchError: The server itself is gone.
         """
+        # The server may have been started elsewhere, by an earlier run of this process.
+        place = {"folder": str(Path.cwd()), "environment": dict(os.environ)}
+        self._busy = True
         ours, theirs = socket.socketpair()
         with ours:
             with theirs:
-                self._send(request, theirs)
+                self._send({**request, "place": place}, theirs)
             pid = self._answer()["pid"]
             try:
                 last = self._listen(ours, receive, time.monotonic() + timeout_s)
@@ -93,11 +152,13 @@ class Launcher:
                 # Ctrl-C, or a full disk in `receive`: the worker must not outlive it.
                 _kill(pid)
                 self._answer()
+                self._busy = False
                 raise
             if last is not None and last.get("status") == _ENDED_BY_US:
                 _kill(pid)
                 last["reason"] = f"took longer than the limit of {timeout_s:g} s"
         exit_code = self._answer()["exit"]
+        self._busy = False
         return last if last is not None else _death(exit_code)
 
     def _listen(
@@ -107,7 +168,7 @@ class Launcher:
         buffer = b""
         with selectors.DefaultSelector() as selector:
             selector.register(results, selectors.EVENT_READ)
-            selector.register(self._control, selectors.EVENT_READ)
+            selector.register(self._server.control, selectors.EVENT_READ)
             while True:
                 left = max(deadline - time.monotonic(), 0)
                 ready = {key.fileobj for key, _ in selector.select(min(left, _LONGEST_WAIT_S))}
@@ -131,25 +192,27 @@ class Launcher:
 
     def _send(self, request: Message, results: socket.socket) -> None:
         try:
-            socket.send_fds(self._control, [json.dumps(request).encode()], [results.fileno()])
+            socket.send_fds(
+                self._server.control, [json.dumps(request).encode()], [results.fileno()]
+            )
         except OSError as error:
             raise self._gone() from error
 
     def _answer(self) -> Message:
-        while b"\n" not in self._answered:
+        while b"\n" not in self._server.answered:
             try:
-                chunk = self._control.recv(4096)
+                chunk = self._server.control.recv(4096)
             except OSError as error:
                 raise self._gone() from error
             if not chunk:
                 raise self._gone()
-            self._answered += chunk
-        line, _, self._answered = self._answered.partition(b"\n")
+            self._server.answered += chunk
+        line, _, self._server.answered = self._server.answered.partition(b"\n")
         answer: Message = json.loads(line)
         return answer
 
     def _gone(self) -> DabenchError:
-        code = self._process.wait(timeout=10)
+        code = self._server.process.wait(timeout=10)
         return DabenchError(
             f"the process that starts workers ended with exit code {code}; "
             f"'{sys.executable} -c \"import torch\"' may say why"
