@@ -3,21 +3,25 @@
 import contextlib
 import io
 import os
+import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from subprocess import CompletedProcess
 from unittest import mock
 
 from dabench.__main__ import main
 
+LIMIT_S = 300
+
 
 def environment(changes):
-    """This process's, but for its datasets: tests name their own."""
+    """This process's, but for the user's own settings of dabench: tests name theirs."""
     inherited = {
         name: value
         for name, value in os.environ.items()
-        if not (name.startswith("DABENCH_") and name.endswith("_ROOT"))
+        if name == "DABENCH_CACHE" or not name.startswith("DABENCH_")
     }
     return {**inherited, **{name: str(value) for name, value in changes.items()}}
 
@@ -38,27 +42,60 @@ def start(*arguments, cwd=None, leads=False, **changes):
 def shell(*arguments, cwd=None, **changes):
     """Runs ``dabench ARGUMENTS`` in a process of its own."""
     process = start(*arguments, cwd=cwd, **changes)
-    out, err = process.communicate(timeout=400)
+    out, err = process.communicate(timeout=LIMIT_S)
     return CompletedProcess(process.args, process.returncode, out, err)
 
 
 def dabench(*arguments, cwd=None, **changes):
-    """Runs ``dabench ARGUMENTS`` in this process: without the seconds that importing torch takes.
-
-    What workers print goes to this process's standard error, and is not in the answer.
-    """
-    out, err = io.StringIO(), io.StringIO()
+    """Runs ``dabench ARGUMENTS`` in this process, which has torch imported already."""
     words = ["dabench", *map(str, arguments)]
     code = 0
     with (
         contextlib.chdir(cwd or Path.cwd()),
         mock.patch.dict(os.environ, environment(changes), clear=True),
         mock.patch.object(sys, "argv", words),
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(err),
+        contextlib.redirect_stdout(io.StringIO()) as out,
+        _standard_error() as err,
+        _time_limit(words),
     ):
         try:
             main()
         except SystemExit as end:
             code = end.code or 0
-    return CompletedProcess(words, code, out.getvalue(), err.getvalue())
+    return CompletedProcess(words, code, out.getvalue(), "".join(err))
+
+
+@contextlib.contextmanager
+def _standard_error():
+    """Catches what this process and its workers print there; a list that holds it in the end."""
+    printed = []
+    kept = os.dup(2)
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            with (
+                open(2, "w", encoding="utf-8", closefd=False, buffering=1) as stream,
+                contextlib.redirect_stderr(stream),
+            ):
+                yield printed
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            file.seek(0)
+            printed.append(file.read())
+
+
+@contextlib.contextmanager
+def _time_limit(words):
+    """Ends a command that hangs."""
+
+    def end(*_):
+        raise TimeoutError(f"{' '.join(words)} takes longer than {LIMIT_S} s")
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.alarm(LIMIT_S)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)

@@ -115,6 +115,51 @@ def test_a_failure_says_why():
         ceilings_of([FP32], Workers(ok=False), HERE)
 
 
+def test_what_is_known_needs_no_cache_that_can_be_written(cache, monkeypatch):
+    workers = Workers()
+    first = ceilings_of([FP32], workers, HERE)
+
+    def refuse(*_, **__):
+        raise UsageError("read-only")
+
+    monkeypatch.setattr(ceilings.RunFolder, "create", refuse)
+    assert ceilings_of([FP32], workers, HERE) == first
+    # What is not known is measured, and then forgotten.
+    assert ceilings_of([FP32, BF16], workers, HERE)[BF16].dtype == "bf16"
+    assert workers.asked == [("fp32", 1), ("bf16", 1)]
+
+
+def test_what_is_known_does_not_wait_for_a_lock(cache):
+    workers = Workers()
+    first = ceilings_of([FP32], workers, HERE)
+    with RunFolder.open(remembered(cache).parent):
+        assert ceilings_of([FP32], workers, HERE) == first
+
+
+def test_a_lock_that_is_never_let_go_of_is_not_waited_for_forever(cache, monkeypatch):
+    workers = Workers()
+    ceilings_of([FP32], workers, HERE)
+    monkeypatch.setattr(ceilings, "WAIT_S", 0.05)
+    with RunFolder.open(remembered(cache).parent):
+        assert BF16 in ceilings_of([BF16], workers, HERE)
+
+
+def test_what_is_remembered_is_no_run_to_continue(cache, workers):
+    measure_ceilings(GRID, again=False)
+    with pytest.raises(UsageError, match="nothing is left"):
+        resume_ceilings(remembered(cache).parent)
+
+
+def test_a_run_that_measures_anew_does_so_when_it_goes_on(tmp_path, workers):
+    measure_ceilings(GRID, again=False)
+    workers.fails = ("bf16",)
+    with pytest.raises(DabenchError):
+        measure_ceilings(GRID, again=True, folder=tmp_path / "run")
+    workers.fails, workers.asked = (), []
+    resume_ceilings(tmp_path / "run")
+    assert workers.asked == [("bf16", 1)]
+
+
 def test_who_wants_the_same_waits_for_it(cache):
     """Two at once would slow each other down, and both would be too low."""
     both = threading.Barrier(2)

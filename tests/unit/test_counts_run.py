@@ -1,5 +1,8 @@
 """Runs of operation counts: kept after each network, continued, reported."""
 
+import csv
+import json
+
 import pytest
 
 from dabench.base.errors import UsageError
@@ -19,7 +22,8 @@ def count_of(item):
         **{name: item[name] for name in ("batch", "channels", "height", "width", "mode")},
         "params": 7, "macs": 10 * item["batch"], "executed_macs": 10, "backward_macs": 20,
         "executed_backward_macs": 20, "activations": 5, "min_bytes": 100, "bytes_moved": 200,
-        "by_operator": {}, "without": {}, "uncounted": {}, "time_shares": None, "layers": [],
+        "by_operator": {"convolution": 10 * item["batch"]}, "without": {}, "uncounted": {},
+        "time_shares": None, "layers": [],
     }  # fmt: skip
 
 
@@ -80,6 +84,25 @@ def test_what_was_counted_before_ctrl_c_is_not_counted_again(tmp_path, workers):
     assert read_uncounted(folder) == []
 
 
+def test_what_is_known_stays_on_disk_while_another_is_tried_again(tmp_path, workers):
+    folder = tmp_path / "run"
+    workers.fails = ("dw-disc", "diag-disc-bias")
+    names = ("disc", "dw-disc", "diag-disc", "diag-disc-bias")
+    count_into(folder, request(*names), command="dabench flops")
+    workers.fails, workers.interrupted = (), ("diag-disc-bias",)
+    with pytest.raises(KeyboardInterrupt):
+        resume_counts(folder)
+    assert [each["model"] for each in read_counts(folder)] == ["disc", "dw-disc", "diag-disc"]
+    assert [each["model"] for each in read_uncounted(folder)] == ["diag-disc-bias"]
+
+
+def test_a_run_of_which_nothing_could_be_counted_is_reported(tmp_path, workers):
+    workers.fails = ("disc",)
+    count_into(tmp_path / "run", request("disc"), command="dabench flops")
+    markdown, _ = write_report([tmp_path / "run"], folder=tmp_path, name="none")
+    assert "ValueError: no such layer" in markdown.read_text()
+
+
 def test_another_machine_does_not_go_on(tmp_path, workers, monkeypatch):
     count_into(tmp_path / "run", request("disc"), command="dabench flops")
     monkeypatch.setattr(counts, "describe_host", lambda: {**HERE, "torch": "2.16"})
@@ -98,4 +121,6 @@ def test_a_report_of_counts(tmp_path, workers):
     assert "ValueError: no such layer" in text
     assert table.name == "ops-operations.csv"
     assert "ops-operations.csv" in text
-    assert table.read_text().splitlines()[1].startswith("run,disc,4,19,64,64,eval,7,40,")
+    (row,) = csv.DictReader(table.read_text().splitlines())
+    assert (row["run_id"], row["model"], row["batch"], row["macs"]) == ("run", "disc", "4", "40")
+    assert json.loads(row["by_operator"]) == {"convolution": 40}

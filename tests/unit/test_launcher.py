@@ -170,6 +170,73 @@ def test_the_next_launcher_goes_on_with_the_same_server(monkeypatch):
     assert messages[0]["environment"]["threads"] == 1
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity here")
+def test_other_cores_ask_for_another_server():
+    """Threads are of the cores that torch saw when it was loaded."""
+    cores = os.sched_getaffinity(0)
+    with Launcher() as first:
+        pass
+    try:
+        os.sched_setaffinity(0, {min(cores)})
+        with Launcher() as second:
+            messages, _ = ask(second, {"kind": "probe"})
+    finally:
+        os.sched_setaffinity(0, cores)
+    assert second._server is not first._server
+    assert messages[0]["environment"]["threads"] == 1
+
+
+def test_a_launcher_is_closed_once():
+    first = Launcher()
+    first.close()
+    second = Launcher()
+    first.close()
+    third = Launcher()
+    assert third._server is not second._server
+    second.close()
+    third.close()
+
+
+def test_a_large_environment_reaches_the_worker(launcher, tmp_path, monkeypatch):
+    """Of clusters and CI: more than a socket takes at once."""
+    (tmp_path / "large.py").write_text(
+        "import os\nfrom torch import nn\n"
+        "def build():\n    return nn.Conv2d(len(os.environ['DABENCH_LARGE']) // 10**5, 1, 1)\n"
+    )
+    monkeypatch.setenv("DABENCH_LARGE", "x" * 500_000)
+    item = {"name": f"{tmp_path}/large.py:build", "batch": 1, "height": 1, "width": 1}
+    request = {"kind": "count", "items": [{**item, "channels": 5, "mode": "eval"}], "shares": False}
+    messages, last = ask(launcher, request)
+    assert last == {"kind": "done"}
+    assert messages[0]["count"]["macs"] == 5
+
+
+@pytest.mark.parametrize("device", ["cpu", "mps"])
+def test_a_folder_that_is_gone_is_a_reason(launcher, tmp_path, monkeypatch, device):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(DabenchError, match="the working folder is gone"):
+        ask(launcher, timing(make_case(device=device)))
+    monkeypatch.chdir(tmp_path)
+    assert ask(launcher, timing(make_case()))[1] == {"kind": "done"}
+
+
+def test_what_a_worker_prints_goes_where_its_client_prints(launcher, tmp_path, capfd):
+    (tmp_path / "loud.py").write_text(
+        "import os, sys\nfrom torch import nn\n"
+        "def build():\n    print('out'); print('err', file=sys.stderr); os.write(1, b'fd')\n"
+        "    sys.stdout.flush()\n    return nn.Conv2d(1, 1, 1)\n"
+    )
+    item = {"name": f"{tmp_path}/loud.py:build", "batch": 1, "height": 1, "width": 1}
+    request = {"kind": "count", "items": [{**item, "channels": 1, "mode": "eval"}], "shares": False}
+    assert ask(launcher, request)[1] == {"kind": "done"}
+    printed = capfd.readouterr()
+    assert printed.out == ""
+    assert all(word in printed.err for word in ("out", "err", "fd"))
+
+
 def test_a_server_that_did_not_answer_is_not_used_again():
     with Launcher() as first:
         server = first._server

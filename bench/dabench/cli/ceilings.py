@@ -11,7 +11,7 @@ import typer
 
 from dabench.base.units import format_bytes, format_seconds, format_threads
 from dabench.cli.options import Json, ResumeFrom, check_alone, named
-from dabench.cli.output import error_line, print_json, print_line, print_table
+from dabench.cli.output import error_line, print_json, print_line, print_table, resumable
 from dabench.plan.axes import AXES, DTYPES
 from dabench.plan.settings import Grid
 
@@ -51,7 +51,8 @@ def ceilings(
         check_alone(given)
         from dabench.run.ceilings import resume_ceilings
 
-        done = resume_ceilings(resume_from)
+        with resumable("ceilings", resume_from):
+            done = resume_ceilings(resume_from)
     else:
         count = 0 if threads is None else AXES["threads"].parse(threads)
         dtypes = tuple(name.strip() for name in (dtype or USUAL).split(","))
@@ -64,7 +65,8 @@ def ceilings(
         from dabench.run.ceilings import measure_ceilings
 
         command = shlex.join(["dabench", *sys.argv[1:]])
-        done = measure_ceilings(grid, again=again, folder=out, command=command)
+        with resumable("ceilings", out):
+            done = measure_ceilings(grid, again=again, folder=out, command=command)
     for line in done.left_out:
         error_line(line)
     if json:

@@ -13,7 +13,7 @@ import typer
 from dabench.base.errors import UsageError, bad_value
 from dabench.base.units import format_bytes
 from dabench.cli.options import ModelArgs, Pretrained, ResumeFrom, check_alone, named
-from dabench.cli.output import error_line, print_json, print_line, print_table
+from dabench.cli.output import error_line, print_json, print_line, print_table, resumable
 from dabench.plan.grids import make_grid, parse
 from dabench.plan.references import split_names
 
@@ -73,7 +73,8 @@ def flops(
         check_alone(given, {"layers"})
         from dabench.run.counts import resume_counts
 
-        counted = resume_counts(resume_from)
+        with resumable("flops", resume_from):
+            counted = resume_counts(resume_from)
     else:
         items = _checked(
             model or [], batch or "1", size, input_, mode or "train,eval", model_arg or []
@@ -82,7 +83,10 @@ def flops(
 
         asked = CountRequest(items=items, shares=time_share, cross_check=cross_check)
         command = shlex.join(["dabench", *sys.argv[1:]])
-        counted = count_models(asked) if out is None else count_into(out, asked, command=command)
+        with resumable("flops", out):
+            counted = (
+                count_models(asked) if out is None else count_into(out, asked, command=command)
+            )
     if json:
         print_json({"counts": counted.counts})
     else:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dabench.base.units import format_bytes, format_interval, format_seconds, significant
@@ -32,6 +34,17 @@ def console(*, stderr: bool = False) -> Console:
 def error_line(message: str) -> None:
     """Prints one line on standard error."""
     sys.stderr.write(f"dabench: {' '.join(message.split())}\n")
+
+
+@contextmanager
+def resumable(command: str, folder: Path | None) -> Iterator[None]:
+    """Says how a run that Ctrl-C ends goes on, where it is kept."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if folder is not None:
+            error_line(f"interrupted; 'dabench {command} --resume {folder}' continues")
+        raise
 
 
 def print_line(text: str) -> None:

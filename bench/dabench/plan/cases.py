@@ -108,7 +108,8 @@ def expand(grid: Grid, settings: Settings) -> list[PlannedCase]:
             "--model-arg", grid.model_args[0][0], "only networks from outside take arguments"
         )
     planned: dict[str, PlannedCase] = {}
-    axes = [axis for axis in AXES.values() if axis.key != "phase"]
+    # The ways of running one network stand together in the plan.
+    axes = sorted((a for a in AXES.values() if a.key != "phase"), key=lambda axis: axis.variant)
     specs = {name: spec_of(with_arguments(name, grid.model_args)) for name in grid.models}
     for values in itertools.product(*(getattr(grid, axis.field) or (None,) for axis in axes)):
         chosen = {axis.key: value for axis, value in zip(axes, values, strict=True)}

@@ -18,6 +18,7 @@ import itertools
 import json
 import os
 import re
+import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -38,7 +39,7 @@ LONGEST_NAME = 80
 
 _NEEDED = ("run_id", "created", "command", "environment")
 # Kinds whose run.json lists what is to be measured.
-_PLANNED = ("timing", "profile", "count")
+_PLANNED = ("timing", "profile", "count", "ceilings")
 
 
 def check_new_run(path: Path) -> None:
@@ -123,7 +124,7 @@ class RunFolder:
         command: str,
         environment: Mapping[str, Any],
         again: bool = False,
-        wait: bool = False,
+        wait_s: float = 0.0,
         **details: Any,
     ) -> RunFolder:
         """Claims a folder and begins a run in it.
@@ -134,7 +135,7 @@ class RunFolder:
             command: What the user asked for.
             environment: The machine (`dabench.device.machine`).
             again: Begin anew where an attempt was cut off.
-            wait: For another process to end that is writing there.
+            wait_s: So long for another process to end that is writing there.
             **details: What else ``run.json`` says of a run of this kind.
 
         Raises:
@@ -148,7 +149,7 @@ class RunFolder:
         except OSError as error:
             raise UsageError(f"--out: cannot write {str(path)!r}: {error.strerror}") from error
         run = cls(path, {})
-        run._lock(wait=wait)
+        run._lock(wait_s)
         try:
             if not again:
                 # Another process may have been faster since the check.
@@ -170,20 +171,19 @@ class RunFolder:
         return run
 
     @classmethod
-    def open(cls, path: Path, *kinds: str, wait: bool = False) -> RunFolder:
+    def open(cls, path: Path, *kinds: str) -> RunFolder:
         """Opens a run to continue it.
 
         Args:
             path: The folder.
             *kinds: Which kinds will do.
-            wait: For another process to end that is writing there.
 
         Raises:
             UsageError: No run of those kinds there, or another process is at it.
             ResultsError: Its ``run.json`` is damaged.
         """
         run = cls(path, read_run(path, *kinds))
-        run._lock(wait=wait)
+        run._lock()
         return run
 
     def __enter__(self) -> Self:
@@ -245,20 +245,37 @@ class RunFolder:
                 content = file.read()
                 file.truncate(content.rfind(b"\n") + 1)
 
-    def _lock(self, *, wait: bool = False) -> None:
+    def _lock(self, wait_s: float = 0.0) -> None:
         try:
             descriptor = os.open(self.path / LOCK, os.O_CREAT | os.O_RDWR, 0o644)
         except OSError as error:
             raise UsageError(f"{self.path} cannot be locked: {error.strerror}") from None
+        until = time.monotonic() + wait_s
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except OSError as error:
+            while not _locked(descriptor):
+                if time.monotonic() >= until:
+                    raise UsageError(f"{self.path} is being written by another dabench")
+                time.sleep(0.05)
+        except BaseException:
             os.close(descriptor)
-            if isinstance(error, BlockingIOError):
-                raise UsageError(f"{self.path} is being written by another dabench") from None
-            raise UsageError(f"{self.path} cannot be locked: {error.strerror}") from None
+            raise
         # Also when the object is forgotten: the lock must not outlive its writer.
         self._release = weakref.finalize(self, os.close, descriptor)
+
+
+def _locked(descriptor: int) -> bool:
+    """Takes a lock; whether it was free.
+
+    Raises:
+        UsageError: There are no locks on this file system.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise UsageError(f"the run cannot be locked: {error.strerror}") from None
+    return True
 
 
 def kind_of(path: Path) -> str:

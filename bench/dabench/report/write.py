@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -99,7 +100,10 @@ def _counts(out: Writer, runs: list[Path], folder: Path, name: str) -> pd.DataFr
     sections.operations_table(out, counts)
     if not failed.empty:
         out.table(failed[["model", "mode", "reason"]], "What could not be counted.")
-    return counts
+    nested = ("by_operator", "without", "uncounted", "fixed", "time_shares", "cross_check")
+    return counts.assign(
+        **{name: counts[name].map(json.dumps) for name in nested if name in counts}
+    )
 
 
 def _timing(out: Writer, runs: list[Path], folder: Path, name: str) -> pd.DataFrame:

@@ -14,18 +14,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from dabench.base.errors import DabenchError, ResultsError
+from dabench.base.errors import DabenchError, ResultsError, UsageError
 from dabench.base.files import cache_folder
 from dabench.device.machine import MACHINE, describe_host, difference
 from dabench.plan.devices import resolve
 from dabench.plan.settings import Grid
 from dabench.profiling.roofline import Ceilings, Setting
-from dabench.records.ceilings import CEILINGS, KIND, CeilingsRecord
+from dabench.records.ceilings import CEILINGS, KIND, CeilingsRecord, read_ceilings
 from dabench.records.folder import RunFolder, check_new_run, check_same_machine, read_run
 from dabench.run.launcher import Launcher
 from dabench.run.session import probe
 
 TIMEOUT_S = 600.0
+WAIT_S = 600.0
+"""For another dabench that measures the same ceilings."""
+
 _VERSIONS = ("torch", "cuda", "cudnn", "driver")
 
 
@@ -102,6 +105,10 @@ def _complete(
     """Measures what is left of a run's plan."""
     record = CeilingsRecord(run)
     plan = [Setting(**each) for each in run.document["plan"]]
+    if not plan:
+        raise UsageError(
+            f"--resume: {run.path} is what is remembered of a machine; nothing is left"
+        )
     for setting in plan:
         if setting not in record.found:
             known = ceilings_of([setting], launcher, environment, again=run.document["anew"])
@@ -127,33 +134,60 @@ def ceilings_of(
     Raises:
         DabenchError: They could not be measured.
     """
-    found: dict[Setting, Ceilings] = {}
-    # Another dabench that wants the same waits for these, and does not disturb them.
-    with _remembered(environment) as record:
-        for setting in dict.fromkeys(settings):
-            if again or setting not in record.found:
-                record.keep(_measure(setting, launcher, environment))
-            found[setting] = record.found[setting]
-    return found
+    wanted = dict.fromkeys(settings)
+    known = {} if again else _known(environment)
+    missing = [setting for setting in wanted if setting not in known]
+    if missing:
+        # Another dabench that wants the same waits for these, and does not disturb them.
+        with _kept(environment) as record:
+            for setting in missing:
+                if record is not None and not again and setting in record.found:
+                    known[setting] = record.found[setting]
+                    continue
+                known[setting] = _measure(setting, launcher, environment)
+                if record is not None:
+                    record.keep(known[setting])
+    return {setting: known[setting] for setting in wanted}
+
+
+def _path(environment: Mapping[str, Any]) -> Path:
+    """Where the ceilings of a machine are remembered."""
+    facts = json.dumps([environment.get(name) for name in MACHINE], sort_keys=True)
+    return cache_folder() / KIND / hashlib.sha256(facts.encode()).hexdigest()[:16]
+
+
+def _known(environment: Mapping[str, Any]) -> dict[Setting, Ceilings]:
+    """What is remembered of this machine; nothing where it cannot be read."""
+    path = _path(environment)
+    try:
+        then = read_run(path, KIND)["environment"]
+        return {} if difference(then, environment, MACHINE) else read_ceilings(path)
+    except DabenchError:
+        return {}
 
 
 @contextmanager
-def _remembered(environment: Mapping[str, Any]) -> Iterator[CeilingsRecord]:
-    """The run in the cache that holds this machine's ceilings; begun anew where it is damaged."""
-    facts = json.dumps([environment.get(name) for name in MACHINE], sort_keys=True)
-    path = cache_folder() / KIND / hashlib.sha256(facts.encode()).hexdigest()[:16]
+def _kept(environment: Mapping[str, Any]) -> Iterator[CeilingsRecord | None]:
+    """The run in the cache that remembers this machine's ceilings, begun anew where it is damaged.
+
+    None where it cannot be written, or another process does not let go of it.
+    """
+    path = _path(environment)
     try:
-        then = read_run(path, KIND)["environment"]
-        begun = difference(then, environment, MACHINE) is None
-    except DabenchError:
-        begun = False
-    run = (
-        RunFolder.open(path, KIND, wait=True)
-        if begun
-        else RunFolder.create(
-            path, KIND, command="ceilings", environment=environment, again=True, wait=True
+        run = RunFolder.create(
+            path,
+            KIND,
+            command="ceilings",
+            environment=environment,
+            again=True,
+            wait_s=WAIT_S,
+            plan=[],
+            left_out=[],
+            anew=False,
         )
-    )
+    except DabenchError:
+        yield None
+        return
     with run:
         try:
             record = CeilingsRecord(run)

@@ -9,7 +9,7 @@ from typing import Any
 
 from dabench.device.machine import describe_host
 from dabench.plan.networks import identities
-from dabench.records.counts import KIND, read_counts, write_counts
+from dabench.records.counts import KIND, read_counts, read_uncounted, write_counts
 from dabench.records.folder import RunFolder, check_new_run, check_same_machine, read_run
 from dabench.run.launcher import Launcher
 from dabench.run.runner import COUNT_TIMEOUT_S
@@ -101,40 +101,49 @@ def _count_into(run: RunFolder, launcher: Launcher) -> Counted:
     asked = CountRequest(
         items=document["plan"], shares=document["shares"], cross_check=document["cross_check"]
     )
-
-    def keep(counted: Counted) -> None:
-        write_counts(run, counted.counts, counted.failed)
-
-    return _count(asked, launcher, Counted(read_counts(run.path)), keep)
+    known = Counted(read_counts(run.path), read_uncounted(run.path))
+    return _count(
+        asked, launcher, known, lambda counted: write_counts(run, counted.counts, counted.failed)
+    )
 
 
 def _count(
     asked: CountRequest, launcher: Launcher, known: Counted, keep: Callable[[Counted], None]
 ) -> Counted:
-    """Counts what is not known yet, and tells `keep` after each network."""
-    by_graph = {_key(count): count for count in known.counts}
-    counted = Counted()
-    for item in asked.items:
-        asked_for = {"model": item["name"], **{name: item[name] for name in _GRAPH}}
-        found = by_graph.get(_key(asked_for), {})
-        if not found:
-            request = {
-                "kind": "count",
-                "items": [dict(item)],
-                "shares": asked.shares,
-                "cross_check": asked.cross_check,
-            }
+    """Counts what is not known yet, and tells `keep` of all that is known after each network."""
+    counts = {_key(count): count for count in known.counts}
+    failed = {_key(each): each for each in known.failed}
+    graphs = [{"model": each["name"], **{k: each[k] for k in _GRAPH}} for each in asked.items]
+    names = [_key(graph) for graph in graphs]
 
-            def receive(message: dict[str, Any], found: dict[str, Any] = found) -> None:
-                found.update(message["count"])
+    def so_far() -> Counted:
+        return Counted(
+            [counts[name] for name in names if name in counts],
+            [failed[name] for name in names if name in failed],
+        )
 
-            last = launcher.run(request, receive, timeout_s=COUNT_TIMEOUT_S)
+    for item, graph, name in zip(asked.items, graphs, names, strict=True):
+        if name in counts:
+            continue
+        found: dict[str, Any] = {}
+        request = {
+            "kind": "count",
+            "items": [dict(item)],
+            "shares": asked.shares,
+            "cross_check": asked.cross_check,
+        }
+
+        def receive(message: dict[str, Any], found: dict[str, Any] = found) -> None:
+            found.update(message["count"])
+
+        last = launcher.run(request, receive, timeout_s=COUNT_TIMEOUT_S)
+        failed.pop(name, None)
         if found:
-            counted.counts.append(found)
+            counts[name] = found
         else:
-            counted.failed.append({**asked_for, "reason": last["reason"]})
-        keep(counted)
-    return counted
+            failed[name] = {**graph, "reason": last["reason"]}
+        keep(so_far())
+    return so_far()
 
 
 def _key(count: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -13,9 +13,9 @@ group ends with it, and whatever else it left behind: a launch must not share
 the machine with what a factory or a compiler forked in the one before.
 
 Protocol on the control socket: the client sends one line of JSON with a result
-socket attached, and in it the ``place``, folder and environment, where the answer is
-to be found; the server answers ``{"pid": ...}`` when the worker runs and
-``{"exit": status}`` when it is gone, status being the exit code or, negative,
+socket and the client's standard error attached, and in it the ``place``, folder and
+environment, where the answer is to be found; the server answers ``{"pid": ...}`` when
+the worker runs and ``{"exit": status}`` when it is gone, status being the exit code or, negative,
 the signal. The worker writes its messages, a line of JSON each, to the result
 socket.
 """
@@ -35,13 +35,15 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import psutil
 
+from dabench.base.errors import DabenchError
 from dabench.run.worker import handle
 
-MAX_REQUEST = 1 << 20
+CHUNK = 1 << 20
 
 _MODULES = {
     "count": "dabench.counting.counts",
@@ -71,21 +73,25 @@ def serve(control: socket.socket) -> None:
     _adopt_orphans()
     ended = _ChildEnds()
     while True:
-        line, fds, _, _ = socket.recv_fds(control, MAX_REQUEST, 1)
+        line, fds, _, _ = socket.recv_fds(control, CHUNK, 2)
+        while line and not line.endswith(b"\n"):
+            # A request holds an environment: the kernel may deliver it in pieces.
+            more = control.recv(CHUNK)
+            line = line + more if more else b""
         if not line:
             return
         request = json.loads(line)
-        place = request.pop("place")
         device = request.get("case", request).get("device", "")
         if may_fork(device):
             _preload(request)
             # Without this every fork's first collection would visit, and so copy,
             # all objects of torch: a tenth of a second.
             gc.freeze()
-            pid = _fork(request, place, fds[0], control, ended)
+            pid = _fork(request, fds, control, ended)
         else:
-            pid = _spawn(request, place, fds[0])
-        os.close(fds[0])
+            pid = _spawn(request, fds)
+        for fd in fds:
+            os.close(fd)
         _await(pid, control, ended)
 
 
@@ -139,29 +145,37 @@ def _preload(request: dict[str, Any]) -> None:
 
 
 def _fork(
-    request: dict[str, Any],
-    place: dict[str, Any],
-    result_fd: int,
-    control: socket.socket,
-    ended: _ChildEnds,
+    request: dict[str, Any], fds: Sequence[int], control: socket.socket, ended: _ChildEnds
 ) -> int:
     pid = os.fork()
     if pid == 0:
         os.setpgid(0, 0)
         control.close()
         ended.forget()
-        _go_to(place)
-        _work(request, result_fd)
+        _print_to(fds[1])
+        _work(request, fds[0])
     # Here too: whoever comes first, the group is there when it must be ended.
     with contextlib.suppress(OSError):
         os.setpgid(pid, pid)
     return pid
 
 
+def _print_to(fd: int) -> None:
+    """Sends what a worker prints where its client wants it, and nothing to our own output."""
+    for stream in (1, 2):
+        os.dup2(fd, stream)
+
+
 def _go_to(place: dict[str, Any]) -> None:
-    """Takes over the client's folder, where modules are looked for first, and its environment."""
-    with contextlib.suppress(FileNotFoundError):
+    """Takes over the client's folder, where modules are looked for first, and its environment.
+
+    Raises:
+        DabenchError: The folder is gone, or closed to us.
+    """
+    try:
         os.chdir(place["folder"])
+    except OSError as error:
+        raise DabenchError(f"cannot work in {place['folder']}: {error.strerror}") from None
     if not sys.flags.safe_path:
         # Of `python -m`: the folder in which the server was started.
         sys.path[0] = place["folder"]
@@ -169,14 +183,15 @@ def _go_to(place: dict[str, Any]) -> None:
     os.environ.update(place["environment"])
 
 
-def _spawn(request: dict[str, Any], place: dict[str, Any], result_fd: int) -> int:
+def _spawn(request: dict[str, Any], fds: Sequence[int]) -> int:
     """Starts a new interpreter that answers the request."""
     worker = subprocess.Popen(
-        [sys.executable, "-m", "dabench.run.forkserver", "--worker", str(result_fd)],
+        [sys.executable, "-m", "dabench.run.forkserver", "--worker", str(fds[0])],
         stdin=subprocess.PIPE,
-        cwd=place["folder"],
-        env=place["environment"],
-        pass_fds=[result_fd],
+        stdout=fds[1],
+        stderr=fds[1],
+        env=request["place"]["environment"],
+        pass_fds=[fds[0]],
         process_group=0,
     )
     assert worker.stdin is not None
@@ -223,6 +238,7 @@ def _end_group(pid: int) -> None:
 
 def _end_rest() -> None:
     """Ends what left the group (daemons), and waits for all that was ended."""
+    delay_s = 0.001
     with contextlib.suppress(ChildProcessError):
         while True:
             # Again and again: one that is about to fork may be faster than we are.
@@ -231,7 +247,8 @@ def _end_rest() -> None:
                     child.kill()
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
-            time.sleep(0.001)
+            time.sleep(delay_s)
+            delay_s = min(2 * delay_s, 0.1)
 
 
 def _answer(control: socket.socket, document: dict[str, Any]) -> None:
@@ -243,7 +260,16 @@ def _work(request: dict[str, Any], result_fd: int) -> NoReturn:
     code = 1
     try:
         with socket.socket(fileno=result_fd) as results:
-            handle(request, lambda message: results.sendall(json.dumps(message).encode() + b"\n"))
+
+            def send(message: dict[str, Any]) -> None:
+                results.sendall(json.dumps(message).encode() + b"\n")
+
+            try:
+                _go_to(request.pop("place"))
+            except DabenchError as error:
+                send({"kind": "failed", "status": "error", "reason": str(error)})
+            else:
+                handle(request, send)
         code = 0
     except BrokenPipeError:
         code = 0

@@ -12,13 +12,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from dabench.base.errors import DabenchError
-from dabench.device.machine import variables
 
 Message = dict[str, Any]
 
@@ -26,16 +25,31 @@ _ENDED_BY_US = "timeout"
 _LONGEST_WAIT_S = 86_400.0  # more does not fit what select takes
 
 
+# What shells and pytest change as they go, and no library reads.
+_OF_THE_MOMENT = ("PWD", "OLDPWD", "SHLVL", "_", "COLUMNS", "LINES", "PYTEST_CURRENT_TEST")
+
+
+def _circumstances() -> tuple[Mapping[str, str], frozenset[int]]:
+    """What a process keeps from its start: variables that libraries read once, and its cores."""
+    ours = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in _OF_THE_MOMENT and not name.startswith("DABENCH_")
+    }
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux only
+    return ours, frozenset(affinity(0) if affinity is not None else ())
+
+
 class _Server:
     """The process that forks workers (`dabench.run.forkserver`), and the socket to ask it by.
 
     Attributes:
-        variables: What libraries read when they are loaded, as it was then.
+        circumstances: In which it was started.
         answered: What it has said and nobody read yet.
     """
 
     def __init__(self) -> None:
-        self.variables = variables()
+        self.circumstances = _circumstances()
         self.answered = b""
         self.control, theirs = socket.socketpair()
         with theirs:
@@ -69,7 +83,7 @@ def _taken() -> _Server | None:
         server = _idle.pop()
     except IndexError:
         return None
-    if server.variables == variables() and server.process.poll() is None:
+    if server.circumstances == _circumstances() and server.process.poll() is None:
         return server
     server.end()
     return None
@@ -95,13 +109,13 @@ class Launcher:
 
     The server that forks them starts when the object is made, so that its
     import of torch overlaps with the caller's own preparations. It stays for
-    the next launcher of this process, unless something that libraries read
-    when they are loaded has changed since.
+    the next launcher of this process, unless the environment or the cores that
+    may be used have changed since.
     """
 
     def __init__(self) -> None:
         self._server = _taken() or _Server()
-        self._busy = False
+        self._busy = self._closed = False
 
     def __enter__(self) -> Self:
         return self
@@ -116,6 +130,9 @@ class Launcher:
 
     def close(self) -> None:
         """Gives the server back, or ends it where a request is not answered."""
+        if self._closed:
+            return
+        self._closed = True
         if self._busy or _idle:
             self._server.end()
         else:
@@ -138,8 +155,12 @@ class Launcher:
         Raises:
             DabenchError: The server itself is gone.
         """
-        # The server may have been started elsewhere, by an earlier run of this process.
-        place = {"folder": str(Path.cwd()), "environment": dict(os.environ)}
+        assert not self._closed
+        try:
+            # The server may have been started elsewhere, by an earlier run of this process.
+            place = {"folder": str(Path.cwd()), "environment": dict(os.environ)}
+        except FileNotFoundError:
+            raise DabenchError("the working folder is gone; change to one that exists") from None
         self._busy = True
         ours, theirs = socket.socketpair()
         with ours:
@@ -191,10 +212,11 @@ class Launcher:
                     receive(message)
 
     def _send(self, request: Message, results: socket.socket) -> None:
+        line = json.dumps(request).encode() + b"\n"
         try:
-            socket.send_fds(
-                self._server.control, [json.dumps(request).encode()], [results.fileno()]
-            )
+            # With it, where libraries print to in a worker: our standard error of the moment.
+            sent = socket.send_fds(self._server.control, [line], [results.fileno(), _stderr()])
+            self._server.control.sendall(line[sent:])
         except OSError as error:
             raise self._gone() from error
 
@@ -217,6 +239,15 @@ class Launcher:
             f"the process that starts workers ended with exit code {code}; "
             f"'{sys.executable} -c \"import torch\"' may say why"
         )
+
+
+def _stderr() -> int:
+    """Standard error; where it was closed, one that nobody reads."""
+    try:
+        os.fstat(2)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    return 2
 
 
 def _kill(pid: int) -> None:
