@@ -28,7 +28,6 @@ from dabench.cli.options import (
 )
 from dabench.cli.output import console, error_line, print_json, print_line, print_table
 from dabench.cli.timing import INTERRUPTED, progress
-from dabench.profiling.roofline import format_roof
 
 if TYPE_CHECKING:
     from dabench.records.profiles import LayerRow, ModelRow
@@ -142,6 +141,8 @@ def _print_profile(done: Profile, limit: int) -> None:
 
 
 def _print_layers(model: ModelRow, rows: list[LayerRow], limit: int) -> None:
+    from dabench.profiling.roofline import format_roof
+
     first = sorted(rows, key=lambda row: -row.median_s)[:limit]
     low, high = model.ci_low_s or 0.0, model.ci_high_s or 0.0
     print_table(

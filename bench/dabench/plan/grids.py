@@ -13,7 +13,6 @@ A file holds one or more ``[[grid]]`` tables whose keys are the options of
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -74,6 +73,8 @@ def load_grids(
     else:
         allowed = f"presets: {', '.join(presets())}; or the path of a .toml file"
         raise bad_value("--preset", source, allowed)
+    import tomllib
+
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
