@@ -42,7 +42,8 @@ $(VENV)-xla/.installed: pyproject.toml
 
 # The lowest versions that pyproject.toml allows.
 test-lowest: $(VENV)-lowest/.installed  ## the unit tests under them
-	$(VENV)-lowest/bin/python -m pytest tests/unit -p no:cacheprovider --ignore tests/unit/test_runtimes.py
+	$(VENV)-lowest/bin/python -m pytest tests/unit -p no:cacheprovider -m "not extras" \
+		--ignore tests/unit/test_runtimes.py
 
 $(VENV)-lowest/.installed: pyproject.toml
 	test -x $(VENV)-lowest/bin/python || $(PYTHON) -m venv $(VENV)-lowest

@@ -94,6 +94,7 @@ def load_of(runtime, dtype):
     return load
 
 
+@pytest.mark.extras
 @pytest.mark.parametrize(("dtype", "tf32"), [("fp32", 0), ("tf32", 1)])
 def test_onnxruntime_uses_tf32_where_it_is_asked_for_and_nowhere_else(
     session, tmp_path, dtype, tf32

@@ -78,6 +78,7 @@ def test_unknown_names_are_told_of_both_kinds():
         spec_of("dw-dsc")
 
 
+@pytest.mark.extras
 def test_reading_a_reference_imports_nothing(tmp_path):
     (tmp_path / "bomb.py").write_text("raise SystemExit('imported')\n")
     before = set(sys.modules)
@@ -125,6 +126,7 @@ def test_arguments_go_to_references_alone_and_give_way_to_their_own():
     assert not is_reference("disc")
 
 
+@pytest.mark.extras
 def test_model_args_are_part_of_the_models_name():
     grid, settings = make_grid(
         {"model": ("timm:resnet18", "dw-disc"), "device": ("cpu",), "model_arg": (("n", 5),)},
@@ -152,6 +154,7 @@ def test_grid_files_say_all_of_it(tmp_path):
     )
 
 
+@pytest.mark.extras
 def test_the_shape_of_an_input():
     def case(name, **axes):
         grid, settings = make_grid({"model": (name,), "device": ("cpu",), **axes}, {"repeat": 1})
@@ -223,7 +226,7 @@ def test_what_code_of_others_sets_for_the_process_is_put_back(tmp_path):
         "import torch\nfrom dabench.network.build import build_network\n"
         "torch.set_num_threads(2)\n"
         f"build_network({str(tmp_path / 'rude.py')!r} + ':make')\n"
-        "print(torch.get_default_dtype(), torch.get_num_threads(), torch.get_default_device(),\n"
+        "print(torch.get_default_dtype(), torch.get_num_threads(), torch.empty(0).device,\n"
         "      torch.are_deterministic_algorithms_enabled(), torch.is_anomaly_enabled(),\n"
         "      torch.is_grad_enabled(), torch.backends.mkldnn.enabled,\n"
         "      torch.backends.cudnn.benchmark)"
@@ -309,8 +312,8 @@ def by_smp():
         ("picked", "net-123.pth"),
         ("older", "net-123.pth"),
         ("vision", "lraspp"),
-        ("by_timm", "timm's"),
-        ("by_smp", "the encoder resnet18's imagenet"),
+        pytest.param("by_timm", "timm's", marks=pytest.mark.extras),
+        pytest.param("by_smp", "the encoder resnet18's imagenet", marks=pytest.mark.extras),
     ],
 )
 def test_no_weights_are_fetched_and_a_note_says_so(tmp_path, factory, what):

@@ -1,5 +1,7 @@
 """Ways to run a network: which can be had where, and how they are named."""
 
+from functools import partial
+
 import pytest
 from fakes import make_case
 
@@ -7,6 +9,9 @@ from dabench.plan import variants
 from dabench.plan.axes import COMPILES, FUSES, INPUTS, RUNTIMES, VARIANT_AXES, variant_name
 from dabench.plan.cases import Case
 from dabench.plan.variants import why_impossible
+
+# Packages that only the extras bring.
+EXPORTED = partial(pytest.param, marks=pytest.mark.extras)
 
 
 @pytest.mark.parametrize(
@@ -22,17 +27,17 @@ from dabench.plan.variants import why_impossible
         ({"input": "host"}, None),
         ({"input": "host", "mode": "train"}, "use --mode eval"),
         ({"fuse": "on", "protocol": "paper"}, "paper's protocol"),
-        ({"runtime": "onnxruntime"}, None),
-        ({"runtime": "onnxruntime", "input": "host"}, None),
+        EXPORTED({"runtime": "onnxruntime"}, None),
+        EXPORTED({"runtime": "onnxruntime", "input": "host"}, None),
         ({"runtime": "onnxruntime", "mode": "train"}, "use --mode eval"),
         ({"runtime": "onnxruntime", "compile": "default"}, "leave one out"),
         ({"runtime": "onnxruntime", "fuse": "on"}, "leave --fuse off"),
         ({"runtime": "onnxruntime", "memory_format": "nhwc"}, "use --memory-format nchw"),
         ({"runtime": "onnxruntime", "dtype": "bf16"}, "in fp32 on cpu, not in bf16"),
-        ({"runtime": "openvino", "dtype": "bf16"}, None),
+        EXPORTED({"runtime": "openvino", "dtype": "bf16"}, None),
         ({"runtime": "openvino", "device": "cuda:0"}, "openvino runs on cpu, not on cuda"),
         ({"runtime": "tensorrt"}, "tensorrt runs on cuda, not on cpu"),
-        ({"runtime": "tensorrt", "device": "cuda:1", "dtype": "fp16"}, None),
+        EXPORTED({"runtime": "tensorrt", "device": "cuda:1", "dtype": "fp16"}, None),
         ({"runtime": "cuda-graph"}, "cuda-graph runs on cuda, not on cpu"),
         ({"runtime": "cuda-graph", "device": "cuda:0", "memory_format": "nhwc"}, None),
     ],

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -173,7 +173,7 @@ class _Recorder(TorchDispatchMode):
         self._made: list[_Call] = []
         self._needed: set[int] = set()
         # Keeps the addresses of storages from being given again; not the memory.
-        self._storages: dict[int, StorageWeakRef] = {}
+        self._storages: dict[int, torch.UntypedStorage | StorageWeakRef] = {}
         self.uncounted: Counter[str] = Counter()
         self.without: Counter[str] = Counter()
 
@@ -255,9 +255,13 @@ class _Recorder(TorchDispatchMode):
         for tensor in values:
             if tensor.layout != torch.strided:
                 continue
-            reference = StorageWeakRef(tensor.untyped_storage())
-            self._storages.setdefault(reference.cdata, reference)
-            yield reference.cdata
+            storage = tensor.untyped_storage()
+            key: int = storage._cdata
+            if key not in self._storages:
+                # A weak reference to what has no data crashes torch 2.4 to 2.9.
+                without_data = isinstance(tensor, FakeTensor)
+                self._storages[key] = storage if without_data else StorageWeakRef(storage)
+            yield key
 
 
 _FIELDS = fields(OperatorCounts)

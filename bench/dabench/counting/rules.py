@@ -286,6 +286,7 @@ WITHOUT = frozenset(
         "sum", "topk", "tril", "triu", "unfold_backward", "unique_dim", "_unique2", "uniform_",
         "where", "zero_", "zeros", "zeros_like", "mkldnn_reorder_conv2d_weight",
         "_local_scalar_dense",
+        "leaky_relu", "leaky_relu_", "leaky_relu_backward",  # older versions do not mark them
         "repeat_interleave", "nms", "glu", "glu_backward", "aminmax", "cummax", "cummin",
     }
 )  # fmt: skip

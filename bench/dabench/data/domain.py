@@ -231,7 +231,7 @@ def _official_split(path: Path, frames: Mapping[str, Frame]) -> dict[str, tuple[
     try:
         numbers = loadmat(path)
         ids = {split: numbers[f"{split}Ids"].ravel() for split in ("train", "val", "test")}
-    except (MatReadError, OSError, ValueError, KeyError, NotImplementedError) as error:
+    except (MatReadError, OSError, ValueError, LookupError, NotImplementedError) as error:
         raise DataError(f"{path} is not GTA5's split file: {error}") from error
     return {
         split: tuple(frames[stem] for n in found if (stem := f"{int(n):05d}") in frames)
