@@ -47,6 +47,7 @@ def write_run(root: Path, name: str = "20260102-030405-test", cpu: str = "Test C
         environment=environment,
         plan=[planned.to_dict() for planned in plan],
         rules={"warmup": "three passes agree", "flags": "none", "interval": "Student's t"},
+        left_out=["bf16 is only emulated on cpu here and left out; --dtype bf16 measures it"],
     )
     rows, number = [], 0
     device = {"device_name": cpu, "threads": 2, "precision": "as is", "loss": None}

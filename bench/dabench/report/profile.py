@@ -24,6 +24,7 @@ from dabench.findings.trials import read_trials
 from dabench.profiling.roofline import BEYOND, Ceilings, format_roof
 from dabench.records.profiles import LayerRow, ModelRow
 from dabench.report.charts import roofline, stacked_bars
+from dabench.report.sections import left_out
 from dabench.report.text import Writer, slug
 
 TOP_LAYERS = 15
@@ -301,6 +302,7 @@ def _method(out: Writer, profiles: Profiles) -> None:
         [
             *(f"{rule[0].upper()}{rule[1:]}." for rule in rules),
             _BYTES,
+            *left_out(profiles.runs),
             *(
                 f"`{run['command']}` on {run['environment']['cpu']}, "
                 f"torch {run['environment']['torch']}, {run['created']}, commit "

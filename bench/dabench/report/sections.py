@@ -382,6 +382,13 @@ _STEADY = (
 )
 
 
+def left_out(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What was asked for and not measured, since the machine only emulates it."""
+    return [
+        f"Not measured in `{r['run_id']}`: {line}." for r in runs for line in r.get("left_out", ())
+    ]
+
+
 def method(out: Writer, loaded: Results) -> None:
     """How this was measured, from the records."""
     out.heading("How this was measured")
@@ -396,6 +403,7 @@ def method(out: Writer, loaded: Results) -> None:
         lines += [f"{title}: {rule}." for rule in dict.fromkeys(rules[topic] for rules in stated)]
     lines.append(f"Intervals of ratios, whenever measured: {INTERVAL_RULE}.")
     lines += _asked(loaded)
+    lines += left_out(loaded.runs)
     from_loss = good[good["phase"].isin(["backward", "total"])]
     losses = sorted({loss for loss in from_loss["loss"] if loss})
     if losses:
