@@ -25,25 +25,32 @@ def device():
     return open_device("xla")
 
 
-RULE = StopRule(warmup=2, repeat=7, target_ci=None, max_time_s=None)
+RULE = StopRule(warmup=2, repeat=3, target_ci=None, max_time_s=None)
+ROUNDS = 7
 
 
 def until_on_the_host(load):
-    """Seconds of a pass until its output lies on the host: what nobody can doubt."""
+    """Seconds of passes until their output lies on the host: what nobody can doubt."""
     times = []
-    for _ in range(9):
+    for _ in range(3):
         begin = time.perf_counter()
         with torch.no_grad():
             load.call(load.x).cpu()
         times.append(time.perf_counter() - begin)
-    return median(times[2:])
+    return times
 
 
 def timed(model, device, size=256):
+    """Medians of both, in turns: the machine's speed drifts."""
     case = make_case(model=model, device="xla", batch=1, height=size, width=size)
     load = Workload(case, device, seed=0)
-    samples = measure(load.work("forward"), device, host_clock, RULE).samples
-    return median(s.wall_s for s in samples), until_on_the_host(load)
+    work = load.work("forward")
+    until_on_the_host(load)
+    waited, fetched = [], []
+    for _ in range(ROUNDS):
+        waited += [sample.wall_s for sample in measure(work, device, host_clock, RULE).samples]
+        fetched += until_on_the_host(load)
+    return median(waited), median(fetched)
 
 
 @pytest.mark.parametrize("model", ["disc", "dw-disc"])
@@ -54,7 +61,8 @@ def test_device_time_is_that_until_the_output_is_on_the_host(device, model):
 
 
 def test_more_work_takes_longer(device):
-    assert timed("disc", device, 256)[0] > 3 * timed("disc", device, 64)[0]
+    # 64 times the work: what a pass costs at least is little of the larger one on any machine.
+    assert timed("disc", device, 512)[0] > 3 * timed("disc", device, 64)[0]
 
 
 def test_the_step_mark_alone_does_not_wait(device):
