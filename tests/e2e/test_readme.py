@@ -79,6 +79,17 @@ def test_tables_are_those_of_the_reports():
             assert row in report, f"{row} is not in {name}"
 
 
+def test_sentences_that_cite_rows_are_those_of_the_report():
+    report = (ROOT / "reports" / "riddle.md").read_text(encoding="utf-8")
+    bullets = [
+        " ".join(text.split()) for text in re.findall(r"^- .+\n(?:  .+\n)*", README, re.MULTILINE)
+    ]
+    citing = [text for text in bullets if re.search(r"\[[\d, ]+\]$", text)]
+    assert citing
+    for sentence in citing:
+        assert sentence in report
+
+
 def test_pictures_and_links_lead_somewhere():
     targets = re.findall(r"\]\(([^)#]+)\)", README)
     assert targets
