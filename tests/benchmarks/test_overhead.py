@@ -47,6 +47,14 @@ app(["--help"])
 
 @pytest.mark.quick
 def test_help_is_quick(compare):
+    ours, typer = compare.medians(
+        command("-m", "dabench", "--help"), command("-c", "import typer, rich.console"), rounds=9
+    )
+    compare.check("dabench --help over importing typer", ours / typer, at_most=2.0)
+
+
+@pytest.mark.quick
+def test_help_costs_little_more_than_any_help(compare):
     """Against the help of the smallest typer application: what is left is our own doing."""
     ours, smallest = compare.medians(
         command("-m", "dabench", "--help"), command("-c", SMALLEST), rounds=15

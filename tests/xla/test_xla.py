@@ -61,8 +61,8 @@ def test_device_time_is_that_until_the_output_is_on_the_host(device, model):
 
 
 def test_more_work_takes_longer(device):
-    # 64 times the work: what a pass costs at least is little of the larger one on any machine.
-    assert timed("disc", device, 512)[0] > 3 * timed("disc", device, 64)[0]
+    # 16 times the work, and both well above what a pass costs at least.
+    assert timed("disc", device, 512)[0] > 3 * timed("disc", device, 128)[0]
 
 
 def test_the_step_mark_alone_does_not_wait(device):

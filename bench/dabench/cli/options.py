@@ -96,9 +96,8 @@ def with_options(*keys: str) -> Callable[[Callable[..., None]], Callable[..., No
             for each in own.parameters.values()
             if each.kind is not inspect.Parameter.VAR_KEYWORD
         ]
-        # An argument of the command comes before its options in the help.
         signature = own.replace(parameters=[*added, *kept])
-        command.__signature__ = signature  # type: ignore[attr-defined]
+        vars(command)["__signature__"] = signature
         command.__annotations__ = {
             **{each.name: each.annotation for each in signature.parameters.values()},
             "return": None,

@@ -15,7 +15,7 @@ import psutil
 
 from dabench.device.processor import cpu_flags, cpu_model
 
-VARIABLES = (
+_VARIABLES = (
     "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_PROC_BIND", "KMP_AFFINITY", "GOMP_CPU_AFFINITY",
     "KMP_BLOCKTIME", "LD_PRELOAD", "MALLOC_CONF", "DNNL_MAX_CPU_ISA", "ONEDNN_MAX_CPU_ISA",
     "ATEN_CPU_CAPABILITY", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "NVIDIA_TF32_OVERRIDE",
@@ -23,7 +23,6 @@ VARIABLES = (
     "PYTORCH_ALLOC_CONF", "CUBLAS_WORKSPACE_CONFIG", "PYTORCH_ENABLE_MPS_FALLBACK",
     "DABENCH_PRETRAINED",
 )  # fmt: skip
-"""Of the environment: what changes how fast or with which weights something runs."""
 
 # What else may run or make a network.
 _PACKAGES = (
@@ -63,13 +62,8 @@ def describe_host() -> dict[str, Any]:
         "dabench": version_of("dabench"),
         "commit": git_commit(),
         "packages": {name: version_of(name) for name in _PACKAGES if version_of(name)},
-        "variables": variables(),
+        "variables": {name: os.environ[name] for name in _VARIABLES if name in os.environ},
     }
-
-
-def variables() -> dict[str, str]:
-    """Those of `VARIABLES` that are set."""
-    return {name: os.environ[name] for name in VARIABLES if name in os.environ}
 
 
 def describe_torch() -> dict[str, Any]:

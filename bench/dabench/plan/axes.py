@@ -112,7 +112,7 @@ class Axis:
             raise bad_value(self.option, self.written(value), self.form)
 
 
-def _axis(key: str, field: str, help: str, **rest: Any) -> Axis:  # noqa: A002
+def _axis(key: str, field: str, text: str, **rest: Any) -> Axis:
     """An axis whose values are written, recorded and shown as they are."""
     usual: dict[str, Any] = {
         "part": lambda case: str(getattr(case, key)),
@@ -120,10 +120,10 @@ def _axis(key: str, field: str, help: str, **rest: Any) -> Axis:  # noqa: A002
         "heading": key,
         "cell": lambda row: str(getattr(row, key)),
     }
-    return Axis(key=key, field=field, help=help, **{**usual, **rest})
+    return Axis(key=key, field=field, help=text, **{**usual, **rest})
 
 
-def _variant(key: str, field: str, help: str, **rest: Any) -> Axis:  # noqa: A002
+def _variant(key: str, field: str, text: str, **rest: Any) -> Axis:
     """A way of running a network; as usual it is not named."""
 
     def part(case: Case) -> str | None:
@@ -131,7 +131,7 @@ def _variant(key: str, field: str, help: str, **rest: Any) -> Axis:  # noqa: A00
         return None if value == rest["usual"][0] else f"{key}={value}"
 
     return _axis(
-        key, field, help, **rest, variant=True, part=part, heading="variant", cell=variant_of
+        key, field, text, **rest, variant=True, part=part, heading="variant", cell=variant_of
     )
 
 
