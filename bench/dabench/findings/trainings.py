@@ -30,7 +30,6 @@ RUN_COLUMNS = (
     "training_frames", "target_frames", "evaluation_frames", "segmenter_dtype", "disc_dtype",
     "machine", "threads", "commit",
 )  # fmt: skip
-EPOCH_PARTS = ("data", "source", "target", "adversarial", "discriminator", "optimizers")
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,8 @@ from dabench.records.folder import (
 EPOCHS, CLASSES, RESULT = "epochs.csv", "classes.csv", "result.json"
 KIND, SUITE = "train", "suite"
 PICTURES = "pictures.png"
+EPOCH_PARTS = ("data", "source", "target", "adversarial", "discriminator", "optimizers")
+"""What an epoch's time is made of, in order; each a column, ``data_s`` and so on."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

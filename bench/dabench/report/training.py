@@ -11,12 +11,12 @@ from typing import Any
 import pandas as pd
 
 from dabench.findings.trainings import (
-    EPOCH_PARTS,
     Comparison,
     TrainingResults,
     compare,
     published_accuracy,
 )
+from dabench.records.trainings import EPOCH_PARTS
 from dabench.report.charts import curves
 from dabench.report.text import Writer
 
@@ -248,6 +248,8 @@ def _time_per_epoch(out: Writer, epochs: pd.DataFrame) -> None:
             "augmenting data, the segmenter on source and on target (forward and, for the source, "
             "backward), the adversarial term (forward through the discriminator, backward through "
             "both networks), the discriminator's own step, the optimisers. Evaluation is apart. "
+            "Where source and target passed side by side, the time until both were done is shared "
+            "out in proportion to what each part took. "
             "The adversary's share is that of the adversarial term and the discriminator's step; a "
             "lighter discriminator can save no more than that, and less, since the term's backward "
             "through the segmenter stays.",

@@ -1,16 +1,15 @@
-"""One training step, right: who learns what from which loss, and where the time goes."""
+"""One training step, right: who learns what from which loss."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from dabench.data.loader import network_input
-from dabench.timing.clock import Clock
+from dabench.training.halves import Double, Halves
 from dabench.training.losses import (
     SOURCE,
     TARGET,
@@ -18,36 +17,8 @@ from dabench.training.losses import (
     discriminator_input,
     segmentation_loss,
 )
+from dabench.training.stopwatch import Stopwatch
 from dabench_models.bisenet import BiSeNet
-
-PARTS = ("data", "source", "target", "adversarial", "discriminator", "optimizers")
-"""What a step's time is made of, in order."""
-
-
-class Stopwatch:
-    """Adds up the seconds of each part of the steps.
-
-    On a device that queues work every part is synchronised, so that it holds
-    its own work; the time this costs is the price of knowing.
-    """
-
-    def __init__(self, clock: Clock, synchronize: Clock | None = None) -> None:
-        self._clock = clock
-        self._synchronize = synchronize or (lambda: 0.0)
-        self.seconds = dict.fromkeys(PARTS, 0.0)
-
-    @contextlib.contextmanager
-    def part(self, name: str) -> Iterator[None]:
-        """Times one part."""
-        begin = self._clock()
-        yield
-        self._synchronize()
-        self.seconds[name] += self._clock() - begin
-
-    def reset(self) -> dict[str, float]:
-        """Returns the seconds so far and starts again."""
-        seconds, self.seconds = self.seconds, dict.fromkeys(PARTS, 0.0)
-        return seconds
 
 
 @dataclass(kw_only=True, slots=True)
@@ -131,6 +102,8 @@ class Trainer:
         detail: With the STDC paper's detail loss.
         normalised: Whether images are normalised by ImageNet's statistics.
         watch: Told where the time goes.
+        threads: Processor threads that source and target may share by working
+            side by side; 1 takes them one after the other.
     """
 
     def __init__(
@@ -145,6 +118,7 @@ class Trainer:
         detail: bool,
         normalised: bool = True,
         watch: Stopwatch,
+        threads: int = 1,
     ) -> None:
         assert isinstance(segmenter.network, BiSeNet)
         self.segmenter = segmenter
@@ -156,6 +130,8 @@ class Trainer:
         self._losses = {"ohem": ohem, "detail": detail}
         self._normalised = normalised
         self._watch = watch
+        self._halves = Halves(watch, threads)
+        self._double = Double(segmenter.network) if self._halves.at_once else None
 
     def step(self, images: Tensor, labels: Tensor, target: Tensor | None) -> StepResult:
         """One step of each network.
@@ -165,72 +141,96 @@ class Trainer:
             labels: (N, H, W) of the source.
             target: (N, 3, H, W) uint8 of the target, or None.
         """
-        with self._watch.part("source"):
+        if target is None or self.discriminator is None:
+            loss, _ = self._learn_source(images, labels, self._watch)
+            with self._watch.part("optimizers"):
+                self.segmenter.update()
+            return StepResult(loss)
+        (loss, on_source), (adversarial, on_target) = self._halves.run(
+            lambda watch: self._judged_source(images, labels, watch),
+            lambda watch: self._judged_target(target, watch),
+        )
+        with self._watch.part("optimizers"):
+            if self._double is not None:
+                self._double.enter()
+            self.segmenter.update()
+        return StepResult(loss, adversarial, *self._teach(on_source, on_target))
+
+    def _learn_source(
+        self, images: Tensor, labels: Tensor, watch: Stopwatch
+    ) -> tuple[Tensor, Tensor]:
+        """The segmenter's loss on the source, learnt from, and the main logits."""
+        with watch.part("source"):
             with self.segmenter.precision.autocast():
                 output = self._network.forward_heads(self._input(images))
             loss = segmentation_loss(output, labels, **self._losses)
             self.segmenter.backward(loss)
-        if target is None or self.discriminator is None:
-            with self._watch.part("optimizers"):
-                self.segmenter.update()
-            return StepResult(loss.detach())
-        with self._watch.part("target"):
-            shown_target = self._predict(target)
-        on_target, adversarial = self._judge_target(shown_target)
-        with self._watch.part("optimizers"):
-            self.segmenter.update()
-        shown_source = discriminator_input(output.main.detach().float(), self._disc_input)
-        health = self._teach(shown_source, on_target)
-        return StepResult(loss.detach(), adversarial, *health)
+        return loss.detach(), output.main.detach()
 
-    def _input(self, images: Tensor) -> Tensor:
-        return network_input(images, normalised=self._normalised)
+    def _judged_source(
+        self, images: Tensor, labels: Tensor, watch: Stopwatch
+    ) -> tuple[Tensor, Tensor]:
+        """The source's half: its segmentation loss, and the discriminator's answer."""
+        loss, logits = self._learn_source(images, labels, watch)
+        with watch.part("discriminator"):
+            return loss, self._answer(discriminator_input(logits.float(), self._disc_input))
 
-    def _predict(self, target: Tensor) -> Tensor:
-        """What the discriminator is shown of the target's prediction.
-
-        Without an adversarial term only the batch-norm statistics learn from it.
-        """
-        with torch.set_grad_enabled(self._fools), self.segmenter.precision.autocast():
-            logits = self._network.forward_main(self._input(target))
-        return discriminator_input(logits.float(), self._disc_input)
-
-    def _judge_target(self, shown: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The discriminator's answer on the target, and the adversarial loss from it.
+    def _judged_target(self, target: Tensor, watch: Stopwatch) -> tuple[Tensor | None, Tensor]:
+        """The target's half: the adversarial loss, and the discriminator's answer.
 
         The target is labelled as *source*: gradients make its prediction look
         like one of the source's. The paper's repository labels it as target,
         which only helps the discriminator. Only the gradient of what is shown
         is computed, so the discriminator does not learn from this; the answer
-        then serves its own loss, which saves a second pass.
+        then serves its own loss, which saves a second pass. Without an
+        adversarial term only the batch-norm statistics learn from the target.
         """
-        assert self.discriminator is not None
+        network = self._network if self._double is None else self._double.network
+        with watch.part("target"):
+            with torch.set_grad_enabled(self._fools), self.segmenter.precision.autocast():
+                logits = network.forward_main(self._input(target))
+            shown = discriminator_input(logits.float(), self._disc_input)
         seen = shown.detach().requires_grad_(self._fools)
-        with self._watch.part("adversarial" if self._fools else "discriminator"):
-            with self.discriminator.precision.autocast():
-                answer: Tensor = self.discriminator.network(seen)
+        with watch.part("adversarial" if self._fools else "discriminator"):
+            answer = self._answer(seen)
             if not self._fools:
-                return answer, None
+                return None, answer
             loss = belief_loss(answer, SOURCE)
             scaled = self.segmenter.precision.scaler.scale(self._weight * loss)
             (gradient,) = torch.autograd.grad(scaled, seen, retain_graph=True)
             shown.backward(gradient)
-        return answer, loss.detach()
+        return loss.detach(), answer
 
-    def _teach(self, source: Tensor, on_target: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _input(self, images: Tensor) -> Tensor:
+        return network_input(images, normalised=self._normalised)
+
+    def _answer(self, shown: Tensor) -> Tensor:
+        assert self.discriminator is not None
+        with self.discriminator.precision.autocast():
+            answer: Tensor = self.discriminator.network(shown)
+        return answer
+
+    def _teach(self, on_source: Tensor, on_target: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """One step of the discriminator: source is 1, target 0."""
         assert self.discriminator is not None
-        parameters = list(self.discriminator.network.parameters())
-        with self._watch.part("discriminator"):
-            with self.discriminator.precision.autocast():
-                on_source = self.discriminator.network(source)
-            loss = (belief_loss(on_source, SOURCE) + belief_loss(on_target, TARGET)) / 2
-            self.discriminator.backward(loss, parameters)
+        adversary = self.discriminator
+        parameters = list(adversary.network.parameters())
+
+        def learn(answer: Tensor, truth: float, watch: Stopwatch) -> Tensor:
+            with watch.part("discriminator"):
+                loss = belief_loss(answer, truth) / 2
+                adversary.backward(loss, parameters)
+            return loss.detach()
+
+        losses = self._halves.run(
+            lambda watch: learn(on_source, SOURCE, watch),
+            lambda watch: learn(on_target, TARGET, watch),
+        )
         with self._watch.part("optimizers"):
-            self.discriminator.update()
+            adversary.update()
         right = (on_source > 0).float().mean() + (on_target < 0).float().mean()
         return (
-            loss.detach(),
+            losses[0] + losses[1],
             torch.sigmoid(on_source.detach().float()).mean(),
             torch.sigmoid(on_target.detach().float()).mean(),
             right / 2,

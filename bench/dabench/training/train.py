@@ -30,7 +30,8 @@ from dabench.training.losses import CHANCE_LOSS
 from dabench.training.metrics import SCORES, Scores
 from dabench.training.pictures import draw_predictions
 from dabench.training.scene import Scene
-from dabench.training.step import Learner, StepResult, Stopwatch, Trainer, poly
+from dabench.training.step import Learner, StepResult, Trainer, poly
+from dabench.training.stopwatch import Stopwatch
 from dabench_models import WeightsError, load_weights
 from dabench_models.bisenet import BiSeNet
 
@@ -97,6 +98,8 @@ class Training:
             detail=config.detail,
             normalised=config.normalise,
             watch=self._watch,
+            # Elsewhere the device's own queue takes one pass after the other.
+            threads=torch.get_num_threads() if self._where.type == "cpu" else 1,
         )
         self._epochs_done = 0
 

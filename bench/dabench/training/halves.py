@@ -1,0 +1,98 @@
+"""The source's and the target's half of a step: at once where that is faster, equal in result."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from dabench.training.stopwatch import Stopwatch
+from dabench_models.bisenet import BiSeNet
+
+First = TypeVar("First")
+Second = TypeVar("Second")
+
+
+class Halves:
+    """Carries out two independent pieces of work, side by side or one after the other.
+
+    Two threads that each compute by themselves waste less than passes that are
+    split over all cores: small layers do not fill them, and every operation
+    waits for the slowest. Gradients that both add to one parameter arrive in
+    either order; the sum of two is the same number.
+
+    Args:
+        watch: Told where the time goes.
+        threads: Processor threads to share; with one, and on devices that have
+            a queue of their own, one half follows the other.
+    """
+
+    def __init__(self, watch: Stopwatch, threads: int) -> None:
+        self._watch = watch
+        self._threads = threads
+        self._other = ThreadPoolExecutor(1, "half-of-a-step") if threads > 1 else None
+
+    @property
+    def at_once(self) -> bool:
+        """Whether they run side by side."""
+        return self._other is not None
+
+    def run(
+        self, first: Callable[[Stopwatch], First], second: Callable[[Stopwatch], Second]
+    ) -> tuple[First, Second]:
+        """What both return; each times its parts by the watch it is given."""
+        if self._other is None:
+            return first(self._watch), second(self._watch)
+        before, share = torch.get_num_threads(), self._threads // 2
+        with self._watch.side_by_side() as (of_first, of_second):
+            other = self._other.submit(_on_threads, share, second, of_second)
+            try:
+                result = _on_threads(self._threads - share, first, of_first)
+            finally:
+                # An error of the first must not leave the second at work.
+                of_other = other.result()
+                torch.set_num_threads(before)
+        return result, of_other
+
+
+def _on_threads(threads: int, work: Callable[[Stopwatch], First], watch: Stopwatch) -> First:
+    """Does the work with so many threads; the number is a property of the calling thread."""
+    torch.set_num_threads(threads)
+    return work(watch)
+
+
+class Double:
+    """A segmenter's double: the same parameters, batch-norm statistics of its own.
+
+    With it two batches can pass at once; `enter` then takes the double's batch
+    into the running statistics as a second pass of the network itself would have.
+    """
+
+    def __init__(self, network: BiSeNet) -> None:
+        shared: dict[int, Any] = {id(parameter): parameter for parameter in network.parameters()}
+        self.network = copy.deepcopy(network, shared).train()
+        norms = [
+            [module for module in of.modules() if isinstance(module, nn.BatchNorm2d)]
+            for of in (network, self.network)
+        ]
+        self._pairs = list(zip(*norms, strict=True))
+        for _, double in self._pairs:
+            # Its running statistics are then those of its last batch.
+            double.momentum = 1.0
+            double.reset_running_stats()
+
+    @torch.no_grad()
+    def enter(self) -> None:
+        """Takes the statistics of the double's last pass into the network's."""
+        for own, double in self._pairs:
+            # Heads that the pass left out have seen nothing.
+            if not double.num_batches_tracked:
+                continue
+            for statistic in ("running_mean", "running_var"):
+                own.get_buffer(statistic).lerp_(double.get_buffer(statistic), own.momentum)
+            own.get_buffer("num_batches_tracked").add_(1)
+            double.get_buffer("num_batches_tracked").zero_()
