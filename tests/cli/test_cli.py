@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -29,7 +31,8 @@ def surface():
         }
 
     def commands(group, prefix=""):
-        for name, command in sorted(group.commands.items()):
+        for name, listed in sorted(group.commands.items()):
+            command = listed.loaded() if hasattr(listed, "loaded") else listed
             if hasattr(command, "commands"):
                 yield from commands(command, f"{prefix}{name} ")
             else:
@@ -45,6 +48,26 @@ def test_the_surface_is_frozen():
     if os.environ.get("DABENCH_UPDATE_GOLDEN"):
         golden.write_text(text)
     assert text == golden.read_text()
+
+
+@pytest.mark.parametrize(("name", "command"), typer.main.get_command(app).commands.items())
+def test_the_list_of_commands_says_what_the_commands_say(name, command):
+    loaded = command.loaded()
+    assert (loaded.name, loaded.help.partition("\n\n")[0]) == (name, command.help)
+
+
+def test_a_command_imports_no_other():
+    code = (
+        "import sys, contextlib, io\n"
+        "from dabench.cli import main\n"
+        "sys.argv = ['dabench', 'models', '--help']\n"
+        "with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()): main()\n"
+        "print(sorted(name for name in sys.modules if name.startswith('dabench.cli.')))"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == (
+        "['dabench.cli.app', 'dabench.cli.info', 'dabench.cli.late', 'dabench.cli.output']"
+    )
 
 
 def test_the_canonical_call_is_understood():

@@ -68,7 +68,7 @@ def test_case_ids_are_those_that_records_hold():
 @pytest.mark.parametrize("command", ["time", "sweep"])
 @pytest.mark.parametrize("key", NAMES)
 def test_commands_have_an_option_for_it(command, key):
-    params = {p.name: p for p in typer.main.get_command(app).commands[command].params}
+    params = {p.name: p for p in typer.main.get_command(app).commands[command].loaded().params}
     assert params[key].opts == [AXES[key].option]
     assert key in OPTIONS
 

@@ -9,19 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from dabench.base.errors import DabenchError
-from dabench.cli import (
-    ceilings,
-    checkpoints,
-    counting,
-    datasets,
-    explaining,
-    info,
-    profiling,
-    reporting,
-    reproducing,
-    timing,
-    training,
-)
+from dabench.cli.late import add_late
 from dabench.cli.output import error_line
 
 INTERRUPTED = 130
@@ -38,21 +26,34 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-app.command("time")(timing.time)
-app.command("sweep")(timing.sweep)
-app.command("train")(training.train)
-app.command("reproduce")(reproducing.reproduce)
-app.command("eval")(checkpoints.evaluate)
-app.command("predict")(checkpoints.predict)
-app.add_typer(datasets.app)
-app.command("flops")(counting.flops)
-app.command("profile")(profiling.profile)
-app.command("explain")(explaining.explain)
-app.command("audit")(explaining.audit)
-app.command("ceilings")(ceilings.ceilings)
-app.command("report")(reporting.report)
-app.command("models")(info.models)
-app.command("env")(info.env)
+# Name, where it is, and the first line of its help, so that this list costs no imports.
+COMMANDS = (
+    ("time", "timing:time", "Time forward, backward and optimiser of models."),
+    ("sweep", "timing:sweep",
+     "Measure a preset, the grids of a TOML file, or what the options say."),
+    ("train", "training:train", "Train a segmenter on one domain and score it on another."),
+    ("reproduce", "reproducing:reproduce",
+     "Run every experiment of the paper and write its tables and figures."),
+    ("eval", "checkpoints:evaluate",
+     "Score a checkpoint: mIoU, pixel accuracy and every class, at full label resolution."),
+    ("predict", "checkpoints:predict", "Colour images by the classes a checkpoint sees in them."),
+    ("flops", "counting:flops", "Count operations, parameters, activations and bytes."),
+    ("profile", "profiling:profile",
+     "Show where the time goes, layer by layer, and what holds each layer back."),
+    ("explain", "explaining:explain",
+     "Say in plain words why one network is not as much faster as its operations promise."),
+    ("audit", "explaining:audit",
+     "Find times that cannot be true: below what the chip could do, or at odds with each other."),
+    ("ceilings", "ceilings:ceilings",
+     "Measure what this machine can reach at best: the roof of 'dabench profile'."),
+    ("report", "reporting:report", "Write a report from raw records: tables, CSV and charts."),
+    ("models", "info:models", "List the networks that can be measured."),
+    ("env", "info:env", "Describe this machine: its devices, what noise to expect, what to fix."),
+    ("data", "datasets:app", "Check, draw and prepare datasets."),
+)  # fmt: skip
+
+for _name, _target, _summary in COMMANDS:
+    add_late(app, _name, f"dabench.cli.{_target}", _summary)
 
 
 def _show_version(wanted: bool) -> None:

@@ -11,7 +11,12 @@ from dabench.base.errors import UsageError
 from dabench.cli.output import console, print_line, print_table
 from dabench.plan.grids import parse
 
-app = typer.Typer(name="data", no_args_is_help=True, help="Check, draw and prepare datasets.")
+app = typer.Typer(
+    name="data",
+    no_args_is_help=True,
+    add_completion=False,
+    help="Check, draw and prepare datasets.",
+)
 
 Name = Annotated[str, typer.Argument(help="cityscapes, gta5, camvid, camvid:day, camvid:dusk.")]
 Root = Annotated[Path, typer.Argument(help="The dataset's folder.")]

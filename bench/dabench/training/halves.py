@@ -53,9 +53,9 @@ class Halves:
             try:
                 result = _on_threads(self._threads - share, first, of_first)
             finally:
+                torch.set_num_threads(before)
                 # An error of the first must not leave the second at work.
                 of_other = other.result()
-                torch.set_num_threads(before)
         return result, of_other
 
 
