@@ -183,14 +183,39 @@ def test_side_by_side_gives_the_same_bits_each_time():
     assert all(torch.equal(second[name], value) for name, value in first.items())
 
 
+@pytest.mark.parametrize("dtype", ["bf16", "fp16"])
+def test_side_by_side_in_mixed_precision_every_weight_learns(dtype):
+    """Without an adversarial term the target passes without gradients, and casts weights too."""
+    of = trainer(fools=False, threads=2)
+    for member in (of.segmenter, of.discriminator):
+        member.precision = Precision(device="cpu", dtype=dtype)
+    lacking = []
+
+    def gradients_seen(*_):
+        named = of.segmenter.network.named_parameters()
+        lacking.extend(n for n, p in named if p.grad is None and not n.startswith("conv_out_sp8"))
+
+    of.segmenter.optimizer.register_step_pre_hook(gradients_seen)
+    images, labels, target = (part[..., :32, :32] for part in batch())
+    of.step(images, labels, target)
+    assert lacking == []
+
+
 def test_an_error_in_one_half_waits_for_the_other():
     halves, ended, threads = Halves(Stopwatch(FakeClock()), 3), [], torch.get_num_threads()
 
     def fails(_):
         raise ValueError("the first")
 
+    def also_fails(_):
+        raise RuntimeError("the second")
+
     with pytest.raises(ValueError, match="the first"):
         halves.run(fails, lambda _: ended.append(torch.get_num_threads()))
+    with pytest.raises(ValueError, match="the first"):
+        halves.run(fails, also_fails)
+    with pytest.raises(RuntimeError, match="the second"):
+        halves.run(lambda _: None, also_fails)
     assert ended == [1]
     assert torch.get_num_threads() == threads
     assert halves.run(lambda _: torch.get_num_threads(), lambda _: "b") == (2, "b")

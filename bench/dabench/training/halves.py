@@ -1,10 +1,10 @@
-"""The source's and the target's half of a step: at once where that is faster, equal in result."""
+"""The source's and the target's half of a step, at once where that is faster."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, TypeVar
 
 import torch
@@ -20,10 +20,11 @@ Second = TypeVar("Second")
 class Halves:
     """Carries out two independent pieces of work, side by side or one after the other.
 
-    Two threads that each compute by themselves waste less than passes that are
-    split over all cores: small layers do not fill them, and every operation
-    waits for the slowest. Gradients that both add to one parameter arrive in
-    either order; the sum of two is the same number.
+    Two passes on half of the cores each waste less than one after the other on
+    all of them: small layers do not fill many cores, and every operation waits
+    for its slowest thread. The result does not depend on which half is faster: torch adds
+    a gradient to a parameter under a lock, each half adds one, and the sum of two
+    is the same number in either order.
 
     Args:
         watch: Told where the time goes.
@@ -34,7 +35,13 @@ class Halves:
     def __init__(self, watch: Stopwatch, threads: int) -> None:
         self._watch = watch
         self._threads = threads
-        self._other = ThreadPoolExecutor(1, "half-of-a-step") if threads > 1 else None
+        # A thread's first use of torch sets its number of threads to that of the process,
+        # which must not come after its own: hence the initialiser.
+        self._other = (
+            ThreadPoolExecutor(1, "half-of-a-step", initializer=torch.get_num_threads)
+            if threads > 1
+            else None
+        )
 
     @property
     def at_once(self) -> bool:
@@ -53,14 +60,14 @@ class Halves:
             try:
                 result = _on_threads(self._threads - share, first, of_first)
             finally:
-                torch.set_num_threads(before)
                 # An error of the first must not leave the second at work.
-                of_other = other.result()
-        return result, of_other
+                wait([other])
+                torch.set_num_threads(before)
+        return result, other.result()
 
 
 def _on_threads(threads: int, work: Callable[[Stopwatch], First], watch: Stopwatch) -> First:
-    """Does the work with so many threads; the number is a property of the calling thread."""
+    """Does the work with so many threads, a number that each thread has for itself."""
     torch.set_num_threads(threads)
     return work(watch)
 

@@ -36,11 +36,19 @@ class Precision:
 
     def __post_init__(self) -> None:
         self.scaler = torch.amp.GradScaler(self.device, enabled=self.dtype == "fp16")
+        if self.scaler.is_enabled():
+            # It is made ready by its first use, which may be that of two threads at once.
+            self.scaler.scale(torch.zeros((), device=self.device))
 
     def autocast(self) -> torch.autocast:
-        """The context of forward passes."""
+        """The context of forward passes.
+
+        Without its cache of cast weights, which all threads of a process share: one
+        that needs no gradients would hand its casts to one that does. A pass uses
+        each weight once, so nothing is lost.
+        """
         kind = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.dtype]
-        return torch.autocast(self.device, kind, enabled=self.dtype != "fp32")
+        return torch.autocast(self.device, kind, enabled=self.dtype != "fp32", cache_enabled=False)
 
 
 @dataclass(slots=True)
@@ -130,7 +138,7 @@ class Trainer:
         self._losses = {"ohem": ohem, "detail": detail}
         self._normalised = normalised
         self._watch = watch
-        self._halves = Halves(watch, threads)
+        self._halves = Halves(watch, threads if discriminator is not None else 1)
         self._double = Double(segmenter.network) if self._halves.at_once else None
 
     def step(self, images: Tensor, labels: Tensor, target: Tensor | None) -> StepResult:

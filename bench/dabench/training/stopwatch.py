@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from dabench.records.trainings import EPOCH_PARTS
 from dabench.timing.clock import Clock
@@ -16,9 +16,9 @@ class Stopwatch:
     its own work; the time this costs is the price of knowing.
     """
 
-    def __init__(self, clock: Clock, synchronize: Clock | None = None) -> None:
+    def __init__(self, clock: Clock, synchronize: Callable[[], object] = lambda: None) -> None:
         self._clock = clock
-        self._synchronize = synchronize or (lambda: 0.0)
+        self._synchronize = synchronize
         self.seconds = dict.fromkeys(EPOCH_PARTS, 0.0)
 
     @contextlib.contextmanager

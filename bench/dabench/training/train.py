@@ -85,7 +85,7 @@ class Training:
         self.steps_per_epoch = steps_per_epoch(len(frames.training), config.batch)
         self.steps = config.steps or (config.epochs or 1) * self.steps_per_epoch
         self.epochs = math.ceil(self.steps / self.steps_per_epoch)
-        self._watch = Stopwatch(host_clock, self._synchronize)
+        self._watch = Stopwatch(host_clock, self._device.synchronize)
         self._segmenter = segmenter_of(config, len(classes), self._where)
         self._discriminator = discriminator_of(config, len(classes), self._where)
         self._trainer = Trainer(
@@ -304,10 +304,6 @@ class Training:
         nhwc = self.config.memory_format == "nhwc"
         layout = torch.channels_last if nhwc else torch.contiguous_format
         return images.to(self._where, non_blocking=True).contiguous(memory_format=layout)
-
-    def _synchronize(self) -> float:
-        self._device.synchronize()
-        return 0.0
 
     def _check_weights(self, step: int) -> None:
         """Keeps weights that are no numbers out of the checkpoints.
