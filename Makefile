@@ -40,10 +40,14 @@ $(VENV)-xla/.installed: pyproject.toml
 	$(VENV)-xla/bin/python -m pip install --quiet --editable . hypothesis pytest pytest-benchmark
 	touch $@
 
+# Older versions of torch warn of themselves.
+OLD_TORCH = -W 'ignore:`torch.jit.script_method` is deprecated:DeprecationWarning' \
+	-W 'ignore:Please use the new API settings to control TF32:UserWarning'
+
 # The lowest versions that pyproject.toml allows.
 test-lowest: $(VENV)-lowest/.installed  ## the unit tests under them
 	$(VENV)-lowest/bin/python -m pytest tests/unit -p no:cacheprovider -m "not extras" \
-		--ignore tests/unit/test_runtimes.py
+		--ignore tests/unit/test_runtimes.py $(OLD_TORCH)
 
 $(VENV)-lowest/.installed: pyproject.toml
 	test -x $(VENV)-lowest/bin/python || $(PYTHON) -m venv $(VENV)-lowest

@@ -1,4 +1,4 @@
-"""The source's and the target's half of a step, at once where that is faster."""
+"""The source's and the target's half of a step, side by side on processors."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Halves:
 
     Two passes on half of the cores each waste less than one after the other on
     all of them: small layers do not fill many cores, and every operation waits
-    for its slowest thread. The result does not depend on which half is faster: torch adds
-    a gradient to a parameter under a lock, each half adds one, and the sum of two
-    is the same number in either order.
+    for its slowest thread. The result does not depend on which half is faster:
+    torch adds a gradient to a parameter under a lock, each half adds one, and the
+    sum of two is the same number in either order.
 
     Args:
         watch: Told where the time goes.
