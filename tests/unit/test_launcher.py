@@ -33,6 +33,33 @@ def timing(case, **rule):
     return {"kind": "time", "case": case.to_dict(), "seed": 0, "rule": rule}
 
 
+NEVER_ASKS = """
+import importlib, os
+import torch
+
+def asked(*_):
+    print("asked for GPUs")
+    return 1
+
+torch._C._cuda_getDeviceCount = torch._C._cuda_init = asked
+from dabench.run import forkserver
+for module in forkserver._ALWAYS:
+    importlib.import_module(module)
+for kind in (*forkserver._MODULES, "time", "probe"):
+    forkserver._preload({"kind": kind, "case": {"phases": ["total"]}})
+print(torch.cuda.is_available())
+"""
+
+
+def test_the_server_never_asks_for_gpus():
+    """CUDA does not start in a fork of a process that has asked how many there are."""
+    done = subprocess.run([sys.executable, "-c", NEVER_ASKS], capture_output=True, text=True)
+    said = done.stdout.split("\n")
+    # The last is our own question, which shows that asking is noticed.
+    assert said[-3:-1] in (["asked for GPUs", "True"], ["False"]), done.stderr
+    assert said.count("asked for GPUs") <= 1
+
+
 def test_a_case_comes_back_as_messages(launcher):
     messages, last = ask(launcher, timing(make_case()))
     assert last == {"kind": "done"}

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from fractions import Fraction
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -162,12 +161,6 @@ class ModelCount:
         layers = tuple(LayerCount(**layer) for layer in document["layers"])
         known = {each.name: document[each.name] for each in fields(cls) if each.name in document}
         return cls(**{**known, "layers": layers})
-
-
-@cache
-def preload() -> None:
-    """Imports what the first count would: no kernel runs, so a process may fork afterwards."""
-    trace_operators(nn.Conv2d(1, 1, 1), (1, 1, 2, 2), backward=False)
 
 
 def count_model(

@@ -45,6 +45,7 @@ from dabench.run.worker import handle
 
 CHUNK = 1 << 20
 
+_ALWAYS = ("torch", "dabench.device.registry", "dabench.network.workload")
 _MODULES = {
     "count": "dabench.counting.counts",
     "layers": "dabench.profiling.layers",
@@ -68,7 +69,7 @@ def may_fork(device: str) -> bool:
 def serve(control: socket.socket) -> None:
     """Answers requests until the client hangs up."""
     if may_fork("cpu"):
-        for module in ("torch", "dabench.device.registry", "dabench.network.workload"):
+        for module in _ALWAYS:
             importlib.import_module(module)
     _adopt_orphans()
     ended = _ChildEnds()
@@ -134,13 +135,17 @@ def _adopt_orphans() -> None:
 
 
 def _preload(request: dict[str, Any]) -> None:
-    """Imports here, once, what every fork would otherwise import for itself."""
-    if module := _MODULES.get(request["kind"]):
-        loaded = importlib.import_module(module)
-        # What torch needs for tensors without data it imports at the first of them: seconds.
-        getattr(loaded, "preload", lambda: None)()
-    # The first step of any optimiser imports torch's compiler, a second's work.
-    if {"optimizer", "total"} & set(request.get("case", {}).get("phases", ())):
+    """Imports here, once, what every fork would otherwise import for itself.
+
+    Nothing but imports: a process that has as much as asked for GPUs, as tensors without
+    data do, has forks in which CUDA does not start.
+    """
+    kind = request["kind"]
+    if module := _MODULES.get(kind):
+        importlib.import_module(module)
+    # The first tensor without data and the first step of any optimiser import torch's
+    # compiler, a second's work.
+    if kind == "count" or {"optimizer", "total"} & set(request.get("case", {}).get("phases", ())):
         importlib.import_module("torch._dynamo")
 
 
