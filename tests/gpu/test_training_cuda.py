@@ -24,11 +24,15 @@ class Nobody:
     step = epoch = note = preparing
 
 
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    gta5, cityscapes = write_standin(tmp_path_factory.mktemp("drawn") / "d", scale=0.05)
+    return set_scene("gta2city", Places({"gta5": gta5, "cityscapes": cityscapes}, PAIRS))
+
+
 @pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16", "auto"])
-def test_adversarial_training(dtype, tmp_path, monkeypatch):
+def test_adversarial_training(dtype, scene, tmp_path, monkeypatch):
     monkeypatch.setenv("DABENCH_CACHE", str(tmp_path / "cache"))
-    gta5, cityscapes = write_standin(tmp_path / "drawn", scale=0.05)
-    scene = set_scene("gta2city", Places({"gta5": gta5, "cityscapes": cityscapes}, PAIRS))
     config = TrainConfig(
         pair="gta2city", method="adversarial", steps=4, height=64, width=128, batch=2,
         device="cuda", segmenter_dtype=dtype, disc_dtype=dtype, workers=1,
