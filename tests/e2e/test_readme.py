@@ -80,7 +80,8 @@ def test_tables_are_those_of_the_reports():
 
 
 def test_sentences_that_cite_rows_are_those_of_the_report():
-    report = (ROOT / "reports" / "riddle.md").read_text(encoding="utf-8")
+    reports = ("riddle.md", "riddle-gpu.md")
+    report = "\n".join((ROOT / "reports" / name).read_text(encoding="utf-8") for name in reports)
     bullets = [
         " ".join(text.split()) for text in re.findall(r"^- .+\n(?:  .+\n)*", README, re.MULTILINE)
     ]

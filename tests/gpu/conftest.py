@@ -4,13 +4,13 @@ import os
 from collections import Counter
 
 RAN = Counter()
+RUNTIMES = ("cuda-graph", "onnxruntime", "tensorrt")
 
 
 def pytest_runtest_logreport(report):
     if report.when == "call" and report.passed:
-        kind = "cuda-graph" if "cuda_graph" in report.nodeid else ""
-        kind = "tensorrt" if "tensorrt" in report.nodeid else kind
-        kind = "onnxruntime" if "onnxruntime" in report.nodeid else kind
+        # The runtime is the test's parameter; without one it is the device itself.
+        kind = next((name for name in RUNTIMES if f"[{name}]" in report.nodeid), "")
         RAN[kind] += 1
 
 

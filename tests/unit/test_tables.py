@@ -1,11 +1,15 @@
 """Tables: published figures beside measured ones, ratios, machines apart."""
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 from records import write_run
 
 from dabench.base.errors import UsageError
 from dabench.findings.tables import find_runs, load, paper_timing, published, ratios
+from dabench.report.sections import paper_table
+from dabench.report.text import Markdown
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +54,22 @@ def test_runs_of_one_machine_are_columns_of_their_own(loaded):
     ours = paper_timing(same, "cpu").query("source == 'measured'")
     names = ("20260102-030405-test", "20260203-040506-other")
     assert set(ours["machine"]) == {f"M, run_id {name}" for name in names}
+
+
+def test_a_clock_that_did_not_wait_stands_beside_when_the_work_was_done(loaded):
+    # As read on an H200: by the clock the lighter network is slower, by the work it is faster.
+    seconds = {"disc": (0.156, 1.55), "dw-disc": (0.282, 0.717)}
+    gpu = loaded.measurements.query("protocol == 'paper' and run_id.str.contains('test')")
+    gpu = gpu[gpu["model"].isin(seconds) & (gpu["mode"] == "eval")].assign(
+        device="cuda", machine="GPU", batch=32, passes=50
+    )
+    for column, index in (("median_s", 0), ("device_median_s", 1)):
+        gpu[column] = gpu["model"].map(lambda model, index=index: seconds[model][index])
+    out = Markdown()
+    paper_table(out, replace(loaded, measurements=gpu), "cuda")
+    assert "| GPU | eval | disc | 156 ms | 1.55 s |" in out.text()
+    assert "| GPU | eval | dw-disc | 282 ms | 717 ms |" in out.text()
+    assert "| GPU | eval | disc / dw-disc | 0.553 | 2.16 |" in out.text()
 
 
 def test_a_gpu_has_a_column_with_tf32_and_one_without(loaded):
