@@ -46,7 +46,8 @@ from dabench.run import forkserver
 for module in forkserver._ALWAYS:
     importlib.import_module(module)
 for kind in (*forkserver._MODULES, "time", "probe"):
-    forkserver._preload({"kind": kind, "case": {"phases": ["total"]}})
+    for case in ({"phases": ["total"]}, {"compile": "default"}, {"runtime": "openvino"}):
+        forkserver._preload({"kind": kind, "case": case})
 print(torch.cuda.is_available())
 """
 

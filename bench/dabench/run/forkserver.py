@@ -41,6 +41,7 @@ from typing import Any, NoReturn
 import psutil
 
 from dabench.base.errors import DabenchError
+from dabench.plan.variants import EXPORTED
 from dabench.run.worker import handle
 
 CHUNK = 1 << 20
@@ -140,13 +141,24 @@ def _preload(request: dict[str, Any]) -> None:
     Nothing but imports: a process that has as much as asked for GPUs, as tensors without
     data do, has forks in which CUDA does not start.
     """
-    kind = request["kind"]
-    if module := _MODULES.get(kind):
-        importlib.import_module(module)
-    # The first tensor without data and the first step of any optimiser import torch's
-    # compiler, a second's work.
-    if kind == "count" or {"optimizer", "total"} & set(request.get("case", {}).get("phases", ())):
-        importlib.import_module("torch._dynamo")
+    for module in _wanted(request):
+        # What is not installed is the worker's to say.
+        with contextlib.suppress(ImportError):
+            importlib.import_module(module)
+
+
+def _wanted(request: dict[str, Any]) -> list[str]:
+    """Modules that the answer takes, of those that need seconds."""
+    kind, case = request["kind"], request.get("case", {})
+    wanted = [_MODULES[kind]] if kind in _MODULES else []
+    if case.get("compile", "off") != "off":
+        wanted.append("torch._inductor.compile_fx")
+    if case.get("runtime") in EXPORTED:
+        wanted += ["torch._dynamo", "onnxscript"]
+    # The first tensor without data and the first step of any optimiser take it too.
+    if kind == "count" or {"optimizer", "total"} & set(case.get("phases", ())):
+        wanted.append("torch._dynamo")
+    return wanted
 
 
 def _fork(
