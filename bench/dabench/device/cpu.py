@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
@@ -13,13 +12,13 @@ from dabench.device import memory
 from dabench.device.base import DeviceUnavailableError
 from dabench.device.energy import EnergyMeter, Rapl
 from dabench.device.native import native_on_cpu
+from dabench.device.plain import PlainDevice
 from dabench.device.processor import cpu_flags, cpu_model
-from dabench.timing.engine import DeviceTimer
 
 _THROTTLE_COUNTERS = "devices/system/cpu/cpu*/thermal_throttle/core_throttle_count"
 
 
-class CpuDevice:
+class CpuDevice(PlainDevice):
     """All processors of the host."""
 
     name = "cpu"
@@ -37,18 +36,8 @@ class CpuDevice:
     def native_dtypes(self) -> tuple[str, ...]:
         return native_on_cpu(cpu_flags())
 
-    def configure(self, *, dtype: str, threads: int, autotune: bool) -> None:
-        if threads:
-            torch.set_num_threads(threads)
-
-    def full_precision(self) -> AbstractContextManager[None]:
-        return nullcontext()
-
     def synchronize(self) -> None:
         """Nothing is ever queued."""
-
-    def timer(self) -> DeviceTimer | None:
-        return None
 
     def reset_peak(self) -> None:
         memory.reset_peak()

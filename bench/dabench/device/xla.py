@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
 from dabench.device.base import DeviceUnavailableError
-from dabench.device.energy import EnergyMeter, NoEnergyError
-from dabench.timing.engine import DeviceTimer
+from dabench.device.plain import PlainDevice
 
 
-class XlaDevice:
+class XlaDevice(PlainDevice):
     """An XLA device; torch_xla must be installed."""
 
     name = "xla"
@@ -40,33 +38,11 @@ class XlaDevice:
     def native_dtypes(self) -> tuple[str, ...]:
         return ("fp32", "bf16") if self.client == "TPU" else ("fp32",)
 
-    def configure(self, *, dtype: str, threads: int, autotune: bool) -> None:
-        if threads:
-            torch.set_num_threads(threads)
-
-    def full_precision(self) -> AbstractContextManager[None]:
-        return nullcontext()
-
     def synchronize(self) -> None:
         # Cuts the lazy graph here and hands it to the device: without the cut nothing would
         # run. That call returns at once, also where it is told to wait; the second one waits.
         self._xla.sync()
         self._model.wait_device_ops()
-
-    def timer(self) -> DeviceTimer | None:
-        return None
-
-    def reset_peak(self) -> None:
-        """XLA's allocator keeps no peak to reset."""
-
-    def peak_bytes(self) -> int | None:
-        return None
-
-    def energy_meter(self) -> EnergyMeter:
-        raise NoEnergyError("xla does not tell")
-
-    def throttle_events(self) -> int | None:
-        return None
 
     def describe(self) -> Mapping[str, str | int | float | bool | None]:
         return {

@@ -233,17 +233,8 @@ def _measurement(
         status="ok",
         n=len(pooled),
         launches=len(records),
-        median_s=interval.estimate,
-        # One sample has no spread to speak of.
-        ci_low_s=interval.low if len(pooled) > 1 else None,
-        ci_high_s=interval.high if len(pooled) > 1 else None,
+        **_times(pooled, interval),
         ci_scope=OVER_LAUNCHES if len(records) > 1 else WITHIN_ONE_LAUNCH,
-        mean_s=fmean(pooled),
-        std_s=stdev(pooled) if len(pooled) > 1 else None,
-        min_s=pooled[0],
-        max_s=pooled[-1],
-        p05_s=quantile(pooled, 0.05),
-        p95_s=quantile(pooled, 0.95),
         device_median_s=device_median,
         # An optimiser's step takes as long for any number of images.
         images_per_s=None if phase == "optimizer" else case.batch * passes / rate_s,
@@ -261,6 +252,23 @@ def _measurement(
         energy=device.get("energy"),
         flags="; ".join(_flags(records, times, pooled, interval, launches)),
     )
+
+
+def _times(pooled: Sequence[float], interval: Interval) -> dict[str, Any]:
+    """The median with its interval, and how all samples (sorted) scatter."""
+    # One sample has no spread to speak of.
+    alone = len(pooled) == 1
+    return {
+        "median_s": interval.estimate,
+        "ci_low_s": None if alone else interval.low,
+        "ci_high_s": None if alone else interval.high,
+        "mean_s": fmean(pooled),
+        "std_s": None if alone else stdev(pooled),
+        "min_s": pooled[0],
+        "max_s": pooled[-1],
+        "p05_s": quantile(pooled, 0.05),
+        "p95_s": quantile(pooled, 0.95),
+    }
 
 
 def noise(row: Measurement) -> list[str]:

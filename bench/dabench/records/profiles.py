@@ -25,7 +25,7 @@ from dabench.records.counts import COUNTS
 from dabench.records.folder import RunFolder, bad_row, read_json, read_table
 from dabench.records.measurements import LaunchRecord
 from dabench.records.timings import LAUNCH_COLUMNS, LAUNCHES, launch_of, launch_row
-from dabench.timing.statistics import launch_interval
+from dabench.timing.statistics import Interval, launch_interval
 from dabench_models import ModelSpec
 
 KIND = "profile"
@@ -177,31 +177,13 @@ def summarise_phase(
     corrected = disturbance > CORRECTED_ABOVE
     scale = 1 / (1 + disturbance) if corrected else 1.0
     counts = {layer["layer"]: layer for layer in count["layers"]} if count else {}
-    rows = []
-    for layer in launches[0].layers:
-        medians = [scale * median(each.layers[layer]) for each in launches if layer in each.layers]
-        row = LayerRow(
-            **_setting(case, phase),
-            layer=layer,
-            stage=spec.stage_of(layer),
-            kind=counts[layer]["kind"] if layer in counts else "",
-            shape=counts[layer]["shape"] if layer in counts else "",
-            median_s=median(medians),
-            low_s=min(medians),
-            high_s=max(medians),
-            share=median(medians) / whole.estimate,
-            **_work(counts.get(layer), case, phase, ceilings, median(medians), scale),
-        )
-        rows.append(row)
+    rows = [
+        _layer_row(case, phase, layer, launches, counts.get(layer), ceilings, whole, scale, spec)
+        for layer in launches[0].layers
+    ]
     layers_s = sum(row.median_s for row in rows)
     left = whole.estimate - layers_s
-    rows.append(
-        LayerRow(
-            **_setting(case, phase),
-            layer=REMAINDER, stage=REMAINDER, kind="", shape="",
-            median_s=left, low_s=left, high_s=left, share=left / whole.estimate,
-        )
-    )  # fmt: skip
+    rows.append(_remainder(case, phase, left, whole))
     roof_s = sum(row.roof_s or 0.0 for row in rows)
     at_least = any(layer.get("uncounted") for layer in counts.values())
     held = bool(counts) and ceilings is not None and not at_least
@@ -222,15 +204,60 @@ def summarise_phase(
         corrected=corrected,
         layers_s=layers_s,
         remainder_s=left,
-        flops=sum(row.flops or 0 for row in rows) if counts else None,
-        executed_flops=sum(row.executed_flops or 0 for row in rows) if counts else None,
-        moved_bytes=sum(row.moved_bytes or 0 for row in rows) if counts else None,
+        **(_totals(rows) if counts else {}),
         roof_s=roof_s if held else None,
         roof_fraction=roof_s / whole.estimate if held else None,
         bound=max(time_of, key=lambda b: time_of[b]) if held else None,
         reason="operations are at least: some operators are uncounted" if at_least else "",
     )
     return model, rows
+
+
+def _layer_row(
+    case: Case,
+    phase: str,
+    layer: str,
+    launches: Sequence[PhaseLayers],
+    count: Mapping[str, Any] | None,
+    ceilings: Ceilings | None,
+    whole: Interval,
+    scale: float,
+    spec: ModelSpec,
+) -> LayerRow:
+    """A layer's row; its times are multiplied by ``scale``."""
+    medians = [scale * median(each.layers[layer]) for each in launches if layer in each.layers]
+    return LayerRow(
+        **_setting(case, phase),
+        layer=layer,
+        stage=spec.stage_of(layer),
+        kind=count["kind"] if count else "",
+        shape=count["shape"] if count else "",
+        median_s=median(medians),
+        low_s=min(medians),
+        high_s=max(medians),
+        share=median(medians) / whole.estimate,
+        **_work(count, case, phase, ceilings, median(medians), scale),
+    )
+
+
+def _remainder(case: Case, phase: str, left: float, whole: Interval) -> LayerRow:
+    """The row of what no layer accounts for."""
+    return LayerRow(
+        **_setting(case, phase),
+        layer=REMAINDER,
+        stage=REMAINDER,
+        kind="",
+        shape="",
+        median_s=left,
+        low_s=left,
+        high_s=left,
+        share=left / whole.estimate,
+    )
+
+
+def _totals(rows: Sequence[LayerRow]) -> dict[str, Any]:
+    names = ("flops", "executed_flops", "moved_bytes")
+    return {name: sum(getattr(row, name) or 0 for row in rows) for name in names}
 
 
 def failed_phase(case: Case, phase: str, status: str, reason: str) -> ModelRow:
