@@ -121,6 +121,15 @@ def test_other_ways_to_run_a_network_agree_on_a_gpu(runtime):
     assert row.compile_s > 0
 
 
+def test_what_was_compiled_or_counted_leaves_the_next_launch_its_gpu():
+    """One server starts them all; a fork of a process that asked for GPUs cannot use them."""
+    for compiled in ("default", "off"):
+        (row,) = dabench.time(
+            "dw-disc", device="cuda", size="64x64", compile=compiled, repeat=2, launches=2
+        )
+        assert (row.status, row.reason) == ("ok", "")
+
+
 def test_input_on_the_host_takes_longer_than_the_forward_alone():
     by_input = {
         row.input: row

@@ -102,7 +102,8 @@ def pair(**changes):
         "width": 10, "mode": "eval", "dtype": "fp32", "memory_format": "nchw", "threads": 2,
         "protocol": "steady", "phase": "forward", "compile": "off", "fuse": "off",
         "runtime": "eager", "input": "device", "numerator": "net", "denominator": "other",
-        "ratio": 1.1, "ratio_low": 0.9, "ratio_high": 1.3, "launches": 3, "verdict": "undecided",
+        "ratio": 1.1, "ratio_low": 0.9, "ratio_high": 1.3, "launches": 3, "samples": 9,
+        "verdict": "undecided",
     }  # fmt: skip
     return {**known, **changes}
 
@@ -116,6 +117,8 @@ def test_a_ranking_that_the_ratio_does_not_decide():
     assert found.evidence == "net / other is 1.1 (0.9 to 1.3) over 3 launches each"
     (other,) = rankings(pd.DataFrame([pair(runtime="openvino"), pair(phase="backward")]))
     assert other.what.endswith("protocol steady, openvino")
+    (alone,) = rankings(pd.DataFrame([pair(samples=1, launches=1)]))
+    assert alone.evidence == "net / other is 1.1 (of one sample) over 1 launches each"
     assert rankings(pd.DataFrame()) == []
 
 

@@ -65,11 +65,18 @@ def test_a_clock_that_did_not_wait_stands_beside_when_the_work_was_done(loaded):
     )
     for column, index in (("median_s", 0), ("device_median_s", 1)):
         gpu[column] = gpu["model"].map(lambda model, index=index: seconds[model][index])
+    foreign = gpu[gpu["model"] == "disc"].assign(model="mine.py:Net")
+    again = gpu[gpu["model"] == "disc"].assign(run_id="another", median_s=0.2)
+    gpu = pd.concat([gpu, foreign, again], ignore_index=True)
     out = Markdown()
     paper_table(out, replace(loaded, measurements=gpu), "cuda")
-    assert "| GPU | eval | disc | 156 ms | 1.55 s |" in out.text()
+    first = "GPU, run_id 20260102-030405-test"
+    assert f"| {first} | eval | disc | 156 ms | 1.55 s |" in out.text()
     assert "| GPU | eval | dw-disc | 282 ms | 717 ms |" in out.text()
-    assert "| GPU | eval | disc / dw-disc | 0.553 | 2.16 |" in out.text()
+    assert f"| {first} | eval | disc / dw-disc | 0.553 | 2.16 |" in out.text()
+    assert "| GPU | eval | mine.py:Net | 156 ms | 1.55 s |" in out.text()
+    assert "| GPU, run_id another | eval | disc | 200 ms | 1.55 s |" in out.text()
+    assert out.text().count("disc / dw-disc") == 1
 
 
 def test_a_gpu_has_a_column_with_tf32_and_one_without(loaded):

@@ -243,6 +243,8 @@ def rankings(ratios: pd.DataFrame) -> list[Finding]:
     findings = []
     for row in open_ones.to_dict("records"):
         interval = f"{significant(row['ratio_low'])} to {significant(row['ratio_high'])}"
+        if row["samples"] == 1:
+            interval = "of one sample"
         evidence = (
             f"{row['numerator']} / {row['denominator']} is {significant(row['ratio'])} "
             f"({interval}) over {row['launches']} launches each"

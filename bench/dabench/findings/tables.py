@@ -160,7 +160,8 @@ def paper_timing(measurements: pd.DataFrame, device: str) -> pd.DataFrame:
     Returns:
         A row per mode, model and machine; columns ``source`` (``published`` or
         ``measured``), ``seconds``, ``ci_low_s``, ``ci_high_s``, ``launches``,
-        ``device_median_s`` and, for published ones, ``note``.
+        ``device_median_s``; for measured ones ``run_id``, ``device``, ``threads`` and
+        ``dtype``, for published ones ``note``.
     """
     printed = published()
     on_gpu = (printed["device"] == "cuda") == (device == "cuda")
@@ -186,7 +187,18 @@ def paper_timing(measurements: pd.DataFrame, device: str) -> pd.DataFrame:
         [
             printed[[*keys, "note"]].assign(source="published", seconds=printed["value"]),
             ours[
-                [*keys, "ci_low_s", "ci_high_s", "ci_scope", "launches", "device_median_s"]
+                [
+                    *keys,
+                    "ci_low_s",
+                    "ci_high_s",
+                    "ci_scope",
+                    "launches",
+                    "device_median_s",
+                    "run_id",
+                    "device",
+                    "threads",
+                    "dtype",
+                ]
             ].assign(source="measured", seconds=ours["median_s"]),
         ],
         ignore_index=True,
@@ -282,8 +294,8 @@ def compared(top: Mapping[Any, Any], bottom: Mapping[Any, Any], times: TimesOf) 
         times: Of `launch_times`.
 
     Returns:
-        ``ratio``, ``ratio_low``, ``ratio_high`` (95%), ``launches`` and
-        ``verdict`` (of the first against the second).
+        ``ratio``, ``ratio_low``, ``ratio_high`` (95%), ``launches`` and ``samples`` (of the
+        one that has fewer) and ``verdict`` (of the first against the second).
     """
     first, second = (times[row["run_id"], row["case_id"], row["phase"]] for row in (top, bottom))
     # Rounds are of a run: those of two runs have nothing in common.
@@ -291,7 +303,9 @@ def compared(top: Mapping[Any, Any], bottom: Mapping[Any, Any], times: TimesOf) 
     rounds = (first.rounds, second.rounds) if alternated else None
     interval = ratio_interval(first.seconds, second.seconds, rounds)
     launches = min(len(first.seconds), len(second.seconds))
+    samples = min(sum(map(len, each.seconds)) for each in (first, second))
     return {
+        "samples": samples,
         "ratio": interval.estimate,
         "ratio_low": interval.low,
         "ratio_high": interval.high,

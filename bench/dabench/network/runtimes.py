@@ -11,7 +11,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,14 @@ from dabench.plan.variants import ALLOWED_DIFFERENCE
 from dabench.timing.clock import Clock
 
 Call = Callable[[Tensor], Any]
+
+_COMPILERS = ("torch._dynamo", "torch._inductor.compile_fx")
+_EXPORTERS = {
+    "onnxruntime": ("torch._dynamo", "onnxscript", "onnxruntime"),
+    "tensorrt": ("torch._dynamo", "onnxscript", "onnxruntime"),
+    "openvino": ("torch._dynamo", "onnxscript", "openvino"),
+}
+"""What is imported before the clock starts: seconds that are neither compiling nor exporting."""
 
 
 class DisagreementError(Exception):
@@ -52,9 +60,9 @@ def prepare(load: Workload, device: Device, folder: Path, clock: Clock) -> dict[
         clock: The host's.
 
     Returns:
-        ``compile_s``, seconds until the first pass was done (None where nothing is compiled or
-        exported), and ``difference``, how far its outputs are from the plain network's in fp32
-        (`difference_of`; None in training, which has no fixed output).
+        ``compile_s``, seconds until the first pass was done, imports apart (None where nothing is
+        compiled or exported), and ``difference``, how far its outputs are from the plain
+        network's in fp32 (`difference_of`; None in training, which has no fixed output).
 
     Raises:
         DisagreementError: That is above `ALLOWED_DIFFERENCE`, or the plain network does not
@@ -62,6 +70,10 @@ def prepare(load: Workload, device: Device, folder: Path, clock: Clock) -> dict[
         UnsupportedError: The runtime that is installed cannot use the device.
     """
     case = load.case
+    for module in _COMPILERS if case.compile != "off" else _EXPORTERS.get(case.runtime, ()):
+        # What is not installed is said where it is used.
+        with suppress(ImportError):
+            importlib.import_module(module)
     begin = clock()
     if case.compile != "off":
         load.call = _compiled(load, folder)

@@ -261,7 +261,7 @@ def ceilings_table(out: Writer, ceilings: Sequence[Ceilings]) -> None:
                     "threads": format_threads(c.threads),
                     "compute": f"{c.flops_per_s / 1e9:.0f} GFLOP/s",
                     "by": c.best_kernel,
-                    "smallest stream": f"{c.bytes_per_s(1) / 1e9:.1f} GB/s",
+                    "fastest stream": f"{c.bytes_per_s(1) / 1e9:.1f} GB/s",
                     "largest": f"{c.memory_bytes_per_s / 1e9:.1f} GB/s ({c.streams[-1][2]})",
                     "operator": format_seconds(c.launch_s),
                     "convolution": _floor(c, CONVOLUTION),

@@ -26,6 +26,7 @@ from dabench.timing.statistics import INTERVAL_RULE
 from dabench_models import MODELS
 
 DISCRIMINATORS = ("disc", "dw-disc", "diag-disc", "diag-disc-bias")
+ONE_SAMPLE = "one sample: no interval"
 MOST_BARS = 200
 """In one chart."""
 
@@ -71,25 +72,28 @@ def _unsynchronised(out: Writer, timing: pd.DataFrame) -> None:
     """How far the paper's clock was from the end of the work, where both were read."""
     both = timing[timing["device_median_s"].notna()]
     rows = []
-    for (machine, mode), group in both.groupby(["machine", "mode"], sort=False):
-        times = {
-            model: (clock, done)
-            for model, clock, done in group[["model", "seconds", "device_median_s"]].values
-        }
-        cells = {model: tuple(map(format_seconds, pair)) for model, pair in times.items()}
-        first, *others = sorted(times, key=DISCRIMINATORS.index)
+    # Ratios are of one run and setting, whatever its column above is called.
+    setting = ["run_id", "device", "threads", "dtype", "mode"]
+    for _, group in both.groupby(setting, sort=False, dropna=False):
+        facts = group[["machine", "mode", "model", "seconds", "device_median_s"]].values.tolist()
+        times = {model: (clock, done) for _, _, model, clock, done in facts}
+        rows += [
+            (machine, mode, model, *map(format_seconds, times[model]))
+            for machine, mode, model, *_ in facts
+        ]
+        machine, mode, *_ = facts[0]
+        first, *others = [name for name in DISCRIMINATORS if name in times] or [""]
         for other in others:
             pairs = zip(times[first], times[other], strict=True)
-            cells[f"{first} / {other}"] = tuple(
-                significant(ours / theirs) for ours, theirs in pairs
-            )
-        rows += [(machine, mode, name, *pair) for name, pair in cells.items()]
+            ratios_ = (significant(ours / theirs) for ours, theirs in pairs)
+            rows.append((machine, mode, f"{first} / {other}", *ratios_))
     columns = ("machine", "mode", "model", "clock stopped, not synchronised", "work finished")
     out.table(
         pd.DataFrame(rows, columns=columns),
-        "What the paper's protocol reads, and when the same passes were really done. A clock that "
-        "does not wait reads how long it takes to start the libraries and to queue the passes, "
-        "whatever work is in them; so do ratios of such times.",
+        "What the paper's protocol reads, and when the same passes were really done. The first "
+        "ends when the last pass was queued: it holds the start of the libraries, queueing, and "
+        "waiting where the queue is full. It is not the time of the work, and ratios of it need "
+        "not rank the networks.",
     )
 
 
@@ -102,7 +106,7 @@ def _seconds_of(rows: pd.DataFrame, source: str, machine: str) -> str:
         return f"{row['seconds']:.2f}"
     interval = f"[{significant(row['ci_low_s'])}, {significant(row['ci_high_s'])}]"
     if row["ci_scope"] == WITHIN_ONE_LAUNCH:
-        interval = "[one sample: no interval]"
+        interval = f"[{ONE_SAMPLE}]"
     return f"{significant(row['seconds'])} {interval}, {row['launches']}"
 
 
@@ -286,11 +290,7 @@ def ratio_table(out: Writer, loaded: Results) -> None:
                 "protocol": table["protocol"],
                 **_ratio_setting(table),
                 "ratio": table["ratio"].map(significant),
-                "95% interval": [
-                    f"{significant(low)} to {significant(high)}"
-                    + (f" ({WITHIN_ONE_LAUNCH})" if launches == 1 else "")
-                    for low, high, launches in table[["ratio_low", "ratio_high", "launches"]].values
-                ],
+                "95% interval": [ratio_range(row) for row in table.to_dict("records")],
                 "launches": table["launches"].astype(str),
                 "verdict": [
                     verdict if verdict == "undecided" else f"{name} is {verdict}"
@@ -302,6 +302,14 @@ def ratio_table(out: Writer, loaded: Results) -> None:
         "time after which the work was done, under protocol `paper` too. `same` needs the whole "
         "interval within 3% of 1.",
     )
+
+
+def ratio_range(row: Mapping[Any, Any]) -> str:
+    """The interval of a ratio of `dabench.findings.tables.compared`, in words."""
+    if row["samples"] == 1:
+        return ONE_SAMPLE
+    within = f" ({WITHIN_ONE_LAUNCH})" if row["launches"] == 1 else ""
+    return f"{significant(row['ratio_low'])} to {significant(row['ratio_high'])}{within}"
 
 
 def _ratio_setting(table: pd.DataFrame) -> dict[str, pd.Series[str]]:

@@ -141,24 +141,16 @@ def _preload(request: dict[str, Any]) -> None:
     Nothing but imports: a process that has as much as asked for GPUs, as tensors without
     data do, has forks in which CUDA does not start.
     """
-    for module in _wanted(request):
-        # What is not installed is the worker's to say.
-        with contextlib.suppress(ImportError):
-            importlib.import_module(module)
-
-
-def _wanted(request: dict[str, Any]) -> list[str]:
-    """Modules that the answer takes, of those that need seconds."""
     kind, case = request["kind"], request.get("case", {})
-    wanted = [_MODULES[kind]] if kind in _MODULES else []
-    if case.get("compile", "off") != "off":
-        wanted.append("torch._inductor.compile_fx")
-    if case.get("runtime") in EXPORTED:
-        wanted += ["torch._dynamo", "onnxscript"]
-    # The first tensor without data and the first step of any optimiser take it too.
-    if kind == "count" or {"optimizer", "total"} & set(case.get("phases", ())):
-        wanted.append("torch._dynamo")
-    return wanted
+    if module := _MODULES.get(kind):
+        importlib.import_module(module)
+    # Torch's compiler, two seconds' work, is what the first tensor without data, the first step
+    # of any optimiser and exporters take too. Not what it generates code with: importing that
+    # asks for GPUs in some versions of torch.
+    stepping = {"optimizer", "total"} & set(case.get("phases", ()))
+    compiled = case.get("compile", "off") != "off" or case.get("runtime") in EXPORTED
+    if kind == "count" or stepping or compiled:
+        importlib.import_module("torch._dynamo")
 
 
 def _fork(

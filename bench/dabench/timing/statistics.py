@@ -38,7 +38,7 @@ INTERVAL_RULE = (
     "95% intervals on the logarithms of the launches' medians: Student's t for one case; for a "
     "ratio Welch's t, or the paired t over the rounds in which both sides ran where that is "
     f"narrower than {PAIRED_BELOW:g} of it; within a single launch order statistics of its "
-    "samples (binomial)"
+    "samples (binomial), of fewer than six their range, which covers less"
 )
 
 Verdict = Literal["faster", "slower", "same", "undecided"]
