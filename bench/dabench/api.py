@@ -88,12 +88,16 @@ def time(
             ``compile``, ``fuse``, ``runtime``, ``input``; ``model_arg``, a
             mapping of keyword arguments for factories;
             ``warmup``, ``repeat``, ``target_ci``, ``max_time``, ``launches``,
-            ``timeout``, ``seed``, ``order``.
+            ``timeout``, ``seed``, ``order``. ``max_time`` and ``timeout`` are seconds
+            or a text such as ``"2min"``, ``target_ci`` is a fraction or ``"1%"``,
+            ``size`` is ``"HxW"`` or (height, width) in pixels.
 
     Raises:
         UsageError: An option or value that does not exist, or a device this
             machine lacks.
         TypeError: A keyword that is no option.
+        DabenchError: The worker process could not be started or describe the machine.
+        KeyboardInterrupt: Ctrl-C; what was measured is in ``out``, if given.
     """
     unknown = sorted(set(options) - {*AXIS_KEYS, *SETTINGS})
     if unknown:

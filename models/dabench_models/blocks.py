@@ -1,4 +1,4 @@
-"""Convolution, batch norm, ReLU: the block every network here is made of."""
+"""What segmenters and classifiers share: conv-BN-ReLU, pooling, upsampling, initialisation."""
 
 from __future__ import annotations
 

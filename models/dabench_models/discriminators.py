@@ -79,7 +79,10 @@ class DiagonalwiseConv2d(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Layers in one sequence, as the published checkpoints number them."""
+    """Five stride-2 layers and a 32x bilinear upsampling; layers as checkpoints number them.
+
+    Shape: (N, classes, H, W) -> (N, 1, H, W), H and W multiples of 32.
+    """
 
     def __init__(self, layers: list[nn.Module]) -> None:
         super().__init__()

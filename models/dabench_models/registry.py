@@ -267,6 +267,10 @@ def build(name: str, num_classes: int | None = None, **options: object) -> nn.Mo
 
     Returns:
         The network, on the CPU (or torch's default device).
+
+    Raises:
+        UnknownModelError: The name is neither a name nor an alias.
+        TypeError: An option that the builder does not take.
     """
     spec = resolve(name)
     module, function = spec.builder.split(":")

@@ -35,7 +35,7 @@ class BasicBlock(nn.Module):
 
 
 class ResNet18Backbone(nn.Module):
-    """ResNet-18 without its pooling and classifier.
+    """ResNet-18 without its final average pooling and classifier.
 
     Shape: (N, 3, H, W) -> `Features` of 128, 256 and 512 channels.
     """

@@ -72,7 +72,11 @@ def _finite(value: object) -> object:
 
 @contextmanager
 def disk_errors(folder: Path) -> Iterator[None]:
-    """Turns what the disk refuses into one line for the user."""
+    """A context that turns an OSError into one line for the user.
+
+    Raises:
+        ResultsError: The folder could not be written.
+    """
     try:
         yield
     except OSError as error:

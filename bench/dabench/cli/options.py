@@ -108,9 +108,14 @@ def with_options(*keys: str) -> Callable[[Callable[..., None]], Callable[..., No
 
 
 def named(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options a user gave, by name: those that are words of Python end in an underscore.
+    """The options a user gave, by name; ``--pretrained`` is applied here and left out.
 
-    Those that a command takes in ``**given`` stand beside its own.
+    Args:
+        options: The command's ``locals()``: None and False are options not given, a trailing
+            underscore (``input_``) is dropped, and those within ``given`` are included.
+
+    Raises:
+        UsageError: ``--pretrained`` is neither ``on`` nor ``off``.
     """
     every = {**options, **options.get("given", {})}
     every.pop("given", None)
@@ -120,7 +125,7 @@ def named(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def set_pretrained(choice: str | None) -> None:
-    """Tells the workers to come whether factories may fetch trained weights.
+    """Sets for workers started from now on whether factories may fetch trained weights.
 
     Raises:
         UsageError: Neither ``on`` nor ``off``.
@@ -133,14 +138,14 @@ def set_pretrained(choice: str | None) -> None:
 
 
 def check_alone(given: Mapping[str, Any], also: frozenset[str] | set[str] = frozenset()) -> None:
-    """Checks that nothing is asked of a run that goes on as it was planned.
+    """Checks that ``--resume`` is given without options that would change the run.
 
     Args:
-        given: Of `named`.
-        also: Options that say how it is shown.
+        given: What `named` returned.
+        also: Further options that are allowed, since they only change what is printed.
 
     Raises:
-        UsageError: Something is.
+        UsageError: Another option is given.
     """
     allowed = {"resume_from", "quiet", "json", *also}
     if others := sorted(given.keys() - allowed):

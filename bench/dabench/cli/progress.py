@@ -77,9 +77,9 @@ class LiveProgress(_Bar):
 
 
 class TrainProgress(_Bar):
-    """Draws a training suite (`dabench.training.suite.SuiteObserver`); a context manager.
+    """Shows a training suite (`dabench.training.suite.SuiteObserver`); a context manager.
 
-    Without a terminal it prints a line per epoch.
+    Prints a line per run and per epoch; on a terminal it draws a bar, too.
 
     Args:
         quiet: Print notes and failures only.

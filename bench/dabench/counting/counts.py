@@ -204,10 +204,10 @@ def count_network(
 ) -> ModelCount:
     """Counts a network that is already built; see `count_model`.
 
-    Three small batches are traced. Counts that are a part that does not grow with
-    the batch (products of weights alone) and one in proportion to it give those of
-    any batch exactly; a network whose are not (products between images of a batch)
-    is traced at the batch asked for.
+    Batches of 2, 4 and 6 images are traced. If the multiply-adds of every layer are a
+    constant (products of weights alone) plus a part in proportion to the batch, the counts
+    of any batch follow exactly. If not (products between images of a batch), the batch
+    asked for is traced too and its counts are used.
     """
     network.train(mode == "train")
     settle(network, lambda: torch.randn(_SMALLER, *shape).to(input_dtype(network)))

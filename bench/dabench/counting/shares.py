@@ -1,4 +1,4 @@
-"""How much of a forward pass operators take that no operation count sees."""
+"""Measures the share of a forward pass's CPU time that uncounted operators take."""
 
 from __future__ import annotations
 

@@ -32,7 +32,14 @@ DRAWN = "SYNTHETIC.txt"
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """An image and its label map."""
+    """An image and its label map.
+
+    Attributes:
+        name: Of the frame, without a suffix.
+        image: Path of the image.
+        label: Path of the label map.
+        encoding: How the label map is read: a key of `dabench.data.labels.ENCODINGS`.
+    """
 
     name: str
     image: Path
@@ -106,7 +113,7 @@ def open_domain(spec: str, root: Path, *, as_cityscapes: bool = False) -> Domain
 
     Raises:
         UsageError: An unknown domain or a missing root.
-        DataError: Nothing there, or images without labels.
+        DataError: No image with a label there, or a ``split.mat`` that is not GTA5's.
     """
     check_domain(spec)
     dataset, _, part = spec.partition(":")

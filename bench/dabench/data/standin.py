@@ -74,7 +74,15 @@ def write_standin(folder: Path, *, seed: int = 0, scale: float = 1.0) -> tuple[P
 
 
 def cached_standin() -> tuple[Path, Path]:
-    """The default stand-in, drawn on first use (seconds) and kept in the user's cache."""
+    """The default stand-in, drawn on first use (seconds) and kept in the user's cache.
+
+    Returns:
+        The roots of its GTA5 and its Cityscapes.
+
+    Raises:
+        UsageError: It cannot be drawn into the cache.
+        DataError: It cannot be moved to its place there.
+    """
     folder = cache_folder() / f"synthetic-v{VERSION}"
     if not folder.exists():
         drawing = folder.with_name(f".{folder.name}-{os.getpid()}")

@@ -31,18 +31,19 @@ class Style:
     """How a domain looks.
 
     Attributes:
-        horizon: Range of the horizon's height, from the top, of the image's.
-        traffic: Vehicles per scene, at most; people likewise.
+        horizon: Range of the horizon's distance from the top, as a fraction of the height.
+        traffic: Most vehicles per scene.
+        people: Most people per scene.
         greenery: Probability that a stretch of roadside is vegetation.
         tint: Factors of red, green and blue.
         brightness: Range of the factor on all channels.
-        contrast: Around middle grey.
+        contrast: Factor on the distance from middle grey.
         saturation: 0 is grey, 1 as drawn.
         noise: Standard deviation of the sensor's noise, of 255.
         blur: Radius in pixels at a height of 192.
         shadow: Strength of cast shadows, 0 to 1.
         texture: Standard deviation of surface texture, of 255.
-        haze: Share of the sky's colour mixed in towards the horizon.
+        haze: Share of light grey (175 of 255) mixed in at the horizon, less away from it.
     """
 
     horizon: tuple[float, float]

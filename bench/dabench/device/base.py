@@ -26,7 +26,7 @@ class Device(Protocol):
 
     @property
     def paper_passes(self) -> int:
-        """Passes in one sample of the paper's protocol: 1 on a CPU, 50 elsewhere."""
+        """Passes in one sample of the paper's protocol: 1 on CPU and XLA, 50 on CUDA and MPS."""
 
     @property
     def queues_work(self) -> bool:
@@ -39,24 +39,28 @@ class Device(Protocol):
         """Precisions it computes in; others it emulates, or has not."""
 
     def configure(self, *, dtype: str, threads: int, autotune: bool) -> None:
-        """Sets threads, TF32 and autotuning before anything is built."""
+        """Sets threads (0: torch's default), TF32 and autotuning before anything is built.
+
+        Raises:
+            NotImplementedError: The dtype is tf32 and this GPU has none.
+        """
 
     def full_precision(self) -> AbstractContextManager[None]:
-        """A context in which fp32 is fp32, whatever it is configured for."""
+        """A context in which fp32 is computed without TF32, whatever `configure` set."""
 
     def synchronize(self) -> None:
         """Returns when all queued work is done."""
 
     def timer(self) -> DeviceTimer | None:
-        """A timer on the device's time line; None where work is synchronous."""
+        """A timer on the device's time line; None where there is none (CPU, MPS, XLA)."""
 
     def reset_peak(self) -> None:
         """Starts a new peak of memory at the current use."""
 
     def peak_bytes(self) -> int | None:
-        """Peak memory since `reset_peak`, above the baseline of the process.
+        """Peak memory in bytes since `reset_peak`; None where the device cannot tell.
 
-        None where the device cannot tell.
+        On a CPU the process's resident size above that when the device was opened.
         """
 
     def energy_meter(self) -> EnergyMeter:

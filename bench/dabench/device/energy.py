@@ -25,13 +25,13 @@ class EnergyMeter(Protocol):
 
     @property
     def fewest_seconds(self) -> float:
-        """A hundred or ten ticks of its counter: less says nothing."""
+        """Shortest time, in seconds, that it can measure: its counter moves in steps."""
 
     def start(self) -> None:
-        """Counts from here."""
+        """Starts counting from 0."""
 
     def joules(self) -> float:
-        """Since `start`."""
+        """Joules used since `start`."""
 
 
 class Rapl:

@@ -1,4 +1,4 @@
-"""What devices have in common that can neither be set nor asked."""
+"""Defaults for devices without settings, timer, memory peak or energy counter."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dabench.timing.engine import DeviceTimer
 
 
 class PlainDevice:
-    """Sets threads and tells nothing; a device overrides what it can do (`Device`)."""
+    """Sets threads and measures nothing; devices override what they can do (`Device`)."""
 
     name: str
 

@@ -50,7 +50,14 @@ _SETTING = ["source", "machine", "device", "height", "width", "dtype", "setting"
 
 @dataclass(frozen=True, slots=True)
 class Peak:
-    """Datasheet figures of one chip; None where it has no such unit or it is not listed."""
+    """Datasheet figures of one chip.
+
+    Attributes:
+        chip: Its name.
+        flops_per_s: Dtype -> peak FLOP/s; a dtype without a listed figure is missing.
+        bytes_per_s: Memory bandwidth.
+        source: Where the figures are from.
+    """
 
     chip: str
     flops_per_s: dict[str, float]

@@ -263,7 +263,8 @@ TimesOf = Mapping[tuple[str, str, str], LaunchTimes]
 def launch_times(loaded: Results) -> TimesOf:
     """Seconds of each sample, by (run, case, phase) and launch.
 
-    The paper's clock does not wait for a GPU; these are of work that was done.
+    Host times; under the paper's protocol on a device that queues work, whose clock does not
+    wait for it, the times until the work was done.
     """
     timed = loaded.samples[loaded.samples["kind"] == "sample"]
     unsynchronised = timed["device_s"].notna() & timed["case_id"].str.endswith("/paper")
@@ -347,7 +348,7 @@ def variants(loaded: Results) -> list[list[dict[str, Any]]]:
 
 
 def find_runs(root: Path) -> list[Path]:
-    """Folders below ``root`` that hold a run, oldest first.
+    """Folders up to two levels below ``root`` that hold a run, sorted by path.
 
     Raises:
         UsageError: There are none.

@@ -191,9 +191,9 @@ def compare(runs: pd.DataFrame, label: str, against: str) -> Comparison | None:
     """Compares two labels by the mIoU of the seeds that both have; None if there are none.
 
     Args:
-        runs: Of one pair of domains and one protocol.
-        label: Of the one.
-        against: Of the other.
+        runs: Rows of `TrainingResults.runs` of one pair of domains and one protocol.
+        label: The label that is judged, such as ``adversarial disc``.
+        against: The label it is compared with, such as ``control disc``.
     """
     good = runs[runs["status"] == "ok"]
     ours, theirs = (

@@ -36,8 +36,10 @@ def build_network(name: str) -> nn.Module:
     real weights of another precision are brought to fp32.
 
     Raises:
-        TypeError: The factory made something else.
-        RuntimeError: It tried to end the process.
+        UnknownModelError: A name that is not in the registry.
+        UsageError: A reference that cannot be read.
+        TypeError: The factory made something else than a module.
+        RuntimeError: The factory tried to end the process.
         UnsupportedError: The factory compiled it, which nobody could tell from its row.
     """
     if not is_reference(name):

@@ -19,8 +19,8 @@ from dabench.network.tensors import tensors
 class Calls:
     """Follows the calls of a network's modules.
 
-    Its hooks are global ones: hooks on a module itself switch off torch's fast
-    paths, and another network would be followed.
+    Its hooks are global, since hooks on a module itself switch off torch's fast
+    paths; so they also see other networks, whose calls are passed over.
 
     Args:
         network: Calls of modules of other networks are passed over.

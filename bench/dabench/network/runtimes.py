@@ -41,9 +41,9 @@ class DisagreementError(Exception):
 
 
 def set_precision(runtime: str, dtype: str) -> None:
-    """Sets what must be set before CUDA starts.
+    """Turns TF32 off for TensorRT unless the dtype is tf32; to be called before CUDA starts.
 
-    TensorRT has no option of its own against TF32, which it uses for fp32.
+    TensorRT uses TF32 for fp32 and has no option against it, so this sets a variable of CUDA's.
     """
     if runtime == "tensorrt" and dtype != "tf32":
         os.environ["NVIDIA_TF32_OVERRIDE"] = "0"
@@ -124,10 +124,10 @@ def _checked(found: Sequence[Tensor], load: Workload) -> float:
 def difference_of(found: Sequence[Tensor], expected: Sequence[Tensor], tolerance: float) -> float:
     """The largest relative L2 distance over all outputs of a network.
 
-    Of each output, the norm of the difference over that of what the output varies around its
-    mean: a large offset must hide nothing. Where it hardly varies, the square root of
-    ``tolerance`` times its own norm takes that place, since rounding is of the whole; for a
-    single number, its own size.
+    For each output: the L2 norm of the difference, divided by the L2 norm of the expected
+    output minus its mean, so that a large offset hides nothing. The divisor is at least
+    ``sqrt(tolerance)`` times the norm of the expected output itself, since rounding errors
+    grow with that; for a single number it is its absolute value.
 
     Raises:
         DisagreementError: Their number or shapes differ.

@@ -1,4 +1,4 @@
-"""Networks put out tensors, or tuples, lists, dicts and dataclasses of them."""
+"""Finds the tensors in a network's output: a tensor, tuple, list, dict or dataclass."""
 
 from __future__ import annotations
 

@@ -45,10 +45,11 @@ class Workload:
         call: What a pass calls with the input; the model, unless
             `dabench.network.runtimes.prepare` puts something else there.
         x: The input, (N, C, H, W).
-        reference: What the plain network puts out in fp32 for ``check_x``, in two
-            passes, for cases that run it in another way; else empty.
-        check_x: At most two images, whatever the batch.
-        remarks: What whoever runs it has to say of it.
+        reference: Outputs of the plain network in fp32 for ``check_x``, a list for each of
+            two passes; empty in training and for cases that run the plain network.
+        check_x: The first one or two images of the input in fp32, (n, C, H, W).
+        remarks: Lines for the reader of the results, added by
+            `dabench.network.runtimes.prepare`.
         changes_input: Whether the network overwrites its input; every pass then
             gets a fresh copy, outside the timed region.
     """
@@ -123,7 +124,11 @@ class Workload:
         return outputs(self.call(x))[0].argmax(1)
 
     def loss(self, output: Any) -> Tensor:
-        """The family's loss against fixed random targets."""
+        """The family's loss (`LOSSES`) against fixed random targets, a scalar.
+
+        Raises:
+            UnsupportedError: No output can be differentiated.
+        """
         heads = [h for h in outputs(output) if h.is_floating_point() and h.requires_grad]
         if not heads:
             kinds = ", ".join(

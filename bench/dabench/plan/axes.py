@@ -50,21 +50,21 @@ class Axis:
 
     Attributes:
         key: Its name in grid files, cases and records.
-        field: Of `Grid`, which holds several values.
-        help: For the command line.
-        choices: What it takes, where that can be listed.
-        usual: Where nothing is said; empty leaves it to the network or to torch.
-        required: Whether it must be said.
-        form: What it takes in words, where it cannot be listed.
-        read: A value from text; raises ValueError.
-        choice: Which of ``choices`` a value must be.
-        ok: Whether a value that was read will do.
+        field: Name of the field of `Grid` that holds its values.
+        help: Help text of its command-line option.
+        choices: The values allowed, where they can be listed.
+        usual: Default values; empty leaves the default to the network or to torch.
+        required: Whether the user must give a value.
+        form: The values allowed in words, where they cannot be listed; for error messages.
+        read: Parses a value from text; raises ValueError.
+        choice: Maps a value to the one of ``choices`` it must be, such as ``cuda:1`` to ``cuda``.
+        ok: Whether a parsed value is allowed.
         written: A value as the user would write it.
-        part: Of a case's id; None where it is not named.
+        part: Maps a case to this axis's part of its id; None leaves the axis out of the id.
         variant: Whether it changes how a network is run and not what it computes.
-        columns: Of records.
-        heading: In printed tables.
-        cell: Of a row of the measurements there.
+        columns: Names of its columns in the records.
+        heading: Heading of its column in printed tables.
+        cell: Maps a row of the measurements to the text in that column.
     """
 
     key: str

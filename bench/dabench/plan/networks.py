@@ -49,13 +49,16 @@ def spec_of(name: str) -> ModelSpec:
 
 
 def identities(names: Iterable[str]) -> dict[str, dict[str, str | None]]:
-    """What identifies each network from outside among some (`identity_of`)."""
+    """Name -> `identity_of`, for those of the names that are networks from outside."""
     found = {name: identity_of(name) for name in dict.fromkeys(names)}
     return {name: identity for name, identity in found.items() if identity is not None}
 
 
 def identity_of(name: str) -> dict[str, str | None] | None:
-    """What tells one version of a network of others from another; None for the registry's.
+    """What tells versions of a network from outside apart; None for networks of the registry.
+
+    For a library's network its ``version``, else the ``sha256`` of its sources and the
+    ``commit`` of their checkout (None without one).
 
     Raises:
         UsageError: Its source is not there.

@@ -184,7 +184,7 @@ def check_argument(key: str, value: Any) -> tuple[str, Any]:
 
 
 def split_names(text: str) -> list[str]:
-    """Names separated by commas, those within brackets or quotes apart."""
+    """Splits a text at its commas, except those within a reference's brackets or quotes."""
     commas = [place for place, sign in _outside(text) if sign == ","]
     starts = [0, *(place + 1 for place in commas)]
     return [text[i:j].strip() for i, j in zip(starts, [*commas, len(text)], strict=True)]

@@ -36,8 +36,12 @@ class Settings:
             None is no limit.
         launches: Fresh processes per case; None is three, and more as
             `dabench.run.runner.LAUNCH_RULE` says.
+        timeout_s: Seconds after which a launch is killed.
         seed: Of weights, inputs and the order of launches.
         order: ``interleaved`` alternates the cases, ``blocked`` finishes each.
+
+    Raises:
+        UsageError: A value that is not allowed.
     """
 
     warmup: int = 2

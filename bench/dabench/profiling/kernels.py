@@ -38,7 +38,7 @@ def measure_kernels(device: Device, dtype: str) -> dict[str, Any]:
 
     Args:
         device: Configured for the dtype and the threads.
-        dtype: Of `dabench.plan.settings.DTYPES`.
+        dtype: One of `dabench.plan.axes.DTYPES`.
 
     Returns:
         ``kernels``, ``streams``, ``launch_s``, ``floors`` and ``left_out`` of

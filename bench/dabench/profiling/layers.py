@@ -46,7 +46,7 @@ class LayerSamples:
     Attributes:
         bare: Whole passes without hooks.
         hooked: Whole passes with them, taken in turn with the bare ones.
-        layers: Layer -> its share of each hooked pass.
+        layers: Layer -> seconds it took in each hooked pass.
     """
 
     bare: list[float] = field(default_factory=list)

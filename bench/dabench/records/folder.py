@@ -197,18 +197,22 @@ class RunFolder:
         self._release()
 
     def write(self, name: str, text: str) -> None:
-        """Replaces a file, whole or not at all."""
+        """Replaces a file, whole or not at all.
+
+        Raises:
+            ResultsError: The disk is full or gone. What was there stays readable.
+        """
         with disk_errors(self.path):
             write_atomically(self.path / name, text)
 
     def write_json(self, name: str, document: object) -> None:
-        """Replaces a JSON document."""
+        """Replaces a JSON document; raises as `write`."""
         self.write(name, json_text(document))
 
     def write_table(
         self, name: str, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]
     ) -> None:
-        """Replaces a table."""
+        """Replaces a CSV table; raises as `write`."""
         text = io.StringIO()
         writer = csv.DictWriter(text, columns, lineterminator="\n")
         writer.writeheader()

@@ -55,7 +55,8 @@ class LaunchRecord:
 
     Attributes:
         launch: Number of the launch within the run, in the order they ran.
-        round: In which every interleaved case ran once; None where it was alone in a row.
+        round: Number of the round it belongs to; in a round every interleaved case runs once.
+            None for blocked cases.
         status: ``ok``, ``oom``, ``unsupported``, ``crashed``, ``timeout`` or
             ``error``; the reason says more.
         device: What the worker said of its device and settings.

@@ -37,10 +37,11 @@ EPOCH_PARTS = ("data", "source", "target", "adversarial", "discriminator", "opti
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EpochRow:
-    """One epoch; times in seconds, losses and beliefs as means over its steps.
+    """One epoch; times in seconds, losses, beliefs and ``disc_accuracy`` as means over its steps.
 
-    Fields are None where the method has no such thing or the epoch was not
-    evaluated.
+    ``epoch`` counts from 1, ``step`` is the number of steps done at its end, ``images`` how
+    many training images it saw; ``lr`` is that of its last step; accuracies and mIoU are
+    fractions. Fields are None where the method has no such thing or the epoch was not evaluated.
     """
 
     epoch: int

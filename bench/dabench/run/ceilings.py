@@ -38,7 +38,7 @@ class MachineCeilings:
 
     Attributes:
         found: In the order of the request.
-        left_out: A line for each precision that was.
+        left_out: A line for each precision not measured, since the machine only emulates it.
     """
 
     found: list[Ceilings]

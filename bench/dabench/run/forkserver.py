@@ -8,16 +8,16 @@ Where a fork is not safe (macOS; Metal and XLA) a worker is a new interpreter.
 Not `multiprocessing`'s fork server: that one imports the caller's main module
 into every child, which runs a user's script again if it has no main guard.
 
-A worker leads a process group of its own. When it has ended, or is ended, the
-group ends with it, and whatever else it left behind: a launch must not share
+A worker leads a process group of its own. When the worker ends, the server kills
+the group and every other process the worker left behind: a launch must not share
 the machine with what a factory or a compiler forked in the one before.
 
-Protocol on the control socket: the client sends one line of JSON with a result
-socket and the client's standard error attached, and in it the ``place``, folder and
-environment, where the answer is to be found; the server answers ``{"pid": ...}`` when
-the worker runs and ``{"exit": status}`` when it is gone, status being the exit code or, negative,
-the signal. The worker writes its messages, a line of JSON each, to the result
-socket.
+Protocol on the control socket: the client sends the request as one line of JSON, with two
+file descriptors attached: a result socket and the client's standard error. The request's
+``place`` holds the folder and the environment variables that the worker is to run with. The
+server answers ``{"pid": ...}`` when the worker runs and ``{"exit": status}`` when it is gone;
+status is the exit code or, negative, the signal. The worker writes its messages, a line of
+JSON each, to the result socket.
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ def run_profile(
     """Profiles every case of the grids, layer by layer.
 
     Args:
-        grids: Their phases are limited to forward and backward.
+        grids: One that names no phases gets forward and backward.
         folder: For the records.
         observer: Told of the progress.
         command: What the user asked for, for the record.

@@ -62,7 +62,7 @@ class Observer(Protocol):
     """Sees a run go by; for progress displays."""
 
     def planned(self, launches: int) -> None:
-        """How many launches are due in all; may grow."""
+        """So many launches are due, added to those announced before."""
 
     def started(self, case: Case) -> None:
         """A launch of this case begins."""
@@ -282,10 +282,10 @@ def launch_case(
         planned: The case.
         pool: Starts the process.
         launch: Its number within the run.
-        round_number: In which every interleaved case runs once.
-        spent_s: Seconds of warm-up and samples that the case has taken already.
-        launches: In so many launches.
-        scratch: For what compilers and exporters write.
+        round_number: Of the round it belongs to; None for a blocked case.
+        spent_s: Seconds of warm-up and samples in the case's launches so far.
+        launches: How many launches the case has had so far.
+        scratch: Folder for what compilers and exporters write; None gives the launch its own.
     """
     case = planned.case
     phases: list[PhaseRecord] = []

@@ -84,13 +84,16 @@ def run_grids(
     """Measures every case of the grids.
 
     Args:
-        grids: Each with its own settings; a case in several keeps its first.
+        grids: Each with its own settings. A case in several of them is measured once, with the
+            phases of all; their settings for it must be equal.
         folder: For the records; None keeps none.
         observer: Told of the progress.
         command: What the user asked for, for the record.
 
     Raises:
         UsageError: Anything wrong with the request; nothing was measured.
+        DabenchError: No worker process could be started, or it could not describe the machine.
+        ResultsError: The records cannot be written.
     """
     # Before the seconds that starting a worker takes.
     for grid, settings in grids:

@@ -100,9 +100,10 @@ class PhaseSamples:
 
     Attributes:
         warmup: Warm-up passes, kept apart from the samples.
-        steady: Whether warm-up ended because passes were steady.
+        steady: Whether the last warm-up passes lay close together (`STEADY_RULE`).
         stop: Why sampling ended: ``repeat``, ``converged`` or ``gave up``.
-        spent_s: Seconds that warm-up and samples took, what is untimed of each pass included.
+        spent_s: Seconds that warm-up and samples took, the untimed parts of each pass included;
+            None where it was not measured (`measure_once`).
     """
 
     warmup: list[Sample] = field(default_factory=list)
@@ -173,8 +174,8 @@ def measure(
 def measure_once(work: Work, device: TimedDevice, clock: Clock, passes: int) -> PhaseSamples:
     """Times as the paper did: cold, a host clock around all passes, no synchronisation.
 
-    The sample's ``wall_s`` is what the paper printed. Where the device queues
-    work, ``device_s`` is the time until the work was really done.
+    The one sample is of all passes together: ``wall_s`` is what the paper's method reads.
+    Where the device queues work, ``device_s`` is the time until the work was really done.
     """
     work.prepare()
     device.synchronize()

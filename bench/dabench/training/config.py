@@ -69,23 +69,28 @@ class TrainConfig:
         batch: Images per step and domain.
         lr: Of the segmenter (SGD).
         disc_lr: Of the discriminator (Adam).
-        adversarial_weight: Lambda.
-        disc_input: What of a prediction the discriminator sees.
+        adversarial_weight: Lambda, the weight of the adversarial term in the loss.
+        disc_input: What of a prediction the discriminator sees: one of `DISC_INPUTS`.
         recipe: ``paper``: learning rates follow the epoch; ``adaptsegnet``: they
             follow the step.
-        augment: Which of `AUGMENTATIONS`; ``crop`` needs ``crop``.
-        normalise: Bring images to ImageNet's mean and deviation.
-        ohem: Hard pixels only.
-        detail: The STDC paper's detail loss.
+        augment: Which of `AUGMENTATIONS`; ``crop`` does nothing unless the field ``crop`` is set.
+        normalise: Bring images to ImageNet's mean and deviation; else they are 0 to 1.
+        ohem: Whether the segmentation loss takes hard pixels only.
+        detail: Whether the STDC paper's detail loss is added.
         clip: Largest gradient norm, or None.
         seed: Of weights, order and augmentation.
         eval_every: Epochs between evaluations; the last epoch is always evaluated.
-        evaluation: Whose mIoU.
+        evaluation: ``official`` (Cityscapes' mIoU) or ``paper`` (that of its repository).
         limit: At most so many frames per split, or None.
         memory_format: ``nhwc`` is faster on CPUs and tensor cores.
+        threads: Threads of CPU kernels; None leaves torch's default.
         segmenter_dtype: ``auto`` measures which is faster, then keeps it.
         disc_dtype: Likewise.
-        backbone_weights: An ImageNet checkpoint of the backbone, or None.
+        workers: Processes that load data; 0 loads it in the training process.
+        backbone_weights: Path of an ImageNet checkpoint of the backbone, or None.
+
+    Raises:
+        UsageError: A value, or a combination of values, that is not allowed.
     """
 
     pair: str

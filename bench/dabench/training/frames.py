@@ -1,4 +1,4 @@
-"""The frames of one run: which, decoded, and how a record names them."""
+"""The frames of one training run: chosen, decoded, and described for its record."""
 
 from __future__ import annotations
 
@@ -35,7 +35,17 @@ class Frames:
 
 
 def gather(config: TrainConfig, scene: Scene, split: str | None, observer: DataObserver) -> Frames:
-    """Decodes what a run needs, or finds it decoded."""
+    """Decodes what a run needs, or finds it decoded.
+
+    Args:
+        config: Of the run.
+        scene: The source and the target.
+        split: Of the target, to evaluate on; None takes the reported one.
+        observer: Told of the progress, and of frames that are left out.
+
+    Raises:
+        DataError: A split without frames or without usable labels, or an unreadable file.
+    """
     method = METHODS[config.method]
     size = (config.height, config.width)
 

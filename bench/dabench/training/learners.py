@@ -22,7 +22,16 @@ DISC_SEED = 1 << 20
 
 
 def settle(config: TrainConfig, classes: int, observer: DataObserver) -> TrainConfig:
-    """Resolves ``auto``: precisions are measured per network, on the device as given."""
+    """Resolves ``auto`` precisions by measuring each network; configures the device for the run.
+
+    Args:
+        config: Its device must be resolved already (not ``auto``).
+        classes: How many the labels have.
+        observer: Told what was chosen, and why.
+
+    Raises:
+        DeviceUnavailableError: This machine lacks the device.
+    """
     device = open_device(config.device)
     device.configure(dtype="fp32", threads=config.threads or 0, autotune=True)
     where = device.torch_device()

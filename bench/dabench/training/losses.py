@@ -41,8 +41,12 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 def ohem_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy of the hard pixels only (online hard example mining).
 
-    As in STDC-Seg: pixels whose true class got less than 0.7, or the hardest
-    sixteenth of all, whichever is more.
+    As in STDC-Seg: the mean over the pixels whose true class got a probability below 0.7, or
+    over the hardest sixteenth of all, whichever are more; 0 if all pixels are ignored.
+
+    Args:
+        logits: (N, C, H, W).
+        labels: (N, H, W) classes.
     """
     losses = F.cross_entropy(logits.float(), labels, ignore_index=IGNORE, reduction="none")
     ordered = losses[labels != IGNORE].sort(descending=True).values

@@ -61,6 +61,7 @@ def score(trained: Trained, domain: Domain, *, split: str | None, device: str) -
 
     Raises:
         UsageError: The domain has other classes than the checkpoint.
+        DataError: The split has no frames or no usable labels, or a file is unreadable.
     """
     if domain.classes != trained.classes:
         raise UsageError(

@@ -1,4 +1,4 @@
-"""One training step, right: who learns what from which loss."""
+"""One training step: which network gets which gradients from which loss."""
 
 from __future__ import annotations
 

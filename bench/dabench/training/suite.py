@@ -65,7 +65,15 @@ def start_suite(
     split: str | None,
     observer: SuiteObserver,
 ) -> dict[str, dict[str, Any]]:
-    """Runs a plan in a new folder; returns the results by name of run."""
+    """Runs a plan in a new folder; returns the results by name of run.
+
+    A run whose loss is not a number is a failed result; the others go on.
+
+    Raises:
+        UsageError: The folder holds a run or cannot be written, or the device is not there.
+        DataError: Frames are missing, unreadable or without usable labels.
+        ResultsError: The disk is full or gone.
+    """
     check_new_run(folder)
     environment = {**describe_host(), **describe_torch()}
     device = resolve_device(plan[0].config.device, environment)

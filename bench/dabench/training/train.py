@@ -110,7 +110,13 @@ class Training:
         return self._segmenter.network
 
     def run(self) -> Scores:
-        """Trains to the end; the last epoch is the result."""
+        """Trains to the end; the scores are those of the last epoch.
+
+        Raises:
+            NotFiniteError: A loss or a weight is not a number.
+            DataError: A label of an evaluated frame cannot be read.
+            ResultsError: The disk is full or gone.
+        """
         checkpoints = self._record.folder / CHECKPOINTS
         batches = self.batches(self._epochs_done * self.steps_per_epoch)
         scores: Scores | None = None
@@ -356,7 +362,12 @@ def resume(
     split: str | None,
     observer: TrainObserver,
 ) -> dict[str, Any]:
-    """Continues an interrupted run from its last whole checkpoint, or from its start."""
+    """Continues an interrupted run from its last whole checkpoint, or from its start.
+
+    Raises:
+        UsageError: The frames or the configuration are not those it was begun with.
+        DabenchError: As `start`.
+    """
     open_device(config.device).configure(dtype="fp32", threads=config.threads or 0, autotune=True)
     frames = gather(config, scene, split, observer)
     check_same_frames(folder, frames)
