@@ -92,25 +92,33 @@ def test_layers_with_next_to_nothing_to_do_are_bound_by_their_launch(dabench, tm
         assert launch > 0.5 * rows["median_s"].sum(), (mode, phase)
 
 
-def test_an_explanation_cites_its_rows(dabench, tmp_path):
-    """Killed in the middle of its profile, it goes on to the same explanation."""
-    process = command.start(
-        "explain", "--size", "64x64", "--threads", "1", "--max-time", "500ms", "--out", "run",
-        cwd=tmp_path,
-    )  # fmt: skip
-    launches = tmp_path / "run" / "launches.csv"
+def killed_after(launches, count, *arguments, cwd):
+    """The rows of a table of launches when so many were there and the command was killed."""
+    process = command.start(*arguments, cwd=cwd)
     deadline = time.monotonic() + 200
-    while time.monotonic() < deadline and len(read_lines(launches)) < 4:
+    while time.monotonic() < deadline and len(read_lines(launches)) < count:
         time.sleep(0.01)
     process.kill()
     process.communicate()
-    before = read_lines(launches)
+    return read_lines(launches)
+
+
+def test_an_explanation_cites_its_rows(dabench, tmp_path):
+    """Killed in the middle of its profile, then of its trials, it goes on to the same end."""
+    launches, trials = (tmp_path / "run" / f / "launches.csv" for f in ("", "trials"))
+    asked = ("--size", "64x64", "--threads", "1", "--max-time", "500ms", "--out", "run")
+    before = killed_after(launches, 4, "explain", *asked, cwd=tmp_path)
     assert before
+    tried = killed_after(trials, 2, "explain", "--resume", "run", cwd=tmp_path)
+    assert tried
+    profiled = read_lines(launches)
+    assert profiled[: len(before)] == before
     shown = dabench("profile", "--resume", "run", "--trace")
     assert shown.returncode == 2
     shown = dabench("explain", "--resume", "run", "--json")
     assert shown.returncode == 0, shown.stderr
-    assert read_lines(launches)[: len(before)] == before
+    assert read_lines(launches) == profiled
+    assert read_lines(trials)[: len(tried)] == tried
     document = json.loads(shown.stdout)
     assert document["sentences"][0].startswith("By operations dw-disc should take 1/14.")
     profiled = {row["setting"] for row in document["evidence"] if "one image" not in row["what"]}

@@ -31,14 +31,9 @@ ALL = [
 ]
 
 
-# What trains and predicts does so in the process of the command, with settings of its own.
-APART = ("train", "eval", "predict", "reproduce")
-
-
 def run(line, cwd):
     _, *words = shlex.split(line, comments=True)
-    how = command.shell if words[0] in APART else command.dabench
-    return how(*words, cwd=cwd, COLUMNS="160")
+    return command.dabench(*words, cwd=cwd, COLUMNS="160")
 
 
 @pytest.fixture(scope="module")

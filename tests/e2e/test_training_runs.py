@@ -37,10 +37,7 @@ def start(arguments, home, **changes):
     return command.start(*arguments.split(), cwd=home, **{**roots(home), **changes})
 
 
-def dabench(arguments, home, **changes):
-    """In a process of its own; only what looks at a finished run goes without."""
-    word = arguments.split()[0]
-    how = command.dabench if word in ("eval", "predict", "report") else command.shell
+def dabench(arguments, home, how=command.dabench, **changes):
     shown = how(*arguments.split(), cwd=home, **{**roots(home), **changes})
     assert shown.returncode == 0, shown.stderr
     return shown.stdout, shown.stderr
@@ -62,7 +59,7 @@ def test_kill_9_and_resume_end_with_the_weights_of_a_run_never_killed(home):
     process.kill()
     process.communicate()
     assert read_result(run) is None
-    out, err = dabench("train --resume killed", home)
+    out, err = dabench("train --resume killed", home, command.shell)
     assert "SYNTHETIC stand-in for gta2city" in err
     assert "synthetic gta5 -> synthetic cityscapes" in out
     ours, theirs = weights_of(run), weights_of(home / "whole" / run.name)
