@@ -18,7 +18,7 @@ test: lint unit  ## everything CI checks
 lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
+	$(BIN)/mypy --num-workers 2
 	$(BIN)/lint-imports
 
 unit: $(STAMP)
