@@ -74,21 +74,23 @@ def test_tables_are_those_of_the_reports():
             assert row in report, f"{row} is not in {name}"
 
 
-@pytest.mark.parametrize(
-    ("heading", "name"),
-    [("Why is my depthwise", "riddle.md"), ("And on a GPU?", "riddle-gpu.md")],
-)
-def test_sentences_that_cite_rows_are_those_of_the_report(heading, name):
-    report = (ROOT / "reports" / name).read_text(encoding="utf-8")
-    parts = re.split(r"^##+ ", README, flags=re.MULTILINE)
-    (section,) = (part for part in parts if part.startswith(heading))
-    bullets = [
-        " ".join(text.split()) for text in re.findall(r"^- .+\n(?:  .+\n)*", section, re.MULTILINE)
-    ]
-    citing = [text for text in bullets if re.search(r"\[[\d, ]+\]$", text)]
-    assert citing
-    for sentence in citing:
-        assert sentence in report
+CITED = {
+    "Why is my depthwise discriminator not faster?": "riddle.md",
+    "And on a GPU?": "riddle-gpu.md",
+}
+
+
+def test_sentences_that_cite_rows_are_those_of_the_report():
+    citing = set()
+    for section in re.split(r"^##+ ", README, flags=re.MULTILINE):
+        heading = section.partition("\n")[0]
+        for text in re.findall(r"^- .+\n(?:  .+\n)*", section, re.MULTILINE):
+            sentence = " ".join(text.split())
+            if re.search(r"\[[\d, ]+\]$", sentence):
+                citing.add(heading)
+                report = (ROOT / "reports" / CITED[heading]).read_text(encoding="utf-8")
+                assert sentence in report
+    assert citing == set(CITED)
 
 
 def test_pictures_and_links_lead_somewhere():

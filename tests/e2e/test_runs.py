@@ -53,23 +53,18 @@ def children(process):
     return psutil.Process(process.pid).children(recursive=True)
 
 
-def test_kill_9_loses_the_launch_at_hand_and_resume_completes(grid):
+@pytest.mark.parametrize("after", [0, 2, 5])
+def test_kill_9_loses_the_launch_at_hand_and_resume_completes(grid, after):
     folder = grid / "run"
-    arguments = ("sweep", "grid.toml", "--out", "run")
-    before = []
-    for after in (0, 2, 5):
-        process = command.start(*arguments, cwd=grid)
-        wait_for_launches(folder, after)
-        orphans = children(process)
-        process.kill()
-        process.communicate()
-        _, alive = psutil.wait_procs(orphans, timeout=30)
-        assert alive == []  # no worker outlives its parent
-        launches = read_launches(folder)
-        assert launches[: len(before)] == before
-        assert after <= len(launches) < ALL_LAUNCHES
-        before = launches
-        arguments = ("sweep", "--resume", "run")
+    process = command.start("sweep", "grid.toml", "--out", "run", cwd=grid)
+    wait_for_launches(folder, after)
+    orphans = children(process)
+    process.kill()
+    process.communicate()
+    _, alive = psutil.wait_procs(orphans, timeout=30)
+    assert alive == []  # no worker outlives its parent
+    before = read_launches(folder)
+    assert len(before) >= after
 
     code, out, err = run("sweep", "--resume", "run", cwd=grid)
     assert code == 0, err

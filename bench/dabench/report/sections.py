@@ -76,17 +76,16 @@ def _unsynchronised(out: Writer, timing: pd.DataFrame) -> None:
     setting = ["run_id", "device", "threads", "dtype", "mode"]
     for _, group in both.groupby(setting, sort=False, dropna=False):
         facts = group[["machine", "mode", "model", "seconds", "device_median_s"]].values.tolist()
-        times = {model: (clock, done) for _, _, model, clock, done in facts}
         rows += [
-            (machine, mode, model, *map(format_seconds, times[model]))
-            for machine, mode, model, *_ in facts
+            (*names, format_seconds(clock), format_seconds(done)) for *names, clock, done in facts
         ]
+        times = {model: (clock, done) for _, _, model, clock, done in facts}
+        known = [name for name in DISCRIMINATORS if name in times]
         machine, mode, *_ = facts[0]
-        first, *others = [name for name in DISCRIMINATORS if name in times] or [""]
-        for other in others:
-            pairs = zip(times[first], times[other], strict=True)
-            ratios_ = (significant(ours / theirs) for ours, theirs in pairs)
-            rows.append((machine, mode, f"{first} / {other}", *ratios_))
+        for other in known[1:]:
+            pairs = zip(times[known[0]], times[other], strict=True)
+            quotients = (significant(ours / theirs) for ours, theirs in pairs)
+            rows.append((machine, mode, f"{known[0]} / {other}", *quotients))
     columns = ("machine", "mode", "model", "clock stopped, not synchronised", "work finished")
     out.table(
         pd.DataFrame(rows, columns=columns),
