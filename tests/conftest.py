@@ -7,6 +7,8 @@ import pytest
 # Threads that spin while they wait take the core that the other half of the tests runs on.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# torch's compiler tries its vector instructions for each new cache, four seconds a network.
+os.environ.setdefault("TORCHINDUCTOR_VEC_ISA_OK", "1")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision import tv_tensors
 from torchvision.transforms import v2
@@ -39,16 +39,17 @@ class Augment:
     flip: bool = False
     crop: tuple[int, int] | None = None
 
-    def transform(self) -> v2.Transform:
+    def transform(self) -> nn.Module:
         """The torchvision transform."""
-        steps: list[v2.Transform] = []
+        steps: list[nn.Module] = []
         if self.crop is not None:
             steps.append(v2.RandomCrop(self.crop))
         if self.flip:
             steps.append(v2.RandomHorizontalFlip())
         if self.jitter:
             steps.append(v2.ColorJitter(*JITTER))
-        return v2.Compose(steps) if steps else v2.Identity()
+        whole: nn.Module = v2.Compose(steps) if steps else v2.Identity()
+        return whole
 
 
 class Batch(NamedTuple):
