@@ -194,13 +194,21 @@ class BiSeNet(nn.Module):
     def _main(self, fused: Tensor, x: Tensor) -> Tensor:
         return upsample_bilinear(self.conv_out(fused), like=x)
 
-    def forward_heads(self, x: Tensor) -> SegmenterOutput:
-        """Computes every head, in either mode."""
+    def forward_heads(self, x: Tensor, *, upsampled: bool = True) -> SegmenterOutput:
+        """Computes every head, in either mode.
+
+        Args:
+            x: (N, 3, H, W).
+            upsampled: Brought to the size of the input; else as the heads put them out,
+                at 1/8 and the last at 1/16 of it.
+        """
         fused, context = self._fuse(x)
+        small = self.conv_out(fused), self.conv_out16(context.cp8), self.conv_out32(context.cp16)
+        main, aux16, aux32 = (upsample_bilinear(s, like=x) for s in small) if upsampled else small
         return SegmenterOutput(
-            main=self._main(fused, x),
-            aux16=upsample_bilinear(self.conv_out16(context.cp8), like=x),
-            aux32=upsample_bilinear(self.conv_out32(context.cp16), like=x),
+            main,
+            aux16,
+            aux32,
             detail=None if self.conv_out_sp8 is None else self.conv_out_sp8(context.s8),
         )
 

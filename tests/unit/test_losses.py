@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from dabench.data.labels import IGNORE
+from dabench.training import losses as module
 from dabench.training.losses import (
     SOURCE,
     TARGET,
@@ -14,6 +15,7 @@ from dabench.training.losses import (
     detail_loss,
     detail_target,
     discriminator_input,
+    full_size,
     ohem_cross_entropy,
     segmentation_loss,
 )
@@ -46,6 +48,26 @@ def test_ohem_keeps_a_sixteenth_where_all_is_easy():
     labels = torch.zeros(1, 1, 16, dtype=torch.long)
     assert ohem_cross_entropy(logits_of(easy), labels).item() == pytest.approx(-math.log(0.8))
     assert ohem_cross_entropy(logits_of(easy), torch.full_like(labels, IGNORE)).item() == 0
+
+
+@pytest.mark.parametrize("band", [1, 8000, 1 << 20])
+@pytest.mark.parametrize("size", [(4, 6), (1, 1), (5, 3)])
+def test_small_logits_lose_what_they_lose_at_full_size(size, band, monkeypatch):
+    monkeypatch.setattr(module, "BAND_BYTES", band)
+    torch.manual_seed(0)
+    labels = torch.randint(0, 5, (2, 30, 42))
+    labels[0, 3:9] = IGNORE
+    small = (3 * torch.randn(2, 5, *size)).contiguous(memory_format=torch.channels_last)
+    small.requires_grad_()
+    loss = cross_entropy(small, labels)
+    (gradient,) = torch.autograd.grad(2 * loss, small)
+    full = cross_entropy(full_size(small, labels), labels)
+    (expected,) = torch.autograd.grad(2 * full, small)
+    torch.testing.assert_close(loss, full)
+    torch.testing.assert_close(gradient, expected)
+    nothing = cross_entropy(small, torch.full_like(labels, IGNORE))
+    assert nothing == 0
+    assert not torch.autograd.grad(nothing, small)[0].any()
 
 
 def test_all_three_heads_count():

@@ -19,6 +19,7 @@ from published_nets import (
 
 from dabench_models import MODELS, UnknownModelError, build, load_weights, resolve
 from dabench_models.bisenet import SegmenterOutput
+from dabench_models.blocks import upsample_bilinear
 from dabench_models.discriminators import DiagonalwiseConv2d, load_depthwise
 from dabench_models.resnet import ResNet18Backbone
 
@@ -171,6 +172,10 @@ def test_training_returns_every_head_and_forward_heads_the_same(name):
         assert output.detail.shape == (2, 1, 8, 12)
     again = model.forward_heads(x)
     torch.testing.assert_close(again.main, output.main)
+    small = model.forward_heads(x, upsampled=False)
+    for head in ("main", "aux16", "aux32"):
+        raised = upsample_bilinear(getattr(small, head), like=x)
+        torch.testing.assert_close(raised, getattr(output, head))
 
 
 def test_a_segmenter_cannot_train_on_one_image():

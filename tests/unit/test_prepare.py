@@ -37,6 +37,19 @@ def test_arrays_hold_the_files(frames, tmp_path):
     assert set(np.unique(half.labels)) <= set(np.unique(prepared.labels))
 
 
+def test_more_frames_than_are_decoded_at_a_time(frames, monkeypatch):
+    whole = prepare(frames, (16, 24))
+    monkeypatch.setattr(module, "AHEAD", 1)
+    monkeypatch.setattr(module, "usable_cores", lambda: 3)
+    monkeypatch.setattr(module, "VERSION", "anew")
+    told = []
+    again = prepare(frames, (16, 24), lambda *at: told.append(at))
+    assert again.key != whole.key
+    np.testing.assert_array_equal(again.images, whole.images)
+    np.testing.assert_array_equal(again.labels, whole.labels)
+    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
 def test_files_are_read_once_until_they_change(frames, monkeypatch):
     prepare(frames, (16, 24))
     reads = []

@@ -1,6 +1,9 @@
 """One training step: who learns what from which loss."""
 
 import copy
+import threading
+from functools import partial
+from threading import Event
 
 import pytest
 import torch
@@ -10,7 +13,7 @@ from dabench.data.labels import IGNORE
 from dabench.data.loader import network_input
 from dabench.records.trainings import EPOCH_PARTS
 from dabench.training import step as module
-from dabench.training.halves import Halves
+from dabench.training.halves import WAITING, Halves, Waiting
 from dabench.training.losses import discriminator_input
 from dabench.training.step import Learner, Precision, Trainer, poly
 from dabench.training.stopwatch import Stopwatch
@@ -34,12 +37,22 @@ def trained(*, steps=2, double=False, **settings):
 
 
 def trainer(
-    *, fools=True, weight=1.0, disc_lr=0.0, lr=0.01, disc="disc", seed=0, double=False, **changes
+    *,
+    fools=True,
+    weight=1.0,
+    disc_lr=0.0,
+    lr=0.01,
+    disc="disc",
+    double=False,
+    nhwc=False,
+    **changes,
 ):
-    torch.manual_seed(seed)
-    network = build("stdc1-bisenet", num_classes=CLASSES)
+    torch.manual_seed(0)
+    layout = torch.channels_last if nhwc else torch.contiguous_format
+    network = build("stdc1-bisenet", num_classes=CLASSES).to(memory_format=layout)
     segmenter = learner(network.double() if double else network, lr)
-    adversary = learner(build(disc, num_classes=CLASSES), disc_lr)
+    judge = build(disc, num_classes=CLASSES).to(memory_format=layout)
+    adversary = learner(judge, disc_lr)
     settings = {"disc_input": "softmax", "ohem": False, "detail": False, **changes}
     watch = Stopwatch(FakeClock())
     return Trainer(segmenter, adversary, fools=fools, weight=weight, watch=watch, **settings)
@@ -177,10 +190,24 @@ def test_side_by_side_ends_where_one_after_the_other_ends(fools, monkeypatch):
     assert losses[1].discriminator == pytest.approx(same_losses[1].discriminator.item(), abs=1e-5)
 
 
-def test_side_by_side_gives_the_same_bits_each_time():
-    first, _ = trained(threads=2)
-    second, _ = trained(threads=2)
+@pytest.mark.parametrize("pays", [False, True])
+def test_side_by_side_gives_the_same_bits_each_time(pays, monkeypatch):
+    monkeypatch.setattr(module, "pay_off", lambda _: pays)
+    first, _ = trained(threads=2, nhwc=True)
+    second, _ = trained(threads=2, nhwc=True)
     assert all(torch.equal(second[name], value) for name, value in first.items())
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_gradients_from_products_end_where_the_librarys_end(threads, monkeypatch):
+    monkeypatch.setattr(module, "network_input", lambda x, **_: network_input(x).double())
+    monkeypatch.setattr(module, "pay_off", lambda _: False)
+    theirs, losses = trained(double=True, nhwc=True)
+    monkeypatch.setattr(module, "pay_off", lambda _: True)
+    ours, same_losses = trained(double=True, nhwc=True, threads=threads)
+    for name, value in theirs.items():
+        torch.testing.assert_close(ours[name], value, rtol=1e-4, atol=1e-6, msg=name)
+    assert losses[1].discriminator == pytest.approx(same_losses[1].discriminator.item(), abs=1e-5)
 
 
 @pytest.mark.parametrize("dtype", ["bf16", "fp16"])
@@ -219,6 +246,49 @@ def test_an_error_in_one_half_waits_for_the_other():
     assert ended == [1]
     assert torch.get_num_threads() == threads
     assert halves.run(lambda _: torch.get_num_threads(), lambda _: "b") == (2, "b")
+
+
+def test_what_is_put_off_is_done_by_the_half_that_has_time():
+    halves, by, done = Halves(Stopwatch(FakeClock()), 2), [], Event()
+
+    def task():
+        by.append(threading.current_thread())
+        done.set()
+
+    def second(_):
+        halves.put_off(task)
+        # It would wait in vain if the first had gone.
+        return done.wait(30)
+
+    assert halves.run(lambda _: threading.current_thread(), second) == (by[0], True)
+    # Between two runs nobody else would do it.
+    halves.put_off(task)
+    assert len(by) == 2
+
+
+def test_all_that_is_put_off_is_done_and_errors_are_heard_of():
+    halves, done = Halves(Stopwatch(FakeClock()), 2), []
+
+    def half(start):
+        for number in range(start, start + 3 * WAITING):
+            halves.put_off(partial(done.append, number))
+
+    halves.run(lambda _: half(0), lambda _: half(1000))
+    assert sorted(done) == [*range(3 * WAITING), *range(1000, 1000 + 3 * WAITING)]
+
+    def fails():
+        raise ValueError("put off")
+
+    with pytest.raises(ValueError, match="put off"):
+        halves.run(lambda _: None, lambda _: halves.put_off(fails))
+    assert halves.run(lambda _: 1, lambda _: 2) == (1, 2)
+
+
+def test_few_pieces_of_work_wait():
+    waiting, done = Waiting(), []
+    for number in range(WAITING + 2):
+        waiting.put(partial(done.append, number))
+    assert done == [0, 1]
 
 
 def test_time_side_by_side_is_shared_out_and_adds_up():

@@ -13,8 +13,10 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from dabench.base.cores import usable_cores
 from dabench.base.errors import DataError
 from dabench.base.files import cache_folder
 from dabench.data.domain import Frame
@@ -31,7 +34,11 @@ VERSION = 1
 MAX_ODD_PAIRS = 0.05
 """Share of the pairs whose image and label may differ in size before we refuse."""
 
+AHEAD = 8
+"""Frames per core that are decoded at a time, and held in memory."""
+
 Size = tuple[int, int]
+Pair = tuple[npt.NDArray[np.uint8], LabelMap]
 Progress = Callable[[int, int], None]
 
 
@@ -142,13 +149,11 @@ def _build(frames: Sequence[Frame], size: Size, folder: Path, progress: Progress
     left_out: list[str] = []
     images = _new_array(unfinished / "images.npy", (len(frames), height, width, 3))
     labels = _new_array(unfinished / "labels.npy", (len(frames), height, width))
-    for number, frame in enumerate(frames):
-        image, label = read_image(frame.image), read_label(frame.label, frame.encoding)
-        if image.shape[:2] != label.shape:
+    for number, (frame, decoded) in enumerate(_decoded(frames, size)):
+        if decoded is None:
             left_out.append(frame.name)
         else:
-            images[len(kept)] = resize_image(image, size)
-            labels[len(kept)] = resize_label(label, size)
+            images[len(kept)], labels[len(kept)] = decoded
             kept.append(frame.name)
         progress(number + 1, len(frames))
     if len(left_out) > MAX_ODD_PAIRS * len(frames):
@@ -165,6 +170,24 @@ def _build(frames: Sequence[Frame], size: Size, folder: Path, progress: Progress
     index = {"names": kept, "left_out": left_out}
     (unfinished / "index.json").write_text(json.dumps(index), encoding="utf-8")
     unfinished.rename(folder)
+
+
+def _decoded(frames: Sequence[Frame], size: Size) -> Iterator[tuple[Frame, Pair | None]]:
+    """Frames in their order and what is in them, by as many threads as there are cores."""
+    threads = usable_cores()
+    some = AHEAD * threads
+    with ThreadPoolExecutor(threads, "decoder") as pool:
+        for first in range(0, len(frames), some):
+            part = frames[first : first + some]
+            yield from zip(part, pool.map(partial(_decode, size=size), part), strict=True)
+
+
+def _decode(frame: Frame, size: Size) -> Pair | None:
+    """Image and label at a size; None where the two differ in theirs."""
+    image, label = read_image(frame.image), read_label(frame.label, frame.encoding)
+    if image.shape[:2] != label.shape:
+        return None
+    return resize_image(image, size), resize_label(label, size)
 
 
 def _new_array(

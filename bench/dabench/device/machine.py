@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 
+from dabench.base.cores import usable_cores
 from dabench.device.processor import cpu_flags, cpu_model
 
 _VARIABLES = (
@@ -52,7 +53,7 @@ def describe_host() -> dict[str, Any]:
         "cpu_flags": [flag for flag in _MATRIX_FLAGS if flag in cpu_flags()],
         "physical_cores": psutil.cpu_count(logical=False),
         "logical_cores": psutil.cpu_count(),
-        "usable_cores": _usable_cores(),
+        "usable_cores": usable_cores(),
         "memory_bytes": psutil.virtual_memory().total,
         "memory_available_bytes": psutil.virtual_memory().available,
         "load_1min": round(psutil.getloadavg()[0], 2),
@@ -161,11 +162,6 @@ def advice(host: dict[str, Any]) -> list[str]:
             "use --launches 6 or more and compare within one run"
         )
     return lines
-
-
-def _usable_cores() -> int:
-    affinity = getattr(os, "sched_getaffinity", None)  # Linux only
-    return len(affinity(0)) if affinity is not None else psutil.cpu_count() or 1
 
 
 def _nvidia_driver() -> str | None:

@@ -118,7 +118,7 @@ def recompute_statistics(
     network.train()
     for images in image_batches(prepared, batch, device):
         if len(images) > 1:
-            with precision.autocast():
+            with precision.passes():
                 # All heads: their statistics were reset too.
                 network.forward_heads(network_input(images, normalised=normalised))
     for norm, momentum in zip(norms, momenta, strict=True):

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import copy
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
+from threading import Condition
 from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
+from dabench.training.products import Task
 from dabench.training.stopwatch import Stopwatch
 from dabench_models.bisenet import BiSeNet
 
 First = TypeVar("First")
 Second = TypeVar("Second")
+
+WAITING = 8
+"""Pieces of work that two halves put off at most."""
 
 
 class Halves:
@@ -35,6 +41,7 @@ class Halves:
     def __init__(self, watch: Stopwatch, threads: int) -> None:
         self._watch = watch
         self._threads = threads
+        self._waiting: Waiting | None = None
         # A thread's first use of torch sets its number of threads to that of the process,
         # which must not come after its own: hence the initialiser.
         self._other = (
@@ -42,6 +49,17 @@ class Halves:
             if threads > 1
             else None
         )
+
+    def put_off(self, task: Task) -> None:
+        """Leaves work of a half, that it does not wait for, to whichever half has time.
+
+        Where one has a thread more than the other each does its own, or the result would
+        depend on which was faster: sums differ with the number of threads.
+        """
+        if self._waiting is None or self._threads % 2:
+            task()
+        else:
+            self._waiting.put(task)
 
     @property
     def at_once(self) -> bool:
@@ -55,15 +73,60 @@ class Halves:
         if self._other is None:
             return first(self._watch), second(self._watch)
         before, share = torch.get_num_threads(), self._threads // 2
+        waiting = self._waiting = Waiting()
         with self._watch.side_by_side() as (of_first, of_second):
-            other = self._other.submit(_on_threads, share, second, of_second)
+            other = self._other.submit(_on_threads, share, waiting.after(second), of_second)
             try:
-                result = _on_threads(self._threads - share, first, of_first)
+                result = _on_threads(self._threads - share, waiting.after(first), of_first)
             finally:
                 # An error of the first must not leave the second at work.
                 wait([other])
                 torch.set_num_threads(before)
+                self._waiting = None
         return result, other.result()
+
+
+class Waiting:
+    """Work that two halves put off: the one that is done with its own takes it on.
+
+    Few pieces wait at a time, since each holds memory; to a full list a half that
+    would add does the oldest one itself.
+    """
+
+    def __init__(self) -> None:
+        self._tasks: deque[Task] = deque()
+        self._at_work = 2
+        self._changed = Condition()
+
+    def put(self, task: Task) -> None:
+        """Leaves a task, or does an older one in return."""
+        with self._changed:
+            self._tasks.append(task)
+            self._changed.notify()
+            oldest = self._tasks.popleft() if len(self._tasks) > WAITING else None
+        if oldest is not None:
+            oldest()
+
+    def after(self, half: Callable[[Stopwatch], First]) -> Callable[[Stopwatch], First]:
+        """A half that goes on with what is left, its own and the other's, to the end of both."""
+
+        def whole(watch: Stopwatch) -> First:
+            try:
+                result = half(watch)
+            finally:
+                with self._changed:
+                    self._at_work -= 1
+                    self._changed.notify_all()
+            while (task := self._next()) is not None:
+                task()
+            return result
+
+        return whole
+
+    def _next(self) -> Task | None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._tasks or not self._at_work)
+            return self._tasks.popleft() if self._tasks else None
 
 
 def _on_threads(threads: int, work: Callable[[Stopwatch], First], watch: Stopwatch) -> First:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from dabench.data.labels import IGNORE
 from dabench_models.bisenet import SegmenterOutput
@@ -16,6 +18,9 @@ SOURCE, TARGET = 1.0, 0.0
 
 CHANCE_LOSS = math.log(2)
 """Of a discriminator that cannot tell: 0.693."""
+
+BAND_BYTES = 1 << 20
+"""Of logits at full size that a loss on small ones holds at a time, on processors."""
 
 OHEM_THRESHOLD = 0.7
 OHEM_SHARE = 1 / 16
@@ -30,12 +35,74 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean cross-entropy over the pixels that are not ignored; 0 if all are.
 
     Args:
-        logits: (N, C, H, W).
+        logits: (N, C, h, w), brought bilinearly to the size of the labels (`full_size`).
         labels: (N, H, W) classes.
     """
     # The mean over no pixels would be a NaN.
     valid = (labels != IGNORE).sum().clamp(min=1)
-    return F.cross_entropy(logits.float(), labels, ignore_index=IGNORE, reduction="sum") / valid
+    if logits.shape[2:] != labels.shape[1:] and logits.device.type == "cpu":
+        total: Tensor = _BandedCrossEntropy.apply(logits.float(), labels)
+    else:
+        full = full_size(logits, labels)
+        total = F.cross_entropy(full, labels, ignore_index=IGNORE, reduction="sum")
+    return total / valid
+
+
+def full_size(logits: Tensor, labels: Tensor) -> Tensor:
+    """Logits brought to the size of the labels as the segmenters do it, in fp32 and NCHW.
+
+    Args:
+        logits: (N, C, h, w).
+        labels: (N, H, W).
+    """
+    logits, size = logits.float().contiguous(), labels.shape[1:]
+    if logits.shape[2:] == size:
+        return logits
+    return F.interpolate(logits, size, mode="bilinear", align_corners=True)
+
+
+class _BandedCrossEntropy(torch.autograd.Function):
+    """Summed cross-entropy of logits brought to full size a band of rows at a time.
+
+    At full size logits, probabilities and gradients are maps of classes times pixels,
+    and a processor spends its time on fetching them from memory: a band stays in its
+    cache. Its gradient is computed with it, at the size that the logits came in.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, labels: Tensor) -> Tensor:
+        _, classes, height, width = logits.shape
+        down, right = (
+            _linear(*lengths) for lengths in zip((height, width), labels.shape[1:], strict=True)
+        )
+        rows = max(1, BAND_BYTES // (4 * classes * len(right)))
+        gradients = torch.empty_like(logits, memory_format=torch.contiguous_format)
+        total = logits.new_zeros(())
+        for scores, label, gradient in zip(logits, labels, gradients, strict=True):
+            wide = scores @ right.T
+            of_wide = torch.zeros_like(wide)
+            for part, band in zip(down.split(rows), label.split(rows), strict=True):
+                logs = torch.log_softmax(part @ wide, dim=0)
+                counts = band != IGNORE
+                truth = torch.where(counts, band, 0).unsqueeze(0)
+                total -= (logs.gather(0, truth) * counts).sum()
+                # Of the logits: what is believed, less what is true.
+                true = -torch.ones_like(truth, dtype=logs.dtype)
+                of_wide += part.T @ logs.exp_().scatter_add_(0, truth, true).mul_(counts)
+            torch.matmul(of_wide, right, out=gradient)
+        ctx.save_for_backward(gradients)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, of_total: Tensor) -> tuple[Tensor, None]:
+        (gradients,) = ctx.saved_tensors
+        return gradients * of_total, None
+
+
+def _linear(short: int, long: int) -> Tensor:
+    """Weights of linear interpolation with aligned corners, (long, short)."""
+    return F.interpolate(torch.eye(short)[None], size=long, mode="linear", align_corners=True)[0].T
 
 
 def ohem_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -45,10 +112,11 @@ def ohem_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     over the hardest sixteenth of all, whichever are more; 0 if all pixels are ignored.
 
     Args:
-        logits: (N, C, H, W).
+        logits: (N, C, h, w), brought bilinearly to the size of the labels (`full_size`).
         labels: (N, H, W) classes.
     """
-    losses = F.cross_entropy(logits.float(), labels, ignore_index=IGNORE, reduction="none")
+    full = full_size(logits, labels)
+    losses = F.cross_entropy(full, labels, ignore_index=IGNORE, reduction="none")
     ordered = losses[labels != IGNORE].sort(descending=True).values
     if not len(ordered):
         return losses.sum()

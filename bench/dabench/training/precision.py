@@ -94,7 +94,7 @@ def _seconds(network: nn.Module, x: Tensor, device: Device, dtype: str, clock: C
     precision = Precision(device=x.device.type, dtype=dtype)
     device.synchronize()
     begin = clock()
-    with precision.autocast():
+    with precision.passes():
         output = network(x)
     heads = output if isinstance(output, tuple) else (output,)
     loss = torch.stack([head.float().square().mean() for head in heads if head is not None])

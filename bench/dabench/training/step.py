@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 import torch
@@ -15,8 +16,10 @@ from dabench.training.losses import (
     TARGET,
     belief_loss,
     discriminator_input,
+    full_size,
     segmentation_loss,
 )
+from dabench.training.products import ProductGradients, Task, do_at_once, no_weights, pay_off
 from dabench.training.stopwatch import Stopwatch
 from dabench_models.bisenet import BiSeNet
 
@@ -40,13 +43,20 @@ class Precision:
             # It is made ready by its first use, which may be that of two threads at once.
             self.scaler.scale(torch.zeros((), device=self.device))
 
-    def autocast(self) -> torch.autocast:
+    def passes(
+        self, put_off: Callable[[Task], None] = do_at_once
+    ) -> AbstractContextManager[object]:
         """The context of forward passes.
 
-        Without its cache of cast weights, which all threads of a process share: one
-        that needs no gradients would hand its casts to one that does. A pass uses
+        Args:
+            put_off: Takes work that a backward pass need not wait for (`ProductGradients`).
+
+        Autocast without its cache of cast weights, which all threads of a process share:
+        one that needs no gradients would hand its casts to one that does. A pass uses
         each weight once, so nothing is lost.
         """
+        if self.dtype == "fp32" and pay_off(self.device):
+            return ProductGradients(put_off)
         kind = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.dtype]
         return torch.autocast(self.device, kind, enabled=self.dtype != "fp32", cache_enabled=False)
 
@@ -167,10 +177,10 @@ class Trainer:
     def _learn_source(
         self, images: Tensor, labels: Tensor, watch: Stopwatch
     ) -> tuple[Tensor, Tensor]:
-        """The segmenter's loss on the source, learnt from, and the main logits."""
+        """The segmenter's loss on the source, learnt from, and the main logits, not upsampled."""
         with watch.part("source"):
-            with self.segmenter.precision.autocast():
-                output = self._network.forward_heads(self._input(images))
+            with self.segmenter.precision.passes(self._halves.put_off):
+                output = self._network.forward_heads(self._input(images), upsampled=False)
             loss = segmentation_loss(output, labels, **self._losses)
             self.segmenter.backward(loss)
         return loss.detach(), output.main.detach()
@@ -181,7 +191,8 @@ class Trainer:
         """The source's half: its segmentation loss, and the discriminator's answer."""
         loss, logits = self._learn_source(images, labels, watch)
         with watch.part("discriminator"):
-            return loss, self._answer(discriminator_input(logits.float(), self._disc_input))
+            shown = discriminator_input(full_size(logits, labels), self._disc_input)
+            return loss, self._answer(shown)
 
     def _judged_target(self, target: Tensor, watch: Stopwatch) -> tuple[Tensor | None, Tensor]:
         """The target's half: the adversarial loss, and the discriminator's answer.
@@ -195,7 +206,10 @@ class Trainer:
         """
         network = self._network if self._double is None else self._double.network
         with watch.part("target"):
-            with torch.set_grad_enabled(self._fools), self.segmenter.precision.autocast():
+            with (
+                torch.set_grad_enabled(self._fools),
+                self.segmenter.precision.passes(self._halves.put_off),
+            ):
                 logits = network.forward_main(self._input(target))
             shown = discriminator_input(logits.float(), self._disc_input)
         seen = shown.detach().requires_grad_(self._fools)
@@ -205,7 +219,8 @@ class Trainer:
                 return None, answer
             loss = belief_loss(answer, SOURCE)
             scaled = self.segmenter.precision.scaler.scale(self._weight * loss)
-            (gradient,) = torch.autograd.grad(scaled, seen, retain_graph=True)
+            with no_weights():
+                (gradient,) = torch.autograd.grad(scaled, seen, retain_graph=True)
             shown.backward(gradient)
         return loss.detach(), answer
 
@@ -214,7 +229,7 @@ class Trainer:
 
     def _answer(self, shown: Tensor) -> Tensor:
         assert self.discriminator is not None
-        with self.discriminator.precision.autocast():
+        with self.discriminator.precision.passes(self._halves.put_off):
             answer: Tensor = self.discriminator.network(shown)
         return answer
 

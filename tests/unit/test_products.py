@@ -1,0 +1,150 @@
+"""Gradients of convolutions' weights by products of matrices, against torch's own."""
+
+import pytest
+import torch
+from torch import nn
+
+from dabench.training import products as module
+from dabench.training.products import ProductGradients, no_weights, pay_off
+
+
+@pytest.fixture
+def products(monkeypatch):
+    """The shapes of the weights whose gradients were computed as products."""
+    seen, real = [], module.weight_gradient
+
+    def computed(x, gradient, kernel, *others):
+        seen.append(tuple(kernel))
+        return real(x, gradient, kernel, *others)
+
+    monkeypatch.setattr(module, "weight_gradient", computed)
+    return seen
+
+
+def convolution(channels=3, outputs=16, kernel=3, *, nhwc=True, **settings):
+    torch.manual_seed(0)
+    layer = nn.Conv2d(channels, outputs, kernel, **settings).double()
+    return layer.to(memory_format=torch.channels_last) if nhwc else layer
+
+
+def image(channels=3, size=(9, 10)):
+    return torch.randn(3, channels, *size, dtype=torch.float64, requires_grad=True)
+
+
+def learnt(layer, x, context):
+    """Output and gradients of input, weight and bias after a backward pass."""
+    layer.zero_grad()
+    x.grad = None
+    with context:
+        output = layer(x)
+    (output * torch.arange(output.numel()).view_as(output)).sum().backward()
+    return [output.detach(), x.grad, *(p.grad for p in layer.parameters())]
+
+
+def assert_same(layer, x):
+    theirs = learnt(layer, x, torch.enable_grad())
+    ours = learnt(layer, x, ProductGradients())
+    for mine, its in zip(ours, theirs, strict=True):
+        assert (mine is None) == (its is None)
+        if mine is not None:
+            torch.testing.assert_close(mine, its, rtol=1e-10, atol=1e-10)
+            assert mine.stride() == its.stride()
+
+
+@pytest.mark.parametrize("positions", [1, 25, 200, 1024])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"kernel": 3, "padding": 1, "bias": False},
+        {"kernel": 4, "stride": 2, "padding": 1},
+        {"kernel": (3, 5), "stride": (2, 1), "padding": (0, 2)},
+        {"kernel": (1, 3)},
+        {"kernel": (9, 10), "channels": 1},
+    ],
+    ids=str,
+)
+def test_gradients_are_those_of_torch(settings, positions, products, monkeypatch):
+    monkeypatch.setattr(module, "POSITIONS", positions)
+    layer = convolution(**settings)
+    assert_same(layer, image(layer.in_channels))
+    assert products == [layer.kernel_size]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"groups": 2, "channels": 4},
+        {"dilation": 2},
+        {"kernel": 1},
+        {"outputs": 15},
+        {"padding": "same"},
+        {"nhwc": False},
+    ],
+    ids=str,
+)
+def test_what_stays_as_it_is(settings, products):
+    layer = convolution(**settings)
+    assert_same(layer, image(layer.in_channels))
+    assert products == []
+
+
+def test_what_learns_nothing_costs_nothing(products):
+    layer = convolution()
+    layer.bias.requires_grad_(False)
+    assert_same(layer, image())
+    assert products == [(3, 3)]
+    layer.requires_grad_(False)
+    assert_same(layer, image())
+    layer.requires_grad_(True)
+    with torch.no_grad(), ProductGradients():
+        assert not layer(image()).requires_grad
+    assert products == [(3, 3)]
+
+
+def test_an_input_in_another_order_is_converted_once(products):
+    layer, x = convolution(), image()
+    assert x.is_contiguous()
+    with ProductGradients():
+        output = layer(x)
+    output.sum().backward()
+    assert x.grad.is_contiguous()
+    assert products == [(3, 3)]
+
+
+def test_who_asks_for_the_input_alone_says_so(products):
+    layer, x = convolution(), image()
+    expected = learnt(layer, x, ProductGradients())[1]
+    layer.zero_grad()
+    products.clear()
+    with ProductGradients():
+        output = layer(x)
+    loss = (output * torch.arange(output.numel()).view_as(output)).sum()
+    with no_weights():
+        (found,) = torch.autograd.grad(loss, x, retain_graph=True)
+    torch.testing.assert_close(found, expected)
+    assert products == []
+    assert layer.weight.grad is None
+    # Once more, for the weights alone.
+    loss.backward(inputs=list(layer.parameters()))
+    assert products == [(3, 3)]
+
+
+def test_work_is_put_off_and_adds_up(products):
+    layer, x, tasks = convolution(), image(), []
+    expected = learnt(layer, x, torch.enable_grad())[2]
+    layer.zero_grad()
+    for _ in range(2):
+        with ProductGradients(tasks.append):
+            output = layer(x)
+        (output * torch.arange(output.numel()).view_as(output)).sum().backward()
+    assert (len(tasks), products, layer.weight.grad) == (2, [], None)
+    for task in tasks:
+        task()
+    torch.testing.assert_close(layer.weight.grad, 2 * expected)
+
+
+@pytest.mark.parametrize(("capability", "pays"), [("AVX2", True), ("AVX512", False)])
+def test_where_they_pay_off(capability, pays, monkeypatch):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    assert pay_off("cpu") == pays
+    assert not pay_off("cuda")
