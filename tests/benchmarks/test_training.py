@@ -47,9 +47,9 @@ def scene(tmp_path_factory):
 class PlainFrames(Dataset):
     """Files read, resized, converted and augmented one by one, each time anew."""
 
-    def __init__(self, frames):
+    def __init__(self, frames, *, jitter):
         self.frames = frames
-        self.jitter = v2.ColorJitter(*JITTER)
+        self.jitter = v2.ColorJitter(*JITTER) if jitter else v2.Identity()
 
     def __len__(self):
         return len(self.frames)
@@ -81,7 +81,13 @@ def plain_training(scene):
 
     def train():
         sources, targets = (
-            DataLoader(PlainFrames(domain.frames("train")), BATCH, shuffle=True, drop_last=True)
+            DataLoader(
+                # As with us, the target keeps its colours.
+                PlainFrames(domain.frames("train"), jitter=domain is scene.source),
+                BATCH,
+                shuffle=True,
+                drop_last=True,
+            )
             for domain in (scene.source, scene.target)
         )
         epochs = (islice(zip(sources, targets, strict=False), STEPS) for _ in range(EPOCHS))
@@ -129,7 +135,10 @@ def our_training(scene, folder, monkeypatch):
 
 
 def outside_of_convolutions(run, monkeypatch):
-    """The share of a training's processor time, in all its threads, that no convolution takes."""
+    """The share of the time inside torch's operators that no convolution takes.
+
+    Of all threads; decoding files is outside of operators.
+    """
     product, name = products.weight_gradient, "gradient of a convolution's weight"
 
     def named(*of):

@@ -39,7 +39,7 @@ def test_arrays_hold_the_files(frames, tmp_path):
 
 def test_more_frames_than_are_decoded_at_a_time(frames, monkeypatch):
     whole = prepare(frames, (16, 24))
-    monkeypatch.setattr(module, "AHEAD", 1)
+    monkeypatch.setattr(module, "FRAMES_EACH", 1)
     monkeypatch.setattr(module, "usable_cores", lambda: 3)
     monkeypatch.setattr(module, "VERSION", "anew")
     told = []
@@ -109,3 +109,15 @@ def test_many_such_pairs_are_an_error(frames):
     Image.fromarray(np.zeros((4, 4), np.uint8)).save(frames[0].label)
     with pytest.raises(DataError, match=r"1 of 4 pairs differ in size.*dabench data check"):
         prepare(frames, (16, 24))
+
+
+def test_an_unreadable_frame_is_named_and_ends_the_rest(tmp_path, monkeypatch):
+    write_gta5(tmp_path / "gta5", frames=60)
+    frames = open_domain("gta5", tmp_path / "gta5").frames("train")
+    monkeypatch.setattr(module, "usable_cores", lambda: 2)
+    read, real = [], module.read_image
+    monkeypatch.setattr(module, "read_image", lambda path: read.append(path) or real(path))
+    frames[3].image.write_bytes(b"no image")
+    with pytest.raises(DataError, match=f"{frames[3].image.name} cannot be read"):
+        prepare(frames, (16, 24))
+    assert len(read) <= 2 * module.FRAMES_EACH < len(frames)

@@ -1,5 +1,7 @@
 """Gradients of convolutions' weights by products of matrices, against torch's own."""
 
+import threading
+
 import pytest
 import torch
 from torch import nn
@@ -101,14 +103,99 @@ def test_what_learns_nothing_costs_nothing(products):
     assert products == [(3, 3)]
 
 
-def test_an_input_in_another_order_is_converted_once(products):
+def test_an_input_in_another_order_is_converted_once(products, monkeypatch):
     layer, x = convolution(), image()
     assert x.is_contiguous()
+    converted, real = [], torch.Tensor.contiguous
+
+    def contiguous(tensor, **layout):
+        result = real(tensor, **layout)
+        converted.extend([tensor.shape] * (result is not tensor))
+        return result
+
+    monkeypatch.setattr(torch.Tensor, "contiguous", contiguous)
+    kept = []
+    with (
+        ProductGradients(),
+        torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t),
+    ):
+        output = layer(x)
+    output.sum().backward()
+    assert converted == [x.shape]
+    # The convolution and we keep the same one.
+    inputs = {t.data_ptr() for t in kept if t.shape == x.shape}
+    assert len(inputs) == 1
+    assert x.data_ptr() not in inputs
+    assert x.grad.is_contiguous()
+    assert products == [(3, 3)]
+
+
+@pytest.mark.parametrize("needs", [True, False])
+def test_what_torch_refuses_is_refused(needs, products):
+    """An input changed since the forward pass, and a second backward pass without its graph."""
+    layer = convolution()
+    x = image().detach().contiguous(memory_format=torch.channels_last).requires_grad_(needs)
+    with ProductGradients():
+        output = layer(x)
+    with torch.no_grad():
+        x.zero_()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        output.sum().backward()
     with ProductGradients():
         output = layer(x)
     output.sum().backward()
-    assert x.grad.is_contiguous()
+    with pytest.raises(RuntimeError, match="second time"):
+        output.sum().backward()
     assert products == [(3, 3)]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x, w: torch.conv2d(x, w, None, 2, 1),
+        lambda x, w: torch.conv2d(input=x, weight=w, stride=[2], dilation=1),
+        lambda x, w: torch.conv2d(x[:0], w, padding=1),
+    ],
+    ids=["numbers", "keywords", "no images"],
+)
+def test_it_is_called_as_torchs_own(call, products):
+    weight, x = convolution().weight, image()
+    found = []
+    for context in (torch.enable_grad(), ProductGradients()):
+        weight.grad = x.grad = None
+        with context:
+            output = call(x, weight)
+        output.square().sum().backward()
+        found.append((output.detach(), x.grad, weight.grad))
+    for mine, its in zip(*found, strict=True):
+        torch.testing.assert_close(mine, its, rtol=1e-10, atol=1e-10)
+
+
+def test_two_threads_add_to_one_gradient(monkeypatch):
+    """The first is held between reading the gradient and writing it."""
+
+    class Held(torch.Tensor):
+        read, written = threading.Event(), threading.Event()
+
+        def __iadd__(self, other):
+            self.read.set()
+            # With the lock nobody writes meanwhile.
+            self.written.wait(0.2)
+            return self.detach() + other
+
+    weight = nn.Parameter(torch.zeros(2))
+    weight.grad = torch.ones(2).as_subclass(Held)
+
+    def second():
+        Held.read.wait(10)
+        module._add(weight, torch.full((2,), 4.0))
+        Held.written.set()
+
+    other = threading.Thread(target=second)
+    other.start()
+    module._add(weight, torch.full((2,), 2.0))
+    other.join()
+    assert weight.grad.tolist() == [7.0, 7.0]
 
 
 def test_who_asks_for_the_input_alone_says_so(products):

@@ -12,6 +12,7 @@ from fakes import FakeClock
 from dabench.data.labels import IGNORE
 from dabench.data.loader import network_input
 from dabench.records.trainings import EPOCH_PARTS
+from dabench.training import products as gradients
 from dabench.training import step as module
 from dabench.training.halves import WAITING, Halves, Waiting
 from dabench.training.losses import discriminator_input
@@ -190,21 +191,49 @@ def test_side_by_side_ends_where_one_after_the_other_ends(fools, monkeypatch):
     assert losses[1].discriminator == pytest.approx(same_losses[1].discriminator.item(), abs=1e-5)
 
 
+@pytest.fixture
+def products(monkeypatch):
+    """The weights' gradients that came from products, and those that were put off."""
+    seen = {"all": 0, "of the judge": 0, "put off": 0}
+    real, putting = gradients.weight_gradient, Halves.put_off
+
+    def computed(*of):
+        seen["all"] += 1
+        # Kernels of 4x4 are the discriminator's.
+        seen["of the judge"] += tuple(of[2]) == (4, 4)
+        return real(*of)
+
+    def put_off(halves, task):
+        seen["put off"] += 1
+        putting(halves, task)
+
+    monkeypatch.setattr(gradients, "weight_gradient", computed)
+    monkeypatch.setattr(Halves, "put_off", put_off)
+    return seen
+
+
 @pytest.mark.parametrize("pays", [False, True])
-def test_side_by_side_gives_the_same_bits_each_time(pays, monkeypatch):
+def test_side_by_side_gives_the_same_bits_each_time(pays, products, monkeypatch):
     monkeypatch.setattr(module, "pay_off", lambda _: pays)
     first, _ = trained(threads=2, nhwc=True)
     second, _ = trained(threads=2, nhwc=True)
     assert all(torch.equal(second[name], value) for name, value in first.items())
+    assert (products["all"] > 0) == pays
+    assert products["put off"] == products["all"]
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_gradients_from_products_end_where_the_librarys_end(threads, monkeypatch):
+def test_gradients_from_products_end_where_the_librarys_end(threads, products, monkeypatch):
     monkeypatch.setattr(module, "network_input", lambda x, **_: network_input(x).double())
     monkeypatch.setattr(module, "pay_off", lambda _: False)
     theirs, losses = trained(double=True, nhwc=True)
+    assert products["all"] == 0
     monkeypatch.setattr(module, "pay_off", lambda _: True)
     ours, same_losses = trained(double=True, nhwc=True, threads=threads)
+    of = build("disc", num_classes=CLASSES).modules()
+    judging = sum(isinstance(m, torch.nn.Conv2d) and m.out_channels > 1 for m in of)
+    # Of each step: source and target once each, the adversarial pass none.
+    assert products["all"] > products["of the judge"] == 2 * 2 * judging
     for name, value in theirs.items():
         torch.testing.assert_close(ours[name], value, rtol=1e-4, atol=1e-6, msg=name)
     assert losses[1].discriminator == pytest.approx(same_losses[1].discriminator.item(), abs=1e-5)
@@ -281,6 +310,37 @@ def test_all_that_is_put_off_is_done_and_errors_are_heard_of():
 
     with pytest.raises(ValueError, match="put off"):
         halves.run(lambda _: None, lambda _: halves.put_off(fails))
+    assert halves.run(lambda _: 1, lambda _: 2) == (1, 2)
+
+
+def test_uneven_halves_do_their_own():
+    halves, by = Halves(Stopwatch(FakeClock()), 3), []
+
+    def half(_):
+        for _ in range(3):
+            halves.put_off(lambda: by.append(threading.current_thread()))
+            # Done before anything else.
+            assert by[-1] is threading.current_thread()
+
+    halves.run(lambda _: None, half)
+    assert len(by) == 3
+
+
+def test_ctrl_c_on_the_way_into_a_half_leaves_nobody_waiting(monkeypatch):
+    halves, threads, done = Halves(Stopwatch(FakeClock()), 2), torch.get_num_threads(), []
+    real, interruptions = torch.set_num_threads, iter([KeyboardInterrupt])
+
+    def interrupted(number):
+        if threading.current_thread() is threading.main_thread():
+            for interruption in interruptions:
+                raise interruption
+        real(number)
+
+    monkeypatch.setattr(torch, "set_num_threads", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        halves.run(lambda _: None, lambda _: halves.put_off(partial(done.append, "put off")))
+    assert done == ["put off"]
+    assert torch.get_num_threads() == threads
     assert halves.run(lambda _: 1, lambda _: 2) == (1, 2)
 
 

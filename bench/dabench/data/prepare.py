@@ -34,8 +34,8 @@ VERSION = 1
 MAX_ODD_PAIRS = 0.05
 """Share of the pairs whose image and label may differ in size before we refuse."""
 
-AHEAD = 8
-"""Frames per core that are decoded at a time, and held in memory."""
+THREADS, FRAMES_EACH = 8, 4
+"""Threads that decode, at most, and frames handed to each at a time: these wait in memory."""
 
 Size = tuple[int, int]
 Pair = tuple[npt.NDArray[np.uint8], LabelMap]
@@ -173,9 +173,9 @@ def _build(frames: Sequence[Frame], size: Size, folder: Path, progress: Progress
 
 
 def _decoded(frames: Sequence[Frame], size: Size) -> Iterator[tuple[Frame, Pair | None]]:
-    """Frames in their order and what is in them, by as many threads as there are cores."""
-    threads = usable_cores()
-    some = AHEAD * threads
+    """Frames in their order and what is in them, decoded by several threads."""
+    threads = min(usable_cores(), THREADS)
+    some = FRAMES_EACH * threads
     with ThreadPoolExecutor(threads, "decoder") as pool:
         for first in range(0, len(frames), some):
             part = frames[first : first + some]

@@ -249,7 +249,7 @@ def _time_per_epoch(out: Writer, epochs: pd.DataFrame) -> None:
             "backward), the adversarial term (forward through the discriminator, backward through "
             "both networks), the discriminator's own step, the optimisers. Evaluation is apart. "
             "Where source and target passed side by side, the time until both were done is shared "
-            "out in proportion to what each part took. "
+            "out in proportion to what each part took, with what one took over from the other. "
             "The adversary's share is that of the adversarial term and the discriminator's step. "
             "With one pass after the other a lighter discriminator can save no more than that, and "
             "less, since the term's backward through the segmenter stays.",

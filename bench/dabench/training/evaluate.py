@@ -120,7 +120,7 @@ def recompute_statistics(
         if len(images) > 1:
             with precision.passes():
                 # All heads: their statistics were reset too.
-                network.forward_heads(network_input(images, normalised=normalised))
+                network.forward_heads(network_input(images, normalised=normalised), upsampled=False)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     network.eval()

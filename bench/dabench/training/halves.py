@@ -73,17 +73,23 @@ class Halves:
         if self._other is None:
             return first(self._watch), second(self._watch)
         before, share = torch.get_num_threads(), self._threads // 2
-        waiting = self._waiting = Waiting()
+        waiting = Waiting()
         with self._watch.side_by_side() as (of_first, of_second):
-            other = self._other.submit(_on_threads, share, waiting.after(second), of_second)
+            others = []
             try:
-                result = _on_threads(self._threads - share, waiting.after(first), of_first)
+                self._waiting = waiting
+                others.append(
+                    self._other.submit(_on_threads, share, waiting.finished(second), of_second)
+                )
+                result = _on_threads(self._threads - share, waiting.finished(first), of_first)
             finally:
-                # An error of the first must not leave the second at work.
-                wait([other])
+                # Wherever an error or Ctrl-C ended the first: the second neither waits for it
+                # nor stays at work.
+                waiting.close()
+                wait(others)
                 torch.set_num_threads(before)
                 self._waiting = None
-        return result, other.result()
+        return result, others[0].result()
 
 
 class Waiting:
@@ -107,8 +113,8 @@ class Waiting:
         if oldest is not None:
             oldest()
 
-    def after(self, half: Callable[[Stopwatch], First]) -> Callable[[Stopwatch], First]:
-        """A half that goes on with what is left, its own and the other's, to the end of both."""
+    def finished(self, half: Callable[[Stopwatch], First]) -> Callable[[Stopwatch], First]:
+        """A half and then what is left, its own and the other's, to the end of both."""
 
         def whole(watch: Stopwatch) -> First:
             try:
@@ -123,9 +129,15 @@ class Waiting:
 
         return whole
 
+    def close(self) -> None:
+        """Nobody need wait for more; what is left is still done by who left it."""
+        with self._changed:
+            self._at_work = 0
+            self._changed.notify_all()
+
     def _next(self) -> Task | None:
         with self._changed:
-            self._changed.wait_for(lambda: self._tasks or not self._at_work)
+            self._changed.wait_for(lambda: self._tasks or self._at_work <= 0)
             return self._tasks.popleft() if self._tasks else None
 
 

@@ -20,7 +20,7 @@ CHANCE_LOSS = math.log(2)
 """Of a discriminator that cannot tell: 0.693."""
 
 BAND_BYTES = 1 << 20
-"""Of logits at full size that a loss on small ones holds at a time, on processors."""
+"""Of logits at full size that a loss on small ones holds at a time."""
 
 OHEM_THRESHOLD = 0.7
 OHEM_SHARE = 1 / 16
@@ -35,16 +35,16 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean cross-entropy over the pixels that are not ignored; 0 if all are.
 
     Args:
-        logits: (N, C, h, w), brought bilinearly to the size of the labels (`full_size`).
+        logits: (N, C, H, W), or smaller ones, for which those at full size (`full_size`)
+            are never in memory as a whole.
         labels: (N, H, W) classes.
     """
     # The mean over no pixels would be a NaN.
     valid = (labels != IGNORE).sum().clamp(min=1)
-    if logits.shape[2:] != labels.shape[1:] and logits.device.type == "cpu":
-        total: Tensor = _BandedCrossEntropy.apply(logits.float(), labels)
+    if logits.shape[2:] == labels.shape[1:]:
+        total = F.cross_entropy(logits.float(), labels, ignore_index=IGNORE, reduction="sum")
     else:
-        full = full_size(logits, labels)
-        total = F.cross_entropy(full, labels, ignore_index=IGNORE, reduction="sum")
+        total = _BandedCrossEntropy.apply(logits.float(), labels)
     return total / valid
 
 
@@ -73,7 +73,8 @@ class _BandedCrossEntropy(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, labels: Tensor) -> Tensor:
         _, classes, height, width = logits.shape
         down, right = (
-            _linear(*lengths) for lengths in zip((height, width), labels.shape[1:], strict=True)
+            _linear(*lengths).to(logits.device)
+            for lengths in zip((height, width), labels.shape[1:], strict=True)
         )
         rows = max(1, BAND_BYTES // (4 * classes * len(right)))
         gradients = torch.empty_like(logits, memory_format=torch.contiguous_format)
@@ -85,10 +86,10 @@ class _BandedCrossEntropy(torch.autograd.Function):
                 logs = torch.log_softmax(part @ wide, dim=0)
                 counts = band != IGNORE
                 truth = torch.where(counts, band, 0).unsqueeze(0)
-                total -= (logs.gather(0, truth) * counts).sum()
+                total -= logs.gather(0, truth)[0].where(counts, 0).sum()
                 # Of the logits: what is believed, less what is true.
                 true = -torch.ones_like(truth, dtype=logs.dtype)
-                of_wide += part.T @ logs.exp_().scatter_add_(0, truth, true).mul_(counts)
+                of_wide += part.T @ logs.exp_().scatter_add_(0, truth, true).where(counts, 0)
             torch.matmul(of_wide, right, out=gradient)
         ctx.save_for_backward(gradients)
         return total
@@ -112,11 +113,10 @@ def ohem_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     over the hardest sixteenth of all, whichever are more; 0 if all pixels are ignored.
 
     Args:
-        logits: (N, C, h, w), brought bilinearly to the size of the labels (`full_size`).
+        logits: (N, C, H, W).
         labels: (N, H, W) classes.
     """
-    full = full_size(logits, labels)
-    losses = F.cross_entropy(full, labels, ignore_index=IGNORE, reduction="none")
+    losses = F.cross_entropy(logits.float(), labels, ignore_index=IGNORE, reduction="none")
     ordered = losses[labels != IGNORE].sort(descending=True).values
     if not len(ordered):
         return losses.sum()

@@ -22,7 +22,7 @@ from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
 
 POSITIONS = 1024
-"""Of which windows are written out at a time: they should stay in the processor's cache."""
+"""Output positions whose windows are written out at a time, so as to stay in the cache."""
 
 FEWEST = 16
 """Output channels below which writing out windows takes longer than what follows."""
@@ -62,7 +62,8 @@ class ProductGradients(TorchFunctionMode):
 
     Those that are grouped, dilated, 1x1, of few outputs, or whose weight does not lie in
     channels-last order stay as they are. Gradients are added to the weights' own, as
-    `Tensor.backward` does; `torch.autograd.grad` finds none.
+    `Tensor.backward` does, whichever are asked for: `torch.autograd.grad` finds none of
+    these weights' and adds them nevertheless (`no_weights` keeps it from that).
 
     Args:
         put_off: Takes the work of each weight's gradient, which nothing in a backward pass
@@ -85,17 +86,23 @@ class ProductGradients(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-Pair = Sequence[int]
+Pair = tuple[int, int]
+
+
+def _pair(value: int | Sequence[int]) -> Pair:
+    """One number for both directions, or one for each, as torch takes them."""
+    values = (value,) if isinstance(value, int) else value
+    return values[0], values[-1]
 
 
 def _convolved(
     put_off: Callable[[Task], None],
-    x: Tensor,
+    input: Tensor,  # noqa: A002  # torch's name, by which it may be given
     weight: Tensor,
     bias: Tensor | None = None,
-    stride: Pair = (1, 1),
-    padding: Pair | str = (0, 0),
-    dilation: Pair = (1, 1),
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] | str = 0,
+    dilation: int | Sequence[int] = 1,
     groups: int = 1,
 ) -> Tensor:
     """``torch.conv2d``, by whichever way to its weight's gradient."""
@@ -104,39 +111,45 @@ def _convolved(
         and weight.requires_grad
         and weight.is_leaf
         and groups == 1
-        and tuple(dilation) == (1, 1)
+        and _pair(dilation) == (1, 1)
         and weight.shape[0] >= FEWEST
         and max(weight.shape[2:]) > 1
         and weight.is_contiguous(memory_format=torch.channels_last)
-        and x.dim() == 4
+        and input.dim() == 4
+        and len(input) > 0
     )
     if isinstance(padding, str) or not ours:
-        return torch.conv2d(x, weight, bias, stride, padding, dilation, groups)
+        return torch.conv2d(input, weight, bias, stride, padding, dilation, groups)
     # As the library does inside, where nobody could use it again.
-    x = x.contiguous(memory_format=torch.channels_last)
+    x = input.contiguous(memory_format=torch.channels_last)
     # oneDNN computes the gradients of weight and bias together: both must be out of its sight.
     fixed = None if bias is None else bias.detach()
     output = torch.conv2d(x, weight.detach(), fixed, stride, padding)
     parameters = (weight,) if bias is None else (weight, bias)
-    learning = _Learning(x.detach(), parameters, stride, padding, put_off)
-    learnt: Tensor = _Learnt.apply(output, learning, *parameters)
-    return learnt
+    convolution = _Convolution(parameters, _pair(stride), _pair(padding), put_off)
+    learning: Tensor = _ParametersLearn.apply(output, x.detach(), convolution, *parameters)
+    return learning
 
 
 @dataclass(frozen=True, slots=True)
-class _Learning:
-    """What a convolution's weight and bias need to learn from the gradient of its output."""
+class _Convolution:
+    """What is known of a convolution in its forward pass."""
 
-    x: Tensor
     parameters: tuple[Tensor, ...]
     stride: Pair
     padding: Pair
     put_off: Callable[[Task], None]
 
-    def take(self, gradient: Tensor) -> None:
-        """Adds the parameters' gradients to those they have."""
+    def learn(self, x: Tensor, gradient: Tensor) -> None:
+        """Adds the gradients of weight and bias to those they have.
+
+        Args:
+            x: The input.
+            gradient: Of the output.
+        """
         weight, *bias = self.parameters
-        _add(weight, weight_gradient(self.x, gradient, weight.shape[2:], self.stride, self.padding))
+        kernel = _pair(weight.shape[2:])
+        _add(weight, weight_gradient(x, gradient, kernel, self.stride, self.padding))
         for each in bias:
             if each.requires_grad:
                 _add(each, gradient.sum((0, 2, 3)))
@@ -146,6 +159,7 @@ _adding = Lock()
 
 
 def _add(parameter: Tensor, gradient: Tensor) -> None:
+    """Adds to a gradient that another thread may be adding to."""
     with _adding:
         if parameter.grad is None:
             parameter.grad = gradient
@@ -153,25 +167,29 @@ def _add(parameter: Tensor, gradient: Tensor) -> None:
             parameter.grad += gradient
 
 
-class _Learnt(torch.autograd.Function):
+class _ParametersLearn(torch.autograd.Function):
     """A convolution's output as it is; on the way back, its parameters learn.
 
     They are arguments so that the output depends on them, which it need not on its input.
     """
 
     @staticmethod
-    def forward(ctx: Any, output: Tensor, learning: _Learning, *parameters: Tensor) -> Tensor:
-        ctx.learning = learning
+    def forward(
+        ctx: Any, output: Tensor, x: Tensor, convolution: _Convolution, *parameters: Tensor
+    ) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.convolution = convolution
         ctx.mark_dirty(output)
         return output
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        learning: _Learning = ctx.learning
+        convolution: _Convolution = ctx.convolution
         if _wanted.get():
-            learning.put_off(partial(learning.take, gradient))
-        return gradient, None, *(None for _ in learning.parameters)
+            (x,) = ctx.saved_tensors
+            convolution.put_off(partial(convolution.learn, x, gradient))
+        return gradient, None, None, *(None for _ in convolution.parameters)
 
 
 def weight_gradient(

@@ -71,7 +71,10 @@ class Learner:
     clip: float | None = None
 
     def backward(self, loss: Tensor, inputs: Sequence[Tensor] | None = None) -> None:
-        """Adds a loss's gradients, of all that it depends on or of some inputs only."""
+        """Adds a loss's gradients, of all that it depends on or of some inputs only.
+
+        (Weights with gradients from products, see `ProductGradients`, learn in any case.)
+        """
         scaled: Tensor = self.precision.scaler.scale(loss)
         scaled.backward(inputs=inputs)
 
@@ -148,6 +151,8 @@ class Trainer:
         self._losses = {"ohem": ohem, "detail": detail}
         self._normalised = normalised
         self._watch = watch
+        # Hard pixels are sought in whole maps; off processors these cost little to fetch.
+        self._upsampled = ohem or segmenter.precision.device != "cpu"
         self._halves = Halves(watch, threads if discriminator is not None else 1)
         self._double = Double(segmenter.network) if self._halves.at_once else None
 
@@ -177,10 +182,10 @@ class Trainer:
     def _learn_source(
         self, images: Tensor, labels: Tensor, watch: Stopwatch
     ) -> tuple[Tensor, Tensor]:
-        """The segmenter's loss on the source, learnt from, and the main logits, not upsampled."""
+        """The segmenter's loss on the source, learnt from, and the main logits of either size."""
         with watch.part("source"):
             with self.segmenter.precision.passes(self._halves.put_off):
-                output = self._network.forward_heads(self._input(images), upsampled=False)
+                output = self._network.forward_heads(self._input(images), upsampled=self._upsampled)
             loss = segmentation_loss(output, labels, **self._losses)
             self.segmenter.backward(loss)
         return loss.detach(), output.main.detach()
