@@ -3,7 +3,11 @@
 import os
 
 import pytest
+from hypothesis import HealthCheck, settings
 
+# A slow machine is no fault: no test asserts wall time.
+settings.register_profile("dabench", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("dabench")
 # Threads that spin while they wait take the core that the other half of the tests runs on.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

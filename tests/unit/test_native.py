@@ -73,8 +73,9 @@ class Trial:
 
     name = "cpu"
 
-    def __init__(self, native=("fp32", "bf16"), **seconds):
+    def __init__(self, native=("fp32", "bf16"), *, queues_work=False, **seconds):
         self.native, self.seconds = native, seconds
+        self.queues_work = queues_work
         self.now = 0.0
         self.passes = []
 
@@ -131,11 +132,17 @@ def test_a_trial_ends_when_the_answer_is_clear(fp32, bf16, dtype, passes):
     assert "limit" not in choice.why
 
 
+def test_a_device_that_queues_its_work_tries_the_whole_of_it():
+    trial = Trial(fp32=0.1, bf16=0.01, queues_work=True)
+    assert choose(trial, (3, 3, 160, 320)).dtype == "bf16"
+    assert {shape for _, shape in trial.passes} == {(3, 3, 160, 320)}
+
+
 def test_a_trial_is_bounded_and_says_so():
     trial = Trial(fp32=1.0, bf16=0.9)
     choice = choose(trial)
     assert trial.now < 2 * LIMIT_S
-    assert "ended by its limit" in choice.why
+    assert "1 pass each, ended by its limit" in choice.why
 
 
 def test_ceilings_are_bounded_and_say_what_is_missing(monkeypatch):

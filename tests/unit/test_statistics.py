@@ -151,7 +151,7 @@ def test_an_interval_that_ignores_launches_would_not_cover():
     assert hits / 200 < 0.8
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(launches, launches)
 def test_ratios_turn_round(top, bottom):
     ratio = ratio_interval(top, bottom)

@@ -15,7 +15,10 @@ PASSES = 4
 LIMIT_S = 2.0
 """For one network's trial: two of them stay within 5 s at a training's start."""
 LARGEST = (2, 128, 256)
-"""Images, height and width of a trial at most: which is faster shows on a part as well."""
+"""Images, height and width of a processor's trial: which is faster shows on a part as well.
+
+On devices that queue work it does not: there a small pass is the time to ask for its work.
+"""
 
 CLEARLY = 0.9
 """bf16 must take less than this share of fp32's time to be worth its rounding."""
@@ -51,7 +54,7 @@ def faster_dtype(
 
     Args:
         network: In training mode; is as before afterwards.
-        shape: Of its input; a part of it is tried.
+        shape: Of its input; of which processors try a part (`LARGEST`).
         device: Where it is.
         memory_format: Of the input.
         clock: The host's.
@@ -59,8 +62,10 @@ def faster_dtype(
     if "bf16" not in device.native_dtypes():
         return Choice("fp32", f"bf16 is only emulated on {device.name} here and not tried")
     state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    images, height, width = map(min, (shape[0], *shape[2:]), LARGEST)
-    x = torch.randn(images, shape[1], height, width, device=device.torch_device())
+    images, channels, height, width = shape
+    if not device.queues_work:
+        images, height, width = map(min, (images, height, width), LARGEST)
+    x = torch.randn(images, channels, height, width, device=device.torch_device())
     layout = torch.channels_last if memory_format == "nhwc" else torch.contiguous_format
     x = x.contiguous(memory_format=layout)
     begin = clock()
@@ -78,9 +83,10 @@ def faster_dtype(
             break
     network.load_state_dict(state)
     fp32, bf16 = (min(seconds) for seconds in times.values())
+    passes = len(times["fp32"])
     why = (
         f"measured on {'x'.join(map(str, x.shape))}: bf16 takes {bf16 / fp32:.2f} of the time of "
-        f"fp32, {len(times['fp32'])} passes each{bounded}"
+        f"fp32, {passes} pass{'es' if passes > 1 else ''} each{bounded}"
     )
     return Choice("bf16" if bf16 < CLEARLY * fp32 else "fp32", why)
 
