@@ -147,7 +147,11 @@ def outside_of_convolutions(run, monkeypatch):
 
     monkeypatch.setattr(products, "weight_gradient", named)
     everywhere = _ExperimentalConfig(profile_all_threads=True)
-    with profile(activities=[ProfilerActivity.CPU], experimental_config=everywhere) as profiler:
+    with profile(
+        activities=[ProfilerActivity.CPU],
+        experimental_config=everywhere,
+        acc_events=True,  # some versions of torch warn where it is left out
+    ) as profiler:
         run()
     events = profiler.key_averages()
     whole = sum(event.self_cpu_time_total for event in events)

@@ -26,7 +26,8 @@ def write_trace(load: Workload, phases: Sequence[str], folder: str) -> None:
     """
     # Kineto writes to stderr that it finds no GPU, even where it is not used.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
-    with profile(record_shapes=True, profile_memory=True) as profiler:
+    # Some versions of torch warn that without acc_events a second cycle would lose the first.
+    with profile(record_shapes=True, profile_memory=True, acc_events=True) as profiler:
         for phase in phases:
             work = load.work(phase)
             work.prepare()
