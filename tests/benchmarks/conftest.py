@@ -21,6 +21,10 @@ class Comparison:
 
     def medians(self, *functions, rounds=7, warmup=1):
         """Median seconds of each function; also run once under pytest-benchmark."""
+        return [median(taken) for taken in self.times(*functions, rounds=rounds, warmup=warmup)]
+
+    def times(self, *functions, rounds, warmup=1):
+        """Seconds of each function in each round; also run once under pytest-benchmark."""
         times = [[] for _ in functions]
         for index in range(rounds + warmup if self.measuring else 1):
             for taken, function in zip(times, functions, strict=True):
@@ -29,7 +33,7 @@ class Comparison:
                 if index >= warmup or not self.measuring:
                     taken.append(time.perf_counter() - begin)
         self.benchmark.pedantic(functions[0], rounds=1, iterations=1)
-        return [median(taken) for taken in times]
+        return times
 
     def check(self, name, value, *, at_least=None, at_most=None):
         """Records a figure, and holds it to its bound where time is measured."""

@@ -1,6 +1,7 @@
 """Training and evaluation against the straightforward way to write them."""
 
 from itertools import chain, islice
+from statistics import median
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ from dabench.training.scene import set_scene
 from dabench.training.train import Training
 from dabench_models import build
 
-HEIGHT, WIDTH, BATCH, STEPS, EPOCHS = 128, 256, 4, 12, 2
+HEIGHT, WIDTH, BATCH, STEPS, EPOCHS = 128, 256, 4, 4, 2
 
 
 class Nobody:
@@ -166,11 +167,13 @@ def outside_of_convolutions(run, monkeypatch):
 
 def test_adversarial_training_from_disk(compare, native, scene, tmp_path, monkeypatch):
     train = our_training(scene, tmp_path, monkeypatch)
-    ours, plain = compare.medians(train, plain_training(scene), rounds=3)
+    # Many short rounds, and their ratios: what else the machine does changes within a minute.
+    rounds = zip(*compare.times(train, plain_training(scene), rounds=11), strict=True)
+    ratios = [plain / ours for ours, plain in rounds]
     if compare.measuring:
         compare.check("share outside of convolutions", outside_of_convolutions(train, monkeypatch))
     bound = 1.6 if "bf16" in native else 1.25
-    compare.check("speed-up of adversarial training", plain / ours, at_least=bound)
+    compare.check("speed-up of adversarial training", median(ratios), at_least=bound)
 
 
 def cityscapes_scripts_way(truths, predictions, classes):

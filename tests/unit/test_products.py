@@ -20,6 +20,9 @@ def products(monkeypatch):
         return real(x, gradient, kernel, *others)
 
     monkeypatch.setattr(module, "weight_gradient", computed)
+    # Layers as small as those here would stay torch's.
+    monkeypatch.setattr(module, "FEWEST", 16)
+    monkeypatch.setattr(module, "SHORTEST", 1)
     return seen
 
 
@@ -66,8 +69,9 @@ def assert_same(layer, x):
     ids=str,
 )
 def test_gradients_are_those_of_torch(settings, positions, products, monkeypatch):
-    monkeypatch.setattr(module, "POSITIONS", positions)
     layer = convolution(**settings)
+    window = layer.weight[0].numel() * layer.weight.element_size()
+    monkeypatch.setattr(module, "ROOM_BYTES", positions * window)
     assert_same(layer, image(layer.in_channels))
     assert products == [layer.kernel_size]
 
@@ -88,6 +92,18 @@ def test_what_stays_as_it_is(settings, products):
     layer = convolution(**settings)
     assert_same(layer, image(layer.in_channels))
     assert products == []
+
+
+@pytest.mark.parametrize(
+    ("channels", "outputs", "ours"), [(6, 32, True), (5, 32, False), (6, 31, False)]
+)
+def test_layers_for_which_windows_cost_more_than_they_save(channels, outputs, ours, monkeypatch):
+    seen, real = [], module.weight_gradient
+    monkeypatch.setattr(
+        module, "weight_gradient", lambda *given: seen.append(given) or real(*given)
+    )
+    assert_same(convolution(channels, outputs), image(channels))
+    assert bool(seen) == ours
 
 
 def test_what_learns_nothing_costs_nothing(products):

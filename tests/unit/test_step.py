@@ -96,17 +96,20 @@ def test_with_the_label_swapped_the_target_gives_itself_away(monkeypatch):
 
 
 def test_the_adversarial_term_leaves_the_discriminator_alone():
-    of = trainer(weight=1000.0)
-    images, labels, target = batch()
-    gradients = []
+    """It learns exactly what it learns where there is no such term."""
+    learnt = []
+    for fools in (True, False):
+        of = trainer(weight=1000.0, fools=fools)
 
-    def gradients_seen(*_):
-        gradients.append([p.grad for p in of.discriminator.network.parameters()])
+        def gradients_seen(optimizer, *_):
+            learnt.append([p.grad.clone() for p in optimizer.param_groups[0]["params"]])
 
-    of.segmenter.optimizer.register_step_pre_hook(gradients_seen)
-    of.step(images, labels, target)
-    assert gradients == [[None] * len(list(of.discriminator.network.parameters()))]
-    assert all(p.requires_grad for p in of.discriminator.network.parameters())
+        of.discriminator.optimizer.register_step_pre_hook(gradients_seen)
+        of.step(*batch())
+        assert all(p.requires_grad for p in of.discriminator.network.parameters())
+    with_term, without = learnt
+    assert all(map(torch.equal, with_term, without))
+    assert all(gradient.any() for gradient in without)
 
 
 def test_the_discriminator_learns_source_from_target():

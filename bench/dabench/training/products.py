@@ -21,11 +21,13 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
 
-POSITIONS = 1024
-"""Output positions whose windows are written out at a time, so as to stay in the cache."""
+ROOM_BYTES = 2 << 20
+"""Of windows written out at a time: few enough to stay in the cache."""
 
-FEWEST = 16
-"""Output channels below which writing out windows takes longer than what follows."""
+FEWEST, SHORTEST = 32, 16
+"""Output channels, and numbers in a row of a window, below which writing windows out takes
+longer than what it saves: each number is used once per output, and short rows are slow to copy.
+"""
 
 _wanted: ContextVar[bool] = ContextVar("weights_gradients_wanted", default=True)
 
@@ -60,10 +62,10 @@ def do_at_once(task: Task) -> None:
 class ProductGradients(TorchFunctionMode):
     """A context: convolutions called in it get their weights' gradients from products.
 
-    Those that are grouped, dilated, 1x1, of few outputs, or whose weight does not lie in
-    channels-last order stay as they are. Gradients are added to the weights' own, as
-    `Tensor.backward` does, whichever are asked for: `torch.autograd.grad` finds none of
-    these weights' and adds them nevertheless (`no_weights` keeps it from that).
+    Those that are grouped, dilated, 1x1, of few outputs or inputs (`FEWEST`), or whose weight
+    does not lie in channels-last order stay as they are. Gradients are added to the weights'
+    own, as `Tensor.backward` does, whichever are asked for: `torch.autograd.grad` finds none
+    of these weights' and adds them nevertheless (`no_weights` keeps it from that).
 
     Args:
         put_off: Takes the work of each weight's gradient, which nothing in a backward pass
@@ -114,6 +116,7 @@ def _convolved(
         and _pair(dilation) == (1, 1)
         and weight.shape[0] >= FEWEST
         and max(weight.shape[2:]) > 1
+        and weight.shape[1] * weight.shape[3] >= SHORTEST
         and weight.is_contiguous(memory_format=torch.channels_last)
         and input.dim() == 4
         and len(input) > 0
@@ -223,15 +226,18 @@ def weight_gradient(
         (by_image, stride[0] * by_row, stride[1] * by_column, by_row, 1),
     )
     gradients = gradient.permute(0, 2, 3, 1)
-    total = x.new_zeros(outputs, high * wide * channels)
-    many = min(images, max(1, POSITIONS // (rows * columns)))
-    few = min(rows, max(1, POSITIONS // columns))
+    total = x.new_empty(outputs, high * wide * channels)
+    positions = ROOM_BYTES // (total.shape[1] * total.element_size())
+    many = min(images, max(1, positions // (rows * columns)))
+    few = min(rows, max(1, positions // columns))
     room = x.new_empty(many * few * columns, total.shape[1])
+    of_before = 0.0
     for image in range(0, images, many):
         for row in range(0, rows, few):
             here = slice(image, image + many), slice(row, row + few)
             rights = gradients[here].reshape(-1, outputs)
             written = room[: len(rights)]
             written.view(windows[here].shape).copy_(windows[here])
-            total.addmm_(rights.T, written)
+            total.addmm_(rights.T, written, beta=of_before)
+            of_before = 1.0
     return total.view(outputs, high, wide, channels).permute(0, 3, 1, 2)

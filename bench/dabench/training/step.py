@@ -169,15 +169,16 @@ class Trainer:
             with self._watch.part("optimizers"):
                 self.segmenter.update()
             return StepResult(loss)
-        (loss, on_source), (adversarial, on_target) = self._halves.run(
-            lambda watch: self._judged_source(images, labels, watch),
-            lambda watch: self._judged_target(target, watch),
+        (loss, of_source), (adversarial, of_target) = self._halves.run(
+            lambda watch: self._source(images, labels, watch),
+            lambda watch: self._target(target, watch),
         )
         with self._watch.part("optimizers"):
             if self._double is not None:
                 self._double.enter()
             self.segmenter.update()
-        return StepResult(loss, adversarial, *self._teach(on_source, on_target))
+            self.discriminator.update()
+        return StepResult(loss, adversarial, **_health(of_source, of_target))
 
     def _learn_source(
         self, images: Tensor, labels: Tensor, watch: Stopwatch
@@ -190,17 +191,15 @@ class Trainer:
             self.segmenter.backward(loss)
         return loss.detach(), output.main.detach()
 
-    def _judged_source(
-        self, images: Tensor, labels: Tensor, watch: Stopwatch
-    ) -> tuple[Tensor, Tensor]:
-        """The source's half: its segmentation loss, and the discriminator's answer."""
+    def _source(self, images: Tensor, labels: Tensor, watch: Stopwatch) -> tuple[Tensor, _Answered]:
+        """The source's half: its segmentation loss, and what the discriminator learns from it."""
         loss, logits = self._learn_source(images, labels, watch)
         with watch.part("discriminator"):
             shown = discriminator_input(full_size(logits, labels), self._disc_input)
-            return loss, self._answer(shown)
+            return loss, self._teach(self._answer(shown), SOURCE)
 
-    def _judged_target(self, target: Tensor, watch: Stopwatch) -> tuple[Tensor | None, Tensor]:
-        """The target's half: the adversarial loss, and the discriminator's answer.
+    def _target(self, target: Tensor, watch: Stopwatch) -> tuple[Tensor | None, _Answered]:
+        """The target's half: its adversarial loss, and what the discriminator learns from it.
 
         The target is labelled as *source*: gradients make its prediction look
         like one of the source's. The paper's repository labels it as target,
@@ -218,16 +217,18 @@ class Trainer:
                 logits = network.forward_main(self._input(target))
             shown = discriminator_input(logits.float(), self._disc_input)
         seen = shown.detach().requires_grad_(self._fools)
+        loss = None
         with watch.part("adversarial" if self._fools else "discriminator"):
             answer = self._answer(seen)
-            if not self._fools:
-                return None, answer
-            loss = belief_loss(answer, SOURCE)
-            scaled = self.segmenter.precision.scaler.scale(self._weight * loss)
-            with no_weights():
-                (gradient,) = torch.autograd.grad(scaled, seen, retain_graph=True)
-            shown.backward(gradient)
-        return loss.detach(), answer
+            if self._fools:
+                loss = belief_loss(answer, SOURCE)
+                scaled = self.segmenter.precision.scaler.scale(self._weight * loss)
+                with no_weights():
+                    (gradient,) = torch.autograd.grad(scaled, seen, retain_graph=True)
+                shown.backward(gradient)
+                loss = loss.detach()
+        with watch.part("discriminator"):
+            return loss, self._teach(answer, TARGET)
 
     def _input(self, images: Tensor) -> Tensor:
         return network_input(images, normalised=self._normalised)
@@ -238,31 +239,31 @@ class Trainer:
             answer: Tensor = self.discriminator.network(shown)
         return answer
 
-    def _teach(self, on_source: Tensor, on_target: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """One step of the discriminator: source is 1, target 0."""
+    def _teach(self, answer: Tensor, truth: float) -> _Answered:
+        """The discriminator learns from its answer: source is 1, target 0."""
         assert self.discriminator is not None
-        adversary = self.discriminator
-        parameters = list(adversary.network.parameters())
+        loss = belief_loss(answer, truth) / 2
+        self.discriminator.backward(loss, list(self.discriminator.network.parameters()))
+        return _Answered(loss.detach(), answer.detach().float())
 
-        def learn(answer: Tensor, truth: float, watch: Stopwatch) -> Tensor:
-            with watch.part("discriminator"):
-                loss = belief_loss(answer, truth) / 2
-                adversary.backward(loss, parameters)
-            return loss.detach()
 
-        losses = self._halves.run(
-            lambda watch: learn(on_source, SOURCE, watch),
-            lambda watch: learn(on_target, TARGET, watch),
-        )
-        with self._watch.part("optimizers"):
-            adversary.update()
-        right = (on_source > 0).float().mean() + (on_target < 0).float().mean()
-        return (
-            losses[0] + losses[1],
-            torch.sigmoid(on_source.detach().float()).mean(),
-            torch.sigmoid(on_target.detach().float()).mean(),
-            right / 2,
-        )
+@dataclass(frozen=True, slots=True)
+class _Answered:
+    """The discriminator's loss on one domain, and its logits."""
+
+    loss: Tensor
+    logits: Tensor
+
+
+def _health(source: _Answered, target: _Answered) -> dict[str, Tensor]:
+    """The discriminator's part of a `StepResult`."""
+    right = (source.logits > 0).float().mean() + (target.logits < 0).float().mean()
+    return {
+        "discriminator": source.loss + target.loss,
+        "on_source": torch.sigmoid(source.logits).mean(),
+        "on_target": torch.sigmoid(target.logits).mean(),
+        "accuracy": right / 2,
+    }
 
 
 def poly(progress: float, power: float = 0.9) -> float:
