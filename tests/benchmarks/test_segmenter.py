@@ -12,7 +12,8 @@ SEGMENTERS = ("stdc1-bisenet", "stdc2-bisenet", "bisenet-r18")
 WAYS = {
     "fp32": ({"fuse": "on", "memory_format": "nhwc"}, {"runtime": "onnxruntime"},
              {"runtime": "openvino"}),
-    "bf16": ({"fuse": "on", "memory_format": "nhwc"}, {"runtime": "openvino"}),
+    "bf16": ({"fuse": "on", "memory_format": "nhwc"}, {"runtime": "openvino"},
+             {"fuse": "on", "memory_format": "nhwc", "compile": "freeze"}),
 }  # fmt: skip
 
 
@@ -45,12 +46,13 @@ def test_a_segmenter_in_its_best_way_is_near_its_roof(
 ):
     if dtype not in native:
         pytest.skip(f"this processor has no {dtype}")
-    best = min(
-        row.median_s
-        for way in WAYS[dtype]
-        for row in dabench.time(model, device="cpu", dtype=dtype, repeat=7, launches=3, **way)
-        if row.median_s is not None
-    )
+    roof, shares = roof_s(model, ceilings[dtype]), []
+    for way in WAYS[dtype]:
+        (row,) = dabench.time(model, device="cpu", dtype=dtype, repeat=7, launches=3, **way)
+        if row.median_s is None:
+            print(f"\n{model} in {dtype}, {way}: {row.reason}")
+            continue
+        shares.append(roof / row.median_s)
+        compare.check(f"share of the {dtype} roof that {model} reaches, {way}", shares[-1])
     compare.benchmark.pedantic(lambda: None, rounds=1, iterations=1)
-    share = roof_s(model, ceilings[dtype]) / best
-    compare.check(f"share of the {dtype} roof that {model} reaches", share, at_least=bound)
+    compare.check(f"share of the {dtype} roof that {model} reaches", max(shares), at_least=bound)
