@@ -11,6 +11,7 @@ from dabench.data.loader import (
     STD,
     Augment,
     SeededBatches,
+    TrainingFrames,
     network_input,
     steps_per_epoch,
     training_batches,
@@ -50,6 +51,27 @@ def test_a_run_that_starts_later_sees_the_same_batches(prepared):
     assert same(whole[2:], batches(prepared, first=2))
     assert same(whole, batches(prepared, workers=1))
     assert not same(whole, batches(prepared, seed=4))
+
+
+def test_one_thread_makes_a_batch_as_in_a_loaders_process(prepared, monkeypatch):
+    threads, real = [], TrainingFrames.__getitem__
+
+    def item(frames, key):
+        threads.append(torch.get_num_threads())
+        if key == (1, 0):
+            raise OSError("gone")
+        return real(frames, key)
+
+    monkeypatch.setattr(TrainingFrames, "__getitem__", item)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with pytest.raises(OSError, match="gone"):
+            batches(prepared)
+        assert set(threads) == {1}
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_the_global_random_state_is_left_alone(prepared):

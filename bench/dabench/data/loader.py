@@ -142,7 +142,26 @@ def training_batches(
         # Of its own, or starting to iterate would move the global one.
         generator=torch.Generator().manual_seed(seed),
     )
-    return iter(loader)
+    return iter(loader) if workers else _on_one_thread(iter(loader))
+
+
+def _on_one_thread(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """The same, each made by one thread, as in a loader's processes.
+
+    Several would wait for each other at every operation on these small maps, which takes
+    twenty times as long where another program has one of the cores. And what is rounded
+    does not depend on their number.
+    """
+    while True:
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            batch = next(batches, None)
+        finally:
+            torch.set_num_threads(before)
+        if batch is None:
+            return
+        yield batch
 
 
 def _collate(items: list[tuple[Tensor, Tensor, str]]) -> Batch:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -173,11 +174,10 @@ class Trainer:
             lambda watch: self._source(images, labels, watch),
             lambda watch: self._target(target, watch),
         )
-        with self._watch.part("optimizers"):
-            if self._double is not None:
+        if self._double is not None:
+            with self._watch.part("optimizers"):
                 self._double.enter()
-            self.segmenter.update()
-            self.discriminator.update()
+        self._halves.run(*(partial(_update, of) for of in (self.segmenter, self.discriminator)))
         return StepResult(loss, adversarial, **_health(of_source, of_target))
 
     def _learn_source(
@@ -253,6 +253,11 @@ class _Answered:
 
     loss: Tensor
     logits: Tensor
+
+
+def _update(learner: Learner, watch: Stopwatch) -> None:
+    with watch.part("optimizers"):
+        learner.update()
 
 
 def _health(source: _Answered, target: _Answered) -> dict[str, Tensor]:
