@@ -5,7 +5,7 @@ import os
 import pytest
 from hypothesis import HealthCheck, settings
 
-# A slow machine is no fault: no test asserts wall time.
+# A slow machine is no fault of what is tested.
 settings.register_profile("dabench", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("dabench")
 # Threads that spin while they wait take the core that the other half of the tests runs on.

@@ -138,6 +138,18 @@ def test_a_device_that_queues_its_work_tries_the_whole_of_it():
     assert {shape for _, shape in trial.passes} == {(3, 3, 160, 320)}
 
 
+def test_bf16_is_for_what_does_not_fit_in_fp32():
+    def full(*_):
+        raise torch.OutOfMemoryError("full")
+
+    trial = Trial(fp32=0.1, bf16=0.1, queues_work=True)
+    network = Spends(trial)
+    network.layer.register_forward_hook(full)
+    choice = faster_dtype(network, (3, 3, 160, 320), trial, "nchw", trial.clock)
+    assert choice.dtype == "bf16"
+    assert choice.why == "in fp32 3x3x160x320 does not fit in memory"
+
+
 def test_a_trial_is_bounded_and_says_so():
     trial = Trial(fp32=1.0, bf16=0.9)
     choice = choose(trial)

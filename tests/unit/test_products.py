@@ -94,15 +94,38 @@ def test_what_stays_as_it_is(settings, products):
     assert products == []
 
 
+@pytest.mark.parametrize("budget", [1, 3, 7])
+def test_windows_take_no_more_room_than_they_may(budget, monkeypatch):
+    """Of rows of 7 windows, one at least."""
+    x, gradient = torch.randn(2, 3, 7, 7), torch.randn(2, 16, 7, 7)
+    x, gradient = (t.contiguous(memory_format=torch.channels_last) for t in (x, gradient))
+    rooms, real = [], torch.Tensor.new_empty
+
+    def new_empty(tensor, *size, **options):
+        made = real(tensor, *size, **options)
+        rooms.append(made.shape)
+        return made
+
+    monkeypatch.setattr(torch.Tensor, "new_empty", new_empty)
+    window = 3 * 3 * 3
+    monkeypatch.setattr(module, "ROOM_BYTES", budget * 7 * window * 4)
+    module.weight_gradient(x, gradient, (3, 3), (1, 1), (1, 1))
+    assert rooms == [(16, window), (budget * 7, window)]
+
+
 @pytest.mark.parametrize(
-    ("channels", "outputs", "ours"), [(6, 32, True), (5, 32, False), (6, 31, False)]
-)
-def test_layers_for_which_windows_cost_more_than_they_save(channels, outputs, ours, monkeypatch):
+    ("channels", "outputs", "kernel", "ours"),
+    [(6, 32, 3, True), (5, 32, 3, False), (6, 31, 3, False), (6, 32, (3, 2), False),
+     (8, 32, (1, 2), True)],
+)  # fmt: skip
+def test_layers_for_which_windows_cost_more_than_they_save(
+    channels, outputs, kernel, ours, monkeypatch
+):
     seen, real = [], module.weight_gradient
     monkeypatch.setattr(
         module, "weight_gradient", lambda *given: seen.append(given) or real(*given)
     )
-    assert_same(convolution(channels, outputs), image(channels))
+    assert_same(convolution(channels, outputs, kernel), image(channels))
     assert bool(seen) == ours
 
 

@@ -121,6 +121,42 @@ def test_the_discriminator_learns_source_from_target():
     assert results[0].adversarial is None
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_discriminator_learns_as_written_out(threads):
+    """Mean of the losses for the truths 1 and 0, its gradients, beliefs and accuracy."""
+    of = trainer(threads=threads, fools=False)
+    images, labels, target = batch()
+    judge, seen = of.discriminator.network, {}
+
+    def kept(_, given, __):
+        # The target's half passes in a thread of its own, or second.
+        elsewhere = threading.current_thread() is not threading.main_thread()
+        second = elsewhere if threads > 1 else bool(seen)
+        seen["target" if second else "source"] = given[0].detach()
+
+    def learnt(optimizer, *_):
+        seen["gradients"] = [p.grad.clone() for p in optimizer.param_groups[0]["params"]]
+
+    hooks = [
+        judge.register_forward_hook(kept),
+        of.discriminator.optimizer.register_step_pre_hook(learnt),
+    ]
+    found = of.step(images, labels, target)
+    for hook in hooks:
+        hook.remove()
+    source, other = (judge(seen[name]) for name in ("source", "target"))
+    entropy = torch.nn.functional.binary_cross_entropy_with_logits
+    loss = (entropy(source, torch.ones_like(source)) + entropy(other, torch.zeros_like(other))) / 2
+    expected = torch.autograd.grad(loss, list(judge.parameters()))
+    for ours, its in zip(seen["gradients"], expected, strict=True):
+        torch.testing.assert_close(ours, its, rtol=1e-3, atol=1e-6)
+    assert found.discriminator.item() == pytest.approx(loss.item(), rel=1e-5)
+    assert found.on_source.item() == pytest.approx(source.sigmoid().mean().item(), rel=1e-5)
+    assert found.on_target.item() == pytest.approx(other.sigmoid().mean().item(), rel=1e-5)
+    right = ((source > 0).float().mean() + (other < 0).float().mean()) / 2
+    assert found.accuracy.item() == pytest.approx(right.item())
+
+
 def test_without_weight_only_batch_norm_sees_the_target():
     images, labels, target = batch()
     control, plain = trainer(fools=False), trainer(fools=False)

@@ -38,9 +38,11 @@ def settle(config: TrainConfig, classes: int, observer: DataObserver) -> TrainCo
     size = config.crop or (config.height, config.width)
     segmenter, disc = config.segmenter_dtype, config.disc_dtype
     if segmenter == "auto":
-        learner = segmenter_of(replace(config, segmenter_dtype="fp32"), classes, where)
-        shape = (config.batch, 3, *size)
-        choice = faster_dtype(learner.network, shape, device, config.memory_format)
+        # Nothing else holds it, so that it is gone when the discriminator is tried.
+        choice = faster_dtype(
+            segmenter_of(replace(config, segmenter_dtype="fp32"), classes, where).network,
+            (config.batch, 3, *size), device, config.memory_format,
+        )  # fmt: skip
         segmenter = choice.dtype
         observer.note(f"precision of {config.model}: {segmenter}; {choice.why}")
     if disc == "auto":
@@ -60,7 +62,7 @@ def segmenter_of(config: TrainConfig, classes: int, where: torch.device) -> Lear
     network = _placed(build(config.model, num_classes=classes), config, where)
     optimizer = torch.optim.SGD(
         network.parameters(), config.lr, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY,
-        fused=_fused(where),
+        fused=_fused(where, config.segmenter_dtype),
     )  # fmt: skip
     return Learner(network, optimizer, Precision(device=where.type, dtype=config.segmenter_dtype),
                    config.clip)  # fmt: skip
@@ -73,18 +75,21 @@ def discriminator_of(config: TrainConfig, classes: int, where: torch.device) -> 
     torch.manual_seed(config.seed + DISC_SEED)
     network = _placed(build(config.disc, num_classes=classes), config, where)
     optimizer = torch.optim.Adam(
-        network.parameters(), config.disc_lr, betas=ADAM_BETAS, fused=_fused(where)
-    )
+        network.parameters(), config.disc_lr, betas=ADAM_BETAS,
+        fused=_fused(where, config.disc_dtype),
+    )  # fmt: skip
     return Learner(network, optimizer, Precision(device=where.type, dtype=config.disc_dtype),
                    config.clip)  # fmt: skip
 
 
-def _fused(where: torch.device) -> bool | None:
+def _fused(where: torch.device, dtype: str) -> bool | None:
     """Whether an optimiser reads and writes each weight once; None leaves it to torch.
 
-    Otherwise processors go through all weights once per operation.
+    Otherwise processors go through all weights once per operation. Not where losses are
+    scaled: torch's fused SGD keeps memory that nothing was written to as momentum when the
+    first gradients overflow, as they do in fp16.
     """
-    return True if where.type == "cpu" else None
+    return True if where.type == "cpu" and dtype != "fp16" else None
 
 
 def _placed(network: torch.nn.Module, config: TrainConfig, where: torch.device) -> torch.nn.Module:

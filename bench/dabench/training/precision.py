@@ -50,7 +50,7 @@ def faster_dtype(
     Where the device only emulates bf16 it is not tried. The two alternate, and
     the fastest pass of each counts: whatever else the machine does only ever
     makes a pass slower. The trial ends as soon as the answer is clear, and at
-    the latest after `LIMIT_S`.
+    the latest after the pair of passes in which `LIMIT_S` is over.
 
     Args:
         network: In training mode; is as before afterwards.
@@ -69,8 +69,13 @@ def faster_dtype(
     layout = torch.channels_last if memory_format == "nhwc" else torch.contiguous_format
     x = x.contiguous(memory_format=layout)
     begin = clock()
-    for dtype in ("fp32", "bf16"):
-        _seconds(network, x, device, dtype, clock)
+    try:
+        _seconds(network, x, device, "fp32", clock)
+    except torch.OutOfMemoryError:
+        network.zero_grad(set_to_none=True)
+        network.load_state_dict(state)
+        return Choice("bf16", f"in fp32 {'x'.join(map(str, x.shape))} does not fit in memory")
+    _seconds(network, x, device, "bf16", clock)
     times: dict[str, list[float]] = {"fp32": [], "bf16": []}
     bounded = ""
     for taken in range(PASSES):

@@ -24,10 +24,13 @@ from torch.overrides import TorchFunctionMode
 ROOM_BYTES = 2 << 20
 """Of windows written out at a time: few enough to stay in the cache."""
 
-FEWEST, SHORTEST = 32, 16
-"""Output channels, and numbers in a row of a window, below which writing windows out takes
-longer than what it saves: each number is used once per output, and short rows are slow to copy.
+FEWEST = 32
+"""Output channels below which writing windows out takes longer than it saves: each number that
+is written is then used that often.
 """
+
+SHORTEST = 16
+"""Numbers in a row of a window, channels times width, below which copying it is slow."""
 
 _wanted: ContextVar[bool] = ContextVar("weights_gradients_wanted", default=True)
 
@@ -62,10 +65,11 @@ def do_at_once(task: Task) -> None:
 class ProductGradients(TorchFunctionMode):
     """A context: convolutions called in it get their weights' gradients from products.
 
-    Those that are grouped, dilated, 1x1, of few outputs or inputs (`FEWEST`), or whose weight
-    does not lie in channels-last order stay as they are. Gradients are added to the weights'
-    own, as `Tensor.backward` does, whichever are asked for: `torch.autograd.grad` finds none
-    of these weights' and adds them nevertheless (`no_weights` keeps it from that).
+    Those that are grouped, dilated, 1x1, of few outputs (`FEWEST`) or narrow windows
+    (`SHORTEST`), or whose weight does not lie in channels-last order stay as they are.
+    Gradients are added to the weights' own, as `Tensor.backward` does, whichever are asked
+    for: `torch.autograd.grad` finds none of these weights' and adds them nevertheless
+    (`no_weights` keeps it from that).
 
     Args:
         put_off: Takes the work of each weight's gradient, which nothing in a backward pass
