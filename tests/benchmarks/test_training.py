@@ -168,7 +168,7 @@ def outside_of_convolutions(run, monkeypatch):
 def test_adversarial_training_from_disk(compare, native, scene, tmp_path, monkeypatch):
     train = our_training(scene, tmp_path, monkeypatch)
     # Ratios of rounds: what else the machine does changes from minute to minute.
-    rounds = zip(*compare.times(train, plain_training(scene), rounds=5), strict=True)
+    rounds = zip(*compare.times(train, plain_training(scene), rounds=3), strict=True)
     ratios = [plain / ours for ours, plain in rounds]
     if compare.measuring:
         compare.check("share outside of convolutions", outside_of_convolutions(train, monkeypatch))
