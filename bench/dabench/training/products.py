@@ -87,9 +87,12 @@ class ProductGradients(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        if func is torch.conv2d:
-            return _convolved(self._put_off, *args, **(kwargs or {}))
-        return func(*args, **(kwargs or {}))
+        named = dict(kwargs or {})
+        if func is not torch.conv2d:
+            return func(*args, **named)
+        if "input" in named:
+            args = (named.pop("input"),)
+        return _convolved(self._put_off, *args, **named)
 
 
 Pair = tuple[int, int]
@@ -103,7 +106,7 @@ def _pair(value: int | Sequence[int]) -> Pair:
 
 def _convolved(
     put_off: Callable[[Task], None],
-    input: Tensor,  # noqa: A002  # torch's name, by which it may be given
+    x: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
     stride: int | Sequence[int] = 1,
@@ -122,13 +125,13 @@ def _convolved(
         and max(weight.shape[2:]) > 1
         and weight.shape[1] * weight.shape[3] >= SHORTEST
         and weight.is_contiguous(memory_format=torch.channels_last)
-        and input.dim() == 4
-        and len(input) > 0
+        and x.dim() == 4
+        and len(x) > 0
     )
     if isinstance(padding, str) or not ours:
-        return torch.conv2d(input, weight, bias, stride, padding, dilation, groups)
+        return torch.conv2d(x, weight, bias, stride, padding, dilation, groups)
     # As the library does inside, where nobody could use it again.
-    x = input.contiguous(memory_format=torch.channels_last)
+    x = x.contiguous(memory_format=torch.channels_last)
     # oneDNN computes the gradients of weight and bias together: both must be out of its sight.
     fixed = None if bias is None else bias.detach()
     output = torch.conv2d(x, weight.detach(), fixed, stride, padding)
