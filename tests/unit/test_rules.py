@@ -8,7 +8,7 @@ from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 from torchvision.ops import deform_conv2d
 
 from dabench.counting.counts import count_network
-from dabench.counting.rules import macs_of
+from dabench.counting.rules import RULES, macs_of, unneeded_macs
 from dabench_models import ModelSpec
 
 
@@ -78,12 +78,15 @@ CASES = {
     "matrix and vector": (Of(lambda x, v: x.flatten(1) @ v, v=(192,)), (3, 8, 8), 192, 192),
     "bilinear layer": (Of(lambda x, w: F.bilinear(x[:, 0], x[:, 1, :, :4], w), w=(5, 8, 4)),
                        (3, 8, 8), 8 * (5 * 32 + 5 * 4), 8 * (8 * 5 + 5 * 32)),
-    "lstm": (Recurrent(nn.LSTM), (3, 8, 8), P * 4 * 5 * 8, None),
+    # Both weights' gradients, and from each state but the first to the one before.
+    "lstm": (Recurrent(nn.LSTM), (3, 8, 8), P * 4 * 5 * 8, P * 160 + (P - 1) * 100),
     "two-way lstm of two": (Recurrent(nn.LSTM, num_layers=2, bidirectional=True), (3, 8, 8),
-                            P * 2 * 4 * 5 * (8 + 15), None),
-    "gru": (Recurrent(nn.GRU), (3, 8, 8), P * 3 * 5 * 8, None),
+                            P * 2 * 4 * 5 * (8 + 15),
+                            2 * (P * 160 + P * (2 * 200 + 100) + 2 * (P - 1) * 100)),
+    "gru": (Recurrent(nn.GRU), (3, 8, 8), P * 3 * 5 * 8, P * 120 + (P - 1) * 75),
+    # Offsets and weight; the input's gradient comes with the offsets'.
     "deformable": (Of(deformed, offset=(1, 18, 8, 8), weight=(5, 3, 3, 3)), (3, 8, 8),
-                   P * 135, None),
+                   P * 135, 2 * P * 135),
     "batch norm": (nn.BatchNorm2d(3), (3, 8, 8), 2 * 3 * P, 5 * 3 * P),
     "batch norm without scale": (nn.BatchNorm2d(3, affine=False), (3, 8, 8), 3 * P, 0),
     "instance norm": (nn.InstanceNorm2d(3), (3, 8, 8), 4 * 3 * P, 0),
@@ -97,7 +100,7 @@ CASES = {
     "bicubic": (nn.Upsample(scale_factor=2, mode="bicubic"), (3, 8, 8), 16 * 4 * 3 * P, 0),
     "grid sampling": (Of(lambda x, g: F.grid_sample(x, g.expand(len(x), -1, -1, -1),
                                                     align_corners=False), g=(1, 5, 5, 2)),
-                      (3, 8, 8), 4 * 3 * 25, None),
+                      (3, 8, 8), 4 * 3 * 25, 2 * 4 * 3 * 25),
     "unpooling": (Of(lambda x: F.max_unpool2d(*F.max_pool2d(x, 2, return_indices=True), 2)),
                   (3, 8, 8), 0, 0),
 }  # fmt: skip
@@ -111,8 +114,136 @@ def test_forward_and_backward_by_hand(name):
     assert found.uncounted == {}
     # Any batch follows from the two that are traced.
     trained = count(network, shape, "train", batch=3)
-    if backward is not None:
-        assert trained.backward_macs == 3 * backward
+    assert trained.backward_macs == 3 * backward
+    assert trained.uncounted == {}
+
+
+def _(*shape, learns=False):
+    return torch.empty(shape, device="meta", requires_grad=learns)
+
+
+Q = {"query": _(2, 4, 6, 8), "key": _(2, 4, 9, 8), "value": _(2, 4, 9, 5)}
+SCORES, VALUES = 2 * 4 * 6 * 9 * 8, 2 * 4 * 6 * 9 * 5
+X, X3, Y = _(2, 3, 4, 4), _(2, 3, 2, 4, 4), 2 * 3 * 4 * 4
+LSTM = {"input": _(7, 2, 3), "weight1": _(20, 3), "weight2": _(20, 5), "hx_": _(2, 5)}
+GRID = {"interpolation_mode": 0, "grad_output": X, "output_mask": (True, True)}
+# Operator -> arguments, output, multiply-adds.
+ROWS = {
+    "convolution": ({"input": X, "weight": _(5, 3, 3, 3), "transposed": False}, _(2, 5, 4, 4),
+                    2 * 16 * 135),
+    "_convolution": ({"input": X, "weight": _(3, 5, 2, 2), "transposed": True}, _(2, 5, 8, 8),
+                     2 * 16 * 60),
+    "convolution_backward": ({"input": X, "weight": _(5, 3, 3, 3), "transposed": False,
+                              "grad_output": _(2, 5, 4, 4), "output_mask": (True, True, True)},
+                             X, 2 * 2 * 16 * 135),
+    "mm": ({"self": _(4, 3), "mat2": _(3, 5)}, _(4, 5), 60),
+    "addmm": ({"self": _(5), "mat1": _(4, 3), "mat2": _(3, 5)}, _(4, 5), 60),
+    "_addmm_activation": ({"self": _(5), "mat1": _(4, 3), "mat2": _(3, 5)}, _(4, 5), 60),
+    "bmm": ({"self": _(2, 4, 3), "mat2": _(2, 3, 5)}, _(2, 4, 5), 120),
+    "baddbmm": ({"batch1": _(2, 4, 3), "batch2": _(2, 3, 5)}, _(2, 4, 5), 120),
+    "addbmm": ({"batch1": _(2, 4, 3), "batch2": _(2, 3, 5)}, _(4, 5), 120),
+    "mv": ({"self": _(4, 3), "vec": _(3)}, _(4), 12),
+    "addmv": ({"mat": _(4, 3), "vec": _(3)}, _(4), 12),
+    "dot": ({"self": _(7), "tensor": _(7)}, _(), 7),
+    "vdot": ({"self": _(7), "other": _(7)}, _(), 7),
+    "linear": ({"input": _(2, 4, 3), "weight": _(5, 3)}, _(2, 4, 5), 120),
+    "mkldnn_linear": ({"self": _(2, 4, 3), "weight": _(5, 3)}, _(2, 4, 5), 120),
+    # x (6, 3) with w (5, 3, 4), summed over the 3; then with y (6, 4).
+    "_trilinear": ({"i1": _(6, 3), "i2": _(5, 3, 4), "i3": _(6, 4), "expand1": [1, 3],
+                    "expand2": [0], "expand3": [1, 2], "sumdim": [2, 3]}, _(6, 5),
+                   6 * 5 * 3 * 4 + 6 * 5 * 4),
+    **{
+        f"_scaled_dot_product_{name}": (Q, _(2, 4, 6, 5), SCORES + VALUES)
+        for name in ("flash_attention_for_cpu", "flash_attention", "efficient_attention",
+                     "cudnn_attention", "fused_attention_overrideable")
+    },
+    **{
+        f"_scaled_dot_product_{name}_backward": (Q, _(2, 4, 6, 8), 3 * SCORES + 2 * VALUES)
+        for name in ("flash_attention_for_cpu", "flash_attention", "efficient_attention",
+                     "cudnn_attention", "fused_attention_overrideable")
+    },
+    "_native_multi_head_attention": ({"query": _(2, 5, 8), "key": _(2, 7, 8), "embed_dim": 8},
+                                     _(2, 5, 8), 2 * 64 * (5 * 2 + 7 * 2) + 2 * 2 * 5 * 7 * 8),
+    "_transformer_encoder_layer_fwd": ({"src": _(2, 5, 8), "embed_dim": 8,
+                                        "ffn_weight_1": _(16, 8)}, _(2, 5, 8),
+                                       2 * (5 * 64 * 4 + 2 * 25 * 8 + 5 * 128 * 2 + 2 * 5 * 40)),
+    "mkldnn_rnn_layer": ({"input": _(7, 2, 3), "weight0": _(20, 3), "weight1": _(20, 5)},
+                         _(7, 2, 5), 14 * 160),
+    "mkldnn_rnn_layer_backward": (LSTM, _(7, 2, 3), 2 * 14 * 160),
+    "deform_conv2d": ({"input": X, "weight": _(5, 3, 3, 3)}, _(2, 5, 4, 4), 2 * 16 * 135),
+    "_deform_conv2d_backward": ({"grad": _(2, 5, 4, 4), "weight": _(5, 3, 3, 3)}, X,
+                                2 * 2 * 16 * 135),
+    "native_batch_norm": ({"input": X, "weight": _(3), "training": True}, X, 5 * Y),
+    "_native_batch_norm_legit": ({"input": X, "weight": None, "training": True}, X, 4 * Y),
+    "_native_batch_norm_legit_no_training": ({"input": X, "weight": _(3)}, X, 2 * Y),
+    "cudnn_batch_norm": ({"input": X, "weight": _(3), "training": False}, X, 2 * Y),
+    "native_layer_norm": ({"input": X, "weight": None}, X, 4 * Y),
+    "native_group_norm": ({"input": X, "weight": _(3)}, X, 5 * Y),
+    **{f"native_{name}_norm_backward": ({"input": X}, X, 5 * Y)
+       for name in ("batch", "layer", "group")},
+    **{
+        name: ({}, X, points * Y)
+        for name, points in {
+            "upsample_nearest1d": 1, "upsample_nearest2d": 1, "upsample_nearest3d": 1,
+            "_upsample_nearest_exact1d": 1, "_upsample_nearest_exact2d": 1,
+            "_upsample_nearest_exact3d": 1, "upsample_linear1d": 2, "upsample_bilinear2d": 4,
+            "upsample_trilinear3d": 8, "upsample_bicubic2d": 16,
+        }.items()
+    },
+    **{
+        f"{name}_backward": ({"grad_output": X}, _(1), points * Y)
+        for name, points in {
+            "upsample_nearest1d": 1, "upsample_nearest2d": 1, "upsample_nearest3d": 1,
+            "_upsample_nearest_exact1d": 1, "_upsample_nearest_exact2d": 1,
+            "_upsample_nearest_exact3d": 1, "upsample_linear1d": 2, "upsample_bilinear2d": 4,
+            "upsample_trilinear3d": 8, "upsample_bicubic2d": 16,
+        }.items()
+    },
+    "grid_sampler_2d": ({"interpolation_mode": 2}, X, 16 * Y),
+    "grid_sampler_3d": ({"interpolation_mode": 0}, X3, 8 * 2 * Y),
+    "grid_sampler_2d_backward": (GRID, X, (1 + 2) * 4 * Y),
+    "grid_sampler_3d_backward": ({**GRID, "grad_output": X3}, X3, (1 + 3) * 8 * 2 * Y),
+    "avg_pool2d": ({"self": X, "kernel_size": (3, 2)}, _(2, 3, 2, 3), 6 * 36),
+    "avg_pool3d": ({"self": X3, "kernel_size": (2,)}, _(2, 3, 1, 2, 2), 8 * 24),
+    "avg_pool2d_backward": ({"self": X, "kernel_size": (2, 2), "grad_output": _(2, 3, 2, 2)}, X,
+                            4 * 24),
+    "avg_pool3d_backward": ({"self": X3, "kernel_size": (2,), "grad_output": _(2, 3, 1, 2, 2)},
+                            X3, 8 * 24),
+    "_adaptive_avg_pool2d": ({"self": X}, _(2, 3, 1, 1), Y),
+    "_adaptive_avg_pool3d": ({"self": X3}, _(2, 3, 1, 1, 1), 2 * Y),
+    "_adaptive_avg_pool2d_backward": ({"self": X}, X, Y),
+    "_adaptive_avg_pool3d_backward": ({"self": X3}, X3, 2 * Y),
+    "mean": ({"self": X}, _(), Y),
+    "_weight_norm_interface": ({"v": _(5, 3, 3, 3), "g": _(5)}, _(5, 3, 3, 3), 135),
+    "_weight_norm_interface_backward": ({"saved_v": _(5, 3, 3, 3)}, _(5, 3, 3, 3), 2 * 135),
+    "var": ({"self": X}, _(), 2 * Y),
+    "var_mean": ({"self": X}, _(), 3 * Y),
+    "std": ({"self": X}, _(), 2 * Y),
+    "std_mean": ({"self": X}, _(), 3 * Y),
+}  # fmt: skip
+
+
+def test_every_rule_by_hand():
+    found = {name: macs_of(name, arguments, [out]) for name, (arguments, out, _) in ROWS.items()}
+    assert found == {name: macs for name, (_, _, macs) in ROWS.items()}
+    assert ROWS.keys() == RULES.keys()
+
+
+def test_what_nobody_asked_for_is_executed_and_not_needed():
+    def lstm(**learns):
+        asked = {name: LSTM[name].clone().requires_grad_(on) for name, on in learns.items()}
+        return unneeded_macs("mkldnn_rnn_layer_backward", {**LSTM, **asked})
+
+    assert lstm() == 14 * 60 + 14 * 160 + 2 * 100
+    assert lstm(weight1=True, weight2=True) == 14 * 60 + 2 * 100
+    assert lstm(input=True, weight1=True, weight2=True, hx_=True) == 0
+    layer = 2 * 16 * 135
+    given = {"grad": _(2, 5, 4, 4), "input": X, "mask": X, "offset": X}
+    weights = _(5, 3, 3, 3), _(5, 3, 3, 3, learns=True)
+    found = [unneeded_macs("_deform_conv2d_backward", {**given, "weight": w}) for w in weights]
+    assert found == [2 * layer, layer]
+    assert unneeded_macs("_scaled_dot_product_flash_attention_backward", Q) == SCORES
+    assert unneeded_macs("mm", {}) == 0
 
 
 class Similarity(nn.Module):
@@ -146,6 +277,37 @@ def test_another_kernel_for_one_image_loses_nothing(batch):
     assert sum(found.by_operator.values()) == found.macs == batch * 64 * 3 * 7
 
 
+def chunks(x, w):
+    """Eight images at a time, the last ones padded."""
+    parts = (F.pad(part, (0, 0) * 3 + (0, 8 - len(part))) for part in x.split(8))
+    return torch.cat([F.conv2d(part, w) for part in parts])
+
+
+# Function of (N, 3, 8, 8) -> multiply-adds of a batch.
+BY_BATCH = {
+    "one image only": (lambda x, w: F.linear(x.reshape(1, 3, 64).mT, w[:, :, 0, 0]), {1: 64 * 9}),
+    "another way for one": (lambda x, w: F.conv2d(F.conv2d(x, w) if len(x) == 1 else x, w),
+                            {1: 2 * 576, 2: 2 * 576, 3: 3 * 576}),
+    "in chunks": (chunks, {1: 8 * 576, 8: 8 * 576, 9: 16 * 576}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BY_BATCH)
+def test_a_batch_that_follows_from_no_other_is_counted_itself(name):
+    function, macs = BY_BATCH[name]
+    for batch, wanted in macs.items():
+        found = count(Of(function, w=(3, 3, 1, 1)), batch=batch)
+        assert (found.macs, found.executed_macs) == (wanted, wanted)
+
+
+def test_batches_named_beside_must_follow_too():
+    network = Of(chunks, w=(3, 3, 1, 1))
+    spec = ModelSpec(name="x", family="other", builder="", channels=3, summary="", source="")
+    asked = {"batch": 2, "shape": (3, 8, 8), "mode": "eval"}
+    assert count_network(network, spec, **asked).linear
+    assert not count_network(network, spec, **asked, also=(16,)).linear
+
+
 def test_a_shared_weight_is_read_once():
     network = nn.Sequential(nn.Conv2d(3, 3, 3), nn.Conv2d(3, 3, 3))
     network[1].weight = network[0].weight
@@ -165,6 +327,23 @@ def test_a_transformer_counts_the_same_on_torchs_fast_path(mode):
     if mode == "eval":
         assert fast & set(count_.by_operator)
         assert sum(count_.by_operator.values()) == 2 * ENCODER
+
+
+class Padded(Encoder):
+    def forward(self, x):
+        t = tokens(x)
+        mask = torch.zeros(t.shape[:2], dtype=torch.bool)
+        mask[:, 32:] = True
+        return self.encoder(t, src_key_padding_mask=mask)
+
+
+@pytest.mark.parametrize("mode", ["eval", "train"])
+def test_masked_tokens_count_as_others(mode):
+    found = count(Padded(2), (8, 8, 8), mode)
+    assert found.macs == 2 * ENCODER
+    assert found.uncounted == {}
+    assert ("fast path" in found.note) == (mode == "eval")
+    assert torch.backends.mha.get_fastpath_enabled()
 
 
 def test_multi_head_attention_on_the_fast_path():

@@ -8,7 +8,8 @@ are computed and dropped, and for layers that are computed again in the backward
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
@@ -171,8 +172,18 @@ def count_model(
     width: int | None = None,
     channels: int | None = None,
     mode: str = "eval",
+    also: Sequence[int] = (),
 ) -> ModelCount:
     """Counts a network at an input size (its default if None), in this process.
+
+    Args:
+        name: Of the registry, or a reference.
+        batch: Images.
+        height: Of the input.
+        width: Of the input.
+        channels: Of the input.
+        mode: ``eval`` or ``train``.
+        also: Other batches that are to follow from the counts, if ``linear`` says so.
 
     Raises:
         UsageError: Unknown model or mode, a batch that is not positive, or a
@@ -189,7 +200,7 @@ def count_model(
     shape = input_shape(spec, size)
     try:
         network = build_network(spec.name)
-        count = count_network(network, spec, batch=batch, shape=shape, mode=mode)
+        count = count_network(network, spec, batch=batch, shape=shape, mode=mode, also=also)
         notes = filter(None, (notes_of(network), count.note))
         return replace(count, note="; ".join(notes))
     except (RuntimeError, MemoryError) as error:
@@ -200,14 +211,21 @@ def count_model(
 
 
 def count_network(
-    network: nn.Module, spec: ModelSpec, *, batch: int, shape: tuple[int, int, int], mode: str
+    network: nn.Module,
+    spec: ModelSpec,
+    *,
+    batch: int,
+    shape: tuple[int, int, int],
+    mode: str,
+    also: Sequence[int] = (),
 ) -> ModelCount:
     """Counts a network that is already built; see `count_model`.
 
-    Batches of 2, 4 and 6 images are traced. If the multiply-adds of every layer are a
-    constant (products of weights alone) plus a part in proportion to the batch, the counts
-    of any batch follow exactly. If not (products between images of a batch), the batch
-    asked for is traced too and its counts are used.
+    Batches of 2 and 4 images are traced, and the batch asked for and those of ``also``. If the
+    multiply-adds of every layer are a constant (products of weights alone) plus a part in
+    proportion to the batch, the counts of any batch follow exactly. If not (products between
+    images of a batch, or a network that takes one image only), those of the batch asked for
+    are used.
     """
     network.train(mode == "train")
     settle(network, lambda: torch.randn(_SMALLER, *shape).to(input_dtype(network)))
@@ -215,7 +233,7 @@ def count_network(
     def trace(images: int) -> Trace:
         return trace_operators(network, (images, *shape), backward=mode == "train")
 
-    first, second, growth = _traced(network, trace, batch)
+    first, second, growth = _traced(network, trace, batch, also)
     one, two = _layers(network, first), _layers(network, second)
     layers = {path: growth.layer(one[path], two[path]) for path in one}
     totals = {name: _total(layers, name) for name in (*_MACS, "activations", "bytes_moved")}
@@ -239,7 +257,7 @@ def count_network(
         dropped_macs=growth(*(_sum(each, FORWARD, "for_nothing") for each in (first, second))),
         fixed={name: value for name, value in fixed.items() if value},
         linear=growth.linear,
-        note=f"run on data, since it cannot be run without: {first.on_data}" * bool(first.on_data),
+        note=first.note,
     )
 
 
@@ -254,19 +272,35 @@ def _total(layers: Mapping[str, LayerCount], name: str) -> int:
 
 
 def _traced(
-    network: nn.Module, trace: Callable[[int], Trace], batch: int
+    network: nn.Module, trace: Callable[[int], Trace], batch: int, also: Sequence[int]
 ) -> tuple[Trace, Trace, _Growth]:
     """Two traces, and how a batch's counts follow from theirs."""
-    traces = [trace(images * _SMALLER) for images in (1, 2, 3)]
-    one, two, three = (_layers(network, each) for each in traces)
-    if one.keys() == two.keys() == three.keys() and all(
-        2 * getattr(two[path], name) == getattr(one[path], name) + getattr(three[path], name)
+    traces: dict[int, Trace] = {}
+    # At least three: through two any line goes.
+    for images in dict.fromkeys((_SMALLER, 2 * _SMALLER, batch, *also, 3 * _SMALLER)):
+        if images == 3 * _SMALLER and len(traces) > 2 and images not in (batch, *also):
+            continue
+        # Of a batch that a network does not take nothing can be said.
+        with suppress(Exception):
+            traces[images] = trace(images)
+    if {_SMALLER, 2 * _SMALLER} <= traces.keys() and len(traces) > 2:
+        growth = _Growth(_SMALLER, batch)
+        layers = {images: _layers(network, each) for images, each in traces.items()}
+        if all(_follows(layers, images) for images in traces):
+            return traces[_SMALLER], traces[2 * _SMALLER], growth
+    only = traces[batch] if batch in traces else trace(batch)
+    return only, only, _Same()
+
+
+def _follows(layers: Mapping[int, Mapping[str, LayerCount]], images: int) -> bool:
+    """Whether the multiply-adds of a batch follow from those of the two smallest."""
+    one, two, found = (layers[each] for each in (_SMALLER, 2 * _SMALLER, images))
+    growth = _Growth(_SMALLER, images)
+    return one.keys() == two.keys() == found.keys() and all(
+        growth(getattr(one[path], name), getattr(two[path], name)) == getattr(found[path], name)
         for path in one
         for name in _MACS
-    ):
-        return traces[0], traces[1], _Growth(_SMALLER, batch)
-    only = trace(batch)
-    return only, only, _Same()
+    )
 
 
 class _Growth:

@@ -9,10 +9,11 @@ network that must look at its data is run on a real input instead.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, fields
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from dabench.counting.rules import PRODUCTS, has_none, macs_of, repeated_macs
+from dabench.counting.rules import PRODUCTS, has_none, macs_of, unneeded_macs
 from dabench.network.calls import Calls
 from dabench.network.tensors import input_dtype, outputs
 
@@ -39,8 +40,8 @@ class OperatorCounts:
     Attributes:
         calls: How often it is called; views are not.
         macs: Multiply-adds executed.
-        for_nothing: Of these, those whose results nobody gets, or that repeat
-            what was computed before (checkpointing).
+        for_nothing: Of these, those whose results nobody gets or asks for, or that
+            repeat what was computed before (checkpointing).
         activations: Elements that convolutions and matrix products put out
             (the definition of RegNet and fvcore).
         moved: Elements read and written, each operand once.
@@ -66,7 +67,7 @@ class Trace:
         without: Operator -> calls known to have no multiply-adds.
         shapes: Module path -> output shape (N, ...), where that is a tensor.
         end_elements: Of the input and all outputs together.
-        on_data: Why the network had to be run on a real input; empty if it had not.
+        note: What a reader must know of how it was run; empty if nothing.
     """
 
     own: Mapping[tuple[str, str], Mapping[str, OperatorCounts]]
@@ -74,7 +75,7 @@ class Trace:
     without: Mapping[str, int]
     shapes: Mapping[str, tuple[int, ...]]
     end_elements: int
-    on_data: str = ""
+    note: str = ""
 
 
 def trace_operators(network: nn.Module, shape: tuple[int, ...], *, backward: bool) -> Trace:
@@ -93,7 +94,37 @@ def trace_operators(network: nn.Module, shape: tuple[int, ...], *, backward: boo
         return _traced(network, shape, backward=backward, fake=True)
     except Exception as error:  # noqa: BLE001 - whatever code of others raises without data
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
-    return _traced(network, shape, backward=backward, fake=False, on_data=reason)
+    if any(isinstance(module, nn.TransformerEncoder) for module in network.modules()):
+        with suppress(Exception), _without_fast_path():
+            traced = _traced(network, shape, backward=backward, fake=True)
+            return replace(traced, note=_ALL_COUNTED)
+    traced = _traced(network, shape, backward=backward, fake=False)
+    return replace(traced, note=f"run on data, since it cannot be run without: {reason}")
+
+
+@contextmanager
+def _no_word_of_failures() -> Iterator[None]:
+    """Torch prints the traceback of what cannot be run without data; it is run with some then."""
+    logger = logging.getLogger(FakeTensor.__module__)
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
+
+
+_ALL_COUNTED = "torch's fast path would leave out tokens that are masked: all are counted"
+
+
+@contextmanager
+def _without_fast_path() -> Iterator[None]:
+    """Attention written out: the fast path packs masked tokens by what the mask holds."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def _traced(
@@ -102,13 +133,13 @@ def _traced(
     *,
     backward: bool,
     fake: bool,
-    on_data: str = "",
 ) -> Trace:
     calls = Calls(network)
     recorder = _Recorder(calls)
     with ExitStack() as stack:
         if fake:
             stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
+            stack.enter_context(_no_word_of_failures())
         stack.enter_context(torch.set_grad_enabled(backward))
         x = torch.randn(shape).to(input_dtype(network))
         with calls.followed(), recorder:
@@ -125,7 +156,6 @@ def _traced(
         without=dict(recorder.without),
         shapes=calls.shapes,
         end_elements=x.numel() + sum(output.numel() for output in found),
-        on_data=on_data,
     )
 
 
@@ -212,7 +242,7 @@ class _Recorder(TorchDispatchMode):
         counts = OperatorCounts(
             calls=1,
             macs=macs or 0,
-            for_nothing=repeated_macs(name, arguments),
+            for_nothing=unneeded_macs(name, arguments),
             activations=written[0].numel() if name in PRODUCTS else 0,
             moved=_moved(name, arguments, read, written),
             uncounted=int(macs is None and not without),

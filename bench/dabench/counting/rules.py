@@ -93,9 +93,10 @@ def _scores(a: Arguments) -> int:
     return int(prod(query.shape) * key.shape[-2])
 
 
-def repeated_macs(name: str, arguments: Arguments) -> int:
-    """Multiply-adds of one call that only repeat what was computed before."""
-    return _scores(arguments) if name in _ATTENTION_BACKWARD else 0
+def unneeded_macs(name: str, arguments: Arguments) -> int:
+    """Multiply-adds of one call that repeat what was computed, or whose result nobody asks for."""
+    rule = UNNEEDED.get(name)
+    return 0 if rule is None else rule(arguments, ())
 
 
 def _heads(source: Tensor, embed_dim: int) -> int:
@@ -129,9 +130,30 @@ def _recurrent_layer(of_input: str, of_state: str, times: int) -> Rule:
     return rule
 
 
+def _recurrent_layer_unneeded(a: Arguments, _: Sequence[Tensor]) -> int:
+    """Gradients that oneDNN computes and nobody asked for; those of later states it needs."""
+    steps = a["input"].numel() // a["input"].shape[-1]
+    asked_for = ((a["input"], a["weight1"]), (a["weight1"],) * 2, (a["weight2"],) * 2)
+    unasked = int(steps * sum(w.numel() for of, w in asked_for if not of.requires_grad))
+    # Of the state before the first step, a start that nobody learns.
+    first = a["hx_"].shape[0] * a["weight2"].numel()
+    return unasked + first * (not a["hx_"].requires_grad)
+
+
 def _deformable_convolution(a: Arguments, outputs: Sequence[Tensor]) -> int:
     """As its authors count it: the convolution; where its points lie is no part of the product."""
     return int(outputs[0].numel() * a["weight"][0].numel())
+
+
+def _deformable_convolution_backward(a: Arguments, _: Sequence[Tensor]) -> int:
+    """The gradients of its columns and of its weight, both always."""
+    return 2 * _deformable_convolution(a, [a["grad"]])
+
+
+def _deformable_convolution_unneeded(a: Arguments, _: Sequence[Tensor]) -> int:
+    of_columns = any(a[name].requires_grad for name in ("input", "offset", "mask"))
+    nobody = (not of_columns) + (not a["weight"].requires_grad)
+    return nobody * _deformable_convolution(a, [a["grad"]])
 
 
 def _norm(per_element: int, scale: str = "weight") -> Rule:
@@ -178,6 +200,13 @@ def _grid_sampling(a: Arguments, outputs: Sequence[Tensor]) -> int:
     sides = outputs[0].dim() - 2
     points = {0: 2**sides, 1: 0, 2: 4**sides}[a["interpolation_mode"]]
     return int(points * outputs[0].numel())
+
+
+def _grid_sampling_backward(a: Arguments, _: Sequence[Tensor]) -> int:
+    """The input's gradient at the points that were mixed, the grid's once per coordinate."""
+    forward = _grid_sampling(a, [a["grad_output"]])
+    of_input, of_grid = a["output_mask"]
+    return forward * (of_input + (a["grad_output"].dim() - 2) * of_grid)
 
 
 _UPSAMPLING = {
@@ -230,6 +259,7 @@ RULES: Mapping[str, Rule] = {
     "mkldnn_rnn_layer": _recurrent_layer("weight0", "weight1", 1),
     "mkldnn_rnn_layer_backward": _recurrent_layer("weight1", "weight2", 2),
     "deform_conv2d": _deformable_convolution,
+    "_deform_conv2d_backward": _deformable_convolution_backward,
     "native_batch_norm": _batch_norm,
     "_native_batch_norm_legit": _batch_norm,
     "_native_batch_norm_legit_no_training": _norm(2),
@@ -246,6 +276,8 @@ RULES: Mapping[str, Rule] = {
     },
     "grid_sampler_2d": _grid_sampling,
     "grid_sampler_3d": _grid_sampling,
+    "grid_sampler_2d_backward": _grid_sampling_backward,
+    "grid_sampler_3d_backward": _grid_sampling_backward,
     "avg_pool2d": _pooling,
     "avg_pool3d": _pooling,
     "avg_pool2d_backward": _pooling_backward,
@@ -263,6 +295,13 @@ RULES: Mapping[str, Rule] = {
     "std_mean": _per_element(3),
 }
 """Operator, without its namespace -> its multiply-adds."""
+
+UNNEEDED: Mapping[str, Rule] = {
+    **dict.fromkeys(_ATTENTION_BACKWARD, lambda a, _: _scores(a)),
+    "mkldnn_rnn_layer_backward": _recurrent_layer_unneeded,
+    "_deform_conv2d_backward": _deformable_convolution_unneeded,
+}
+"""Operator -> those of its multiply-adds that the result does not need."""
 
 WITHOUT = frozenset(
     {

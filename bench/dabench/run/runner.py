@@ -145,12 +145,15 @@ class Runner:
 
     def _count(self) -> None:
         """Counts each distinct graph once, for one image."""
-        graphs = dict.fromkeys(graph_of(p.case) for p in self._plan if p.impossible is None)
+        batches: dict[Graph, set[int]] = {}
+        for planned in self._plan:
+            if planned.impossible is None:
+                batches.setdefault(graph_of(planned.case), set()).add(planned.case.batch)
         counts: dict[Graph, Message] = {}
         uncounted: list[Message] = []
-        for graph in graphs:
+        for graph, also in batches.items():
             document = dict(zip(GRAPH_FIELDS, graph, strict=True))
-            item = {"name": document["model"], **document}
+            item = {"name": document["model"], **document, "also": sorted(also)}
             del item["model"]
 
             def receive(message: Message, graph: Graph = graph) -> None:
