@@ -50,6 +50,8 @@ def test_stop_reasons():
     # Each launch was sure of itself, and they disagree.
     apart = [make_launch(CASE, [t, t], stop="converged") for t in (1.0, 1.5, 2.0)]
     assert one(apart, target_ci=0.05).stop == "gave up"
+    # A single pass that was longer than the limit agrees with itself.
+    assert one([make_launch(CASE, [1.0], stop="gave up")], target_ci=0.05).stop == "gave up"
     fixed = [make_launch(CASE, [1.0, 9.0], stop="repeat") for _ in range(3)]
     assert one(fixed).stop == "repeat"
 

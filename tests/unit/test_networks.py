@@ -265,6 +265,40 @@ def test_a_module_has_a_fingerprint_too(tmp_path, monkeypatch):
     assert identity_of("mine.net:build") != before
 
 
+IMPORTS = "from helper import X\n"
+PACKAGE = {"pkg/__init__.py": "", "pkg/net.py": IMPORTS}
+
+
+@pytest.mark.parametrize(
+    ("name", "files"),
+    [
+        ("net.py:f", {"net.py": IMPORTS}),
+        ("net:f", {"net.py": IMPORTS}),
+        ("pkg.net:f", PACKAGE),
+        ("pkg/net.py:f", PACKAGE),
+        ("sub/net.py:f", {"sub/net.py": "import one\n", "one.py": "import helper\n"}),
+        (
+            "sub/net.py:f",
+            {"sub/net.py": "if helper:\n    import helper\nx = (\n", "sub/helper.py": ""},
+        ),
+    ],
+)
+@pytest.mark.parametrize("folder", ["plain", "results/mine", ".hidden"])
+def test_what_a_network_imports_is_noticed_wherever_it_lies(
+    tmp_path, monkeypatch, folder, name, files
+):
+    here = tmp_path / folder
+    for path, text in {"helper.py": "X = 1\n", **files}.items():
+        (here / path).parent.mkdir(parents=True, exist_ok=True)
+        (here / path).write_text(text)
+    monkeypatch.chdir(here)
+    before = identity_of(name)
+    assert identity_of(name) == before
+    helper = "sub/helper.py" if "sub/helper.py" in files else "helper.py"
+    (here / helper).write_text("X = 2\n")
+    assert identity_of(name) != before
+
+
 FETCHES = """
 import torch
 from torch import nn
@@ -280,6 +314,16 @@ def picked():
     net = nn.Sequential(nn.Conv2d(3, 4, 1))
     state = torch.hub.load_state_dict_from_url("https://example.org/net-123.pth")
     net.load_state_dict({k.removeprefix("m."): v for k, v in state.items()})
+    return net
+
+def adapted():
+    net = nn.Sequential(nn.Conv2d(1, 4, 1))
+    state = torch.hub.load_state_dict_from_url("https://example.org/net-123.pth")
+    grey = state["0.weight"].sum(1, keepdim=True) / 3
+    state["0.weight"] = torch.cat([grey, 2 * grey[:, :1]], 1)
+    with torch.no_grad():
+        net[0].weight.copy_(grey)
+    net.load_state_dict(state)
     return net
 
 def older():
@@ -310,6 +354,7 @@ def by_smp():
     [
         ("own", "net-123.pth"),
         ("picked", "net-123.pth"),
+        ("adapted", "net-123.pth"),
         ("older", "net-123.pth"),
         ("vision", "lraspp"),
         pytest.param("by_timm", "timm's", marks=pytest.mark.extras),

@@ -462,6 +462,14 @@ def test_what_is_computed_and_dropped_is_executed(mode):
     assert found.backward_macs == (P * (216 + 80) if mode == "train" else 0)
 
 
+def test_a_network_without_a_backward_says_so():
+    found = count(Of(lambda x, w: F.conv2d(x, w).argmax(1), w=(5, 3, 1, 1)), mode="train")
+    assert (found.backward_macs, found.note) == (
+        0,
+        "no output can be differentiated: there is no backward",
+    )
+
+
 class LooksAtItsData(nn.Module):
     def __init__(self):
         super().__init__()

@@ -280,6 +280,7 @@ def test_a_case_that_does_not_fit_says_so_before_it_runs_on():
         "does not fit into --max-time 30 s: 3 launches of one pass each take about 60 s"
         in (told.notes[0])
     )
+    assert len(told.notes) == 1
     assert "1 of 3 launches ran" in row.flags
 
 

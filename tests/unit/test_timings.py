@@ -167,6 +167,43 @@ def test_a_run_that_is_none_is_refused(folder, text, message):
         read_run(folder / RUN)
 
 
+DAMAGES = [
+    {"kind": "weird"}, {"environment": []}, {"networks": []}, {"plan": {}}, {"plan": [1]},
+    {"plan": [{}]}, {"plan": [{"case": {"model": "x"}, "settings": {}, "impossible": None}]},
+    {"command": 3},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=str)
+def test_a_record_of_another_shape_is_one_line(folder, written, damage):
+    document = json.loads((folder / RUN).read_text())
+    (folder / RUN).write_text(json.dumps({**document, **damage}))
+    with pytest.raises(ResultsError, match=r"run\.json line 1: not ") as error:
+        load([folder])
+    assert "\n" not in str(error.value)
+
+
+def test_settings_nobody_knows_are_one_line(folder, written):
+    document = json.loads((folder / RUN).read_text())
+    for wrong in ({"speed": 1}, {"repeat": 0}):
+        document["plan"][0]["settings"] |= wrong
+        (folder / RUN).write_text(json.dumps(document))
+        with pytest.raises(ResultsError, match=r"run\.json line 1: not what dabench writes"):
+            load([folder])
+
+
+@pytest.mark.parametrize("text", ['[{"model": 1}]', '{"a": 1}', "[1]", '[{"reason": "x"}]'])
+def test_counts_of_another_shape_are_one_line(folder, written, text):
+    (folder / "counts.json").write_text(text)
+    with pytest.raises(ResultsError, match=r"counts\.json line 1: not what dabench writes"):
+        load([folder])
+
+
+def test_a_summary_of_another_shape_is_made_anew(folder, written):
+    (folder / results.SUMMARY).write_text("[3]")
+    assert len(load([folder]).measurements) == 1
+
+
 def test_a_run_is_never_overwritten(folder, written):
     with pytest.raises(UsageError, match=r"--out.*holds a run already"):
         create(folder)

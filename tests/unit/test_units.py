@@ -3,6 +3,8 @@
 import pytest
 
 from dabench.base import units
+from dabench.base.errors import clean_line
+from dabench.base.files import slug
 
 
 @pytest.mark.parametrize(("text", "value"), [("512x1024", (512, 1024)), (" 64X32 ", (64, 32))])
@@ -64,3 +66,20 @@ def test_bytes(value, text):
 )
 def test_counts(value, text):
     assert units.format_count(value) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["\x1b[1;31mred\x1b[0m", "\x1b]0;title\x07red", "\x1b]8;;http://x\x1b\\red\x1b]8;;\x1b\\",
+     "\x1b[?25lred\x1b[2K", "\x1b(Bred\x07\x00", "\x9bred"],
+)  # fmt: skip
+def test_a_line_holds_nothing_that_a_terminal_obeys(text):
+    assert clean_line(f"{text}\nmore") == "red"
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [("GTA5 -> Cityscapes", "gta5-to-cityscapes"), ("net.py:build(n=2)", "net-py-build-n-2")],
+)
+def test_a_text_as_part_of_a_file_name(text, name):
+    assert slug(text) == name

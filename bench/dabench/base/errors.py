@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 
 class DabenchError(Exception):
@@ -32,7 +33,22 @@ def bad_value(option: str, value: object, allowed: str) -> UsageError:
     return UsageError(f"{option}: {str(value)!r} is not allowed; {allowed}")
 
 
-_ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+def check_choice(option: str, value: object, choices: Iterable[str]) -> None:
+    """Checks that a value is one of those allowed.
+
+    Raises:
+        UsageError: It is not; the message lists them.
+    """
+    if value not in (allowed := tuple(choices)):
+        raise bad_value(option, value, f"choices: {', '.join(allowed)}")
+
+
+# Of a terminal: titles and links (ended by a bell or a backslash), colours and cursors, the rest;
+# then whatever else is no character to be read.
+_ESCAPES = re.compile(
+    r"\x1b\][^\x07\x1b]*(?:\x07|\x1b\\|$)|\x1b\[[0-?]*[ -/]*[@-~]|\x1b[ -/]*[0-~]?"
+    r"|[\x00-\x08\x0e-\x1a\x7f-\x84\x86-\x9f]"
+)
 
 
 def clean_line(text: str) -> str:

@@ -46,6 +46,12 @@ def write_atomically(path: Path, text: str) -> None:
     sync_folder(path.parent)
 
 
+def slug(text: str) -> str:
+    """A text as part of a file name: ``GTA5 -> Cityscapes`` is ``gta5-to-cityscapes``."""
+    words = "".join(c if c.isalnum() else " " for c in text.lower().replace(" -> ", " to "))
+    return "-".join(words.split())
+
+
 def sync_folder(path: Path) -> None:
     """Waits until the names in a folder are on disk."""
     descriptor = os.open(path, os.O_RDONLY)

@@ -117,5 +117,6 @@ def main() -> None:
     except OSError as error:
         if "--debug" in sys.argv:
             raise
-        error_line(f"cannot write the output: {error.strerror or error}")
-        sys.exit(1)
+        where = f"{error.filename}: " if error.filename else ""
+        error_line(f"{where}{error.strerror or error}")
+        sys.exit(2)

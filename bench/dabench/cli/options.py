@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dabench.base.errors import UsageError, bad_value
+from dabench.base.errors import UsageError, check_choice
 from dabench.plan.axes import AXES
 from dabench.plan.grids import AXIS_KEYS, SETTINGS, make_grid, parse
 from dabench.plan.references import split_names
@@ -132,8 +132,7 @@ def set_pretrained(choice: str | None) -> None:
     """
     if choice is None:
         return
-    if choice not in ("on", "off"):
-        raise bad_value("--pretrained", choice, "choices: off, on")
+    check_choice("--pretrained", choice, ("off", "on"))
     os.environ["DABENCH_PRETRAINED"] = choice
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dabench.base.errors import bad_value
+from dabench.base.errors import bad_value, check_choice
 from dabench.cli.output import console
 
 _FORMATS = ("markdown", "latex")
@@ -28,8 +28,7 @@ def report(
 
     Runs of several machines stand side by side; their times are never averaged.
     """
-    if output_format not in _FORMATS:
-        raise bad_value("--format", output_format, f"choices: {', '.join(_FORMATS)}")
+    check_choice("--format", output_format, _FORMATS)
     if not name or Path(name).name != name:
         raise bad_value("--name", name, "it takes a file name without folders")
     from dabench.findings.tables import find_runs, parts_of

@@ -137,13 +137,13 @@ def _settings(plan: dict[str, Any]) -> dict[str, Any]:
 
 
 def _write_plan(folder: Path, plan: dict[str, Any]) -> None:
-    from dabench.base.files import write_atomically
+    from dabench.base.files import json_text, write_atomically
 
     if (folder / PLAN).exists():
         raise UsageError(f"--out: {str(folder)!r} holds a run already; --resume continues it")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / PLAN, json.dumps(plan, indent=1) + "\n")
+        write_atomically(folder / PLAN, json_text(plan))
     except OSError as error:
         raise UsageError(f"--out: cannot write {str(folder)!r}: {error.strerror}") from error
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dabench.base.errors import UsageError, bad_value
+from dabench.base.errors import UsageError, bad_value, check_choice
 from dabench.cli.output import console, print_json, print_table
 from dabench.plan.grids import parse
 
@@ -160,8 +160,8 @@ def train(
         raise typer.Exit(0 if ok else 1)
     if pair is None:
         raise UsageError(f"train needs a pair; choices: {', '.join(places.pairs)}")
-    if split not in (None, "train", "val", "test"):
-        raise bad_value("--eval-split", split, "choices: train, val, test")
+    if split is not None:
+        check_choice("--eval-split", split, ("train", "val", "test"))
     settings, methods, discs, numbers = _settings(given)
     places.pair(pair)
     scene = set_scene(pair, places)

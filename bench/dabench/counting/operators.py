@@ -97,9 +97,10 @@ def trace_operators(network: nn.Module, shape: tuple[int, ...], *, backward: boo
     if any(isinstance(module, nn.TransformerEncoder) for module in network.modules()):
         with suppress(Exception), _without_fast_path():
             traced = _traced(network, shape, backward=backward, fake=True)
-            return replace(traced, note=_ALL_COUNTED)
+            return replace(traced, note="; ".join(filter(None, (_ALL_COUNTED, traced.note))))
     traced = _traced(network, shape, backward=backward, fake=False)
-    return replace(traced, note=f"run on data, since it cannot be run without: {reason}")
+    on_data = f"run on data, since it cannot be run without: {reason}"
+    return replace(traced, note="; ".join(filter(None, (on_data, traced.note))))
 
 
 @contextmanager
@@ -113,6 +114,7 @@ def _no_word_of_failures() -> Iterator[None]:
         logger.disabled = before
 
 
+_NO_BACKWARD = "no output can be differentiated: there is no backward"
 _ALL_COUNTED = "torch's fast path would leave out tokens that are masked: all are counted"
 
 
@@ -150,12 +152,14 @@ def _traced(
             with calls.followed(), recorder, _attributed(calls, recorder):
                 _differentiate(found)
     network.zero_grad(set_to_none=True)
+    learns = any(output.requires_grad for output in found)
     return Trace(
         own=recorder.own(),
         uncounted=dict(recorder.uncounted),
         without=dict(recorder.without),
         shapes=calls.shapes,
         end_elements=x.numel() + sum(output.numel() for output in found),
+        note=_NO_BACKWARD if backward and not learns else "",
     )
 
 

@@ -137,7 +137,7 @@ def _recurrent_layer_unneeded(a: Arguments, _: Sequence[Tensor]) -> int:
     unasked = int(steps * sum(w.numel() for of, w in asked_for if not of.requires_grad))
     # Of the state before the first step, a start that nobody learns.
     first = a["hx_"].shape[0] * a["weight2"].numel()
-    return unasked + first * (not a["hx_"].requires_grad)
+    return unasked + int(first * (not a["hx_"].requires_grad))
 
 
 def _deformable_convolution(a: Arguments, outputs: Sequence[Tensor]) -> int:
@@ -206,7 +206,7 @@ def _grid_sampling_backward(a: Arguments, _: Sequence[Tensor]) -> int:
     """The input's gradient at the points that were mixed, the grid's once per coordinate."""
     forward = _grid_sampling(a, [a["grad_output"]])
     of_input, of_grid = a["output_mask"]
-    return forward * (of_input + (a["grad_output"].dim() - 2) * of_grid)
+    return int(forward * (of_input + (a["grad_output"].dim() - 2) * of_grid))
 
 
 _UPSAMPLING = {

@@ -33,6 +33,7 @@ from dabench.records.timings import (
     SAMPLES,
     is_summarised,
     read_launches,
+    read_plan,
 )
 from dabench.timing.statistics import ratio_interval, verdict
 
@@ -91,6 +92,7 @@ def load(folders: Sequence[Path]) -> Results:
         if names[run["run_id"]] > 1:
             # Runs of the same name from two machines must not be mixed.
             run["run_id"] += f" ({names[run['run_id']]})"
+        read_plan(folder, run)  # of which reports say what was asked
         runs.append(run)
         launched = _read_launches(folder, run["run_id"])
         if is_summarised(folder, len(launched), run["schema"]):

@@ -55,7 +55,7 @@ def build_network(name: str) -> nn.Module:
         raise RuntimeError(f"{name} tried to end the process: {error}") from error
     if not isinstance(made, nn.Module):
         raise TypeError(f"{name} made a {type(made).__name__}, not a torch.nn.Module")
-    if any(hasattr(module, "_orig_mod") for module in made.modules()):
+    if any(map(_is_compiled, made.modules())):
         raise UnsupportedError(
             f"{name} is compiled by its factory; let it return the plain network and name --compile"
         )
@@ -68,6 +68,16 @@ def build_network(name: str) -> nn.Module:
             "--pretrained on fetches them"
         )
     return made
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    """Whether torch.compile wraps it, its call or its forward."""
+    if hasattr(module, "_orig_mod") or module._compiled_call_impl is not None:
+        return True
+    # torch.compiler.disable marks what it wraps in the same way, and in its own.
+    forward = module.forward
+    disabled = getattr(forward, "_torchdynamo_disable", False)
+    return hasattr(forward, "_torchdynamo_orig_callable") and not disabled
 
 
 _NOTES: MutableMapping[Any, str] = WeakKeyDictionary()

@@ -16,18 +16,47 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
+from dabench.base.errors import UnsupportedError
+
 VARIABLE = "DABENCH_PRETRAINED"
 """``on`` lets factories fetch what they want; read by workers, and part of every record."""
 
 
 class _Nothing(dict[str, Any]):
-    """Stands for a state dict that was not fetched, however deep a loader looks into it.
+    """Stands for weights that were not fetched, whatever a loader does with them.
 
-    Keys may be read, popped and deleted; arithmetic on what they hold is an error.
+    Keys may be read, popped and deleted; what they hold is nothing too, and so is
+    what methods, arithmetic and functions of torch make of it.
     """
 
-    def __missing__(self, key: str) -> _Nothing:
+    def __getitem__(self, key: Any) -> _Nothing:
         return self
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        pass
+
+    def __getattr__(self, name: str) -> _Nothing:
+        # Python asks whether there are methods of its own.
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self
+
+    def __call__(self, *_: Any, **__: Any) -> _Nothing:
+        return self
+
+    @classmethod
+    def __torch_function__(
+        cls, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> _Nothing:
+        return cls()
+
+    def _with(self, _: Any) -> _Nothing:
+        return self
+
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = (
+        _with
+    )
+    __matmul__ = __rmatmul__ = __pow__ = _with
 
     def __delitem__(self, key: str) -> None:
         pass
@@ -61,9 +90,16 @@ def weights_left_out() -> Iterator[list[str]]:
             return torch.nn.modules.module._IncompatibleKeys([], [])
         return load(self, state_dict, *args, **kwargs)
 
+    def download_url_to_file(url: str, *_: Any, **__: Any) -> None:
+        raise UnsupportedError(
+            f"its factory fetches {url} into a file, which may hold more than trained weights; "
+            "--pretrained on lets it"
+        )
+
     hooks = _Hooks(left_out)
-    fetch = hub.load_state_dict_from_url
+    fetch, download = hub.load_state_dict_from_url, hub.download_url_to_file
     _replace_everywhere(fetch, load_state_dict_from_url)
+    _replace_everywhere(download, download_url_to_file)
     nn.Module.load_state_dict = load_state_dict  # type: ignore[method-assign]
     sys.meta_path.insert(0, hooks)
     hooks.patch_loaded()
@@ -75,6 +111,7 @@ def weights_left_out() -> Iterator[list[str]]:
         nn.Module.load_state_dict = load  # type: ignore[method-assign]
         # In modules that were imported meanwhile, too.
         _replace_everywhere(load_state_dict_from_url, fetch)
+        _replace_everywhere(download_url_to_file, download)
 
 
 class _Hooks(importlib.abc.MetaPathFinder):

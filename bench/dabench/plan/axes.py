@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from dabench.base.errors import bad_value
+from dabench.base.errors import bad_value, check_choice
 from dabench.base.units import parse_shape, parse_size
 from dabench.plan.references import FORMS
 
@@ -106,8 +106,8 @@ class Axis:
         Raises:
             UsageError: It will not do; the message says what will.
         """
-        if self.choices and self.choice(value) not in self.choices:
-            raise bad_value(self.option, self.choice(value), f"choices: {', '.join(self.choices)}")
+        if self.choices:
+            check_choice(self.option, self.choice(value), self.choices)
         if not self.ok(value):
             raise bad_value(self.option, self.written(value), self.form)
 

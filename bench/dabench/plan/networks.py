@@ -7,7 +7,9 @@ import importlib.util
 import itertools
 import subprocess
 from collections.abc import Iterable
+from contextlib import suppress
 from importlib import metadata
+from modulefinder import ModuleFinder
 from pathlib import Path
 
 from dabench.base.errors import UsageError
@@ -82,27 +84,41 @@ def _sources(path: Path) -> list[Path]:
 
     Its folder, and the whole package it is part of: imports are found by running
     code, so every file counts, and a change that turns out not to matter is
-    asked about once more than it need be.
+    asked about once more than it need be. Beyond them, what it imports by name from
+    beside the package or from the working folder.
     """
-    root = path.parent
-    while (root / "__init__.py").exists() and (root.parent / "__init__.py").exists():
-        root = root.parent
-    found = (
-        each
-        for each in root.rglob("*.py")
-        if not any(part.startswith(".") or part in _NOT_SOURCES for part in each.parts)
-    )
-    return sorted({path, *itertools.islice(found, MOST_SOURCES)})
+    package = path.parent
+    while (package / "__init__.py").exists() and (package.parent / "__init__.py").exists():
+        package = package.parent
+    beside = package.parent if (package / "__init__.py").exists() else package
+    found = (each for each in package.rglob("*.py") if _is_source(each.relative_to(package)))
+    nearby = _imported(path, (beside, path.parent, Path.cwd()))
+    return sorted({path, *nearby, *itertools.islice(found, MOST_SOURCES)})
+
+
+def _is_source(path: Path) -> bool:
+    return not any(part.startswith(".") or part in _NOT_SOURCES for part in path.parts)
+
+
+def _imported(path: Path, folders: Iterable[Path]) -> set[Path]:
+    """The files in some folders that a file imports, and those that these import; none is run."""
+    finder = ModuleFinder(path=[str(folder) for folder in dict.fromkeys(folders)])
+    # What Python cannot read fails when it is imported, with a better message.
+    with suppress(SyntaxError, ValueError, OSError, RecursionError):
+        finder.run_script(str(path))
+    files = (str(vars(module)["__file__"]) for module in finder.modules.values())
+    return {Path(file).resolve() for file in files if file.endswith(".py")}
 
 
 def _module_sources(name: str) -> tuple[list[Path], Path | None]:
     """The files of the package a module is in; found without importing it."""
     first = name.partition(".")[0]
-    for folder in (Path.cwd() / first, Path.cwd() / f"{first}.py"):
-        if folder.is_dir():
-            return sorted(folder.rglob("*.py"))[:MOST_SOURCES], folder
-        if folder.is_file():
-            return [folder], folder.parent
+    inside = Path.cwd().joinpath(*name.split("."))
+    for path in (inside / "__init__.py", inside.with_suffix(".py")):
+        if path.is_file():
+            return _sources(path), path.parent
+    if (folder := Path.cwd() / first).is_dir():
+        return sorted(folder.rglob("*.py"))[:MOST_SOURCES], folder
     spec = importlib.util.find_spec(first)
     if spec is None:
         return [], None

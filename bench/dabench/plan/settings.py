@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, get_args
 
-from dabench.base.errors import bad_value
+from dabench.base.errors import bad_value, check_choice
 from dabench.plan.axes import AXES
 
 Order = Literal["interleaved", "blocked"]
@@ -67,7 +67,7 @@ class Settings:
             _check("max-time", self.max_time_s, self.max_time_s > 0, "it takes seconds above 0")
         _check("seed", self.seed, 0 <= self.seed < 2**63, "it takes a whole number from 0")
         _check("timeout", self.timeout_s, self.timeout_s > 0, "it takes seconds above 0")
-        _check("order", self.order, self.order in ORDERS, f"choices: {', '.join(ORDERS)}")
+        check_choice("--order", self.order, ORDERS)
 
     @classmethod
     def of(

@@ -39,6 +39,16 @@ def _counts(path: Path) -> list[dict[str, Any]]:
     counts = read_json(path / COUNTS)
     if counts is None:
         return []
-    if not (isinstance(counts, list) and all(isinstance(count, dict) for count in counts)):
+    if not (isinstance(counts, list) and all(map(_is_count, counts))):
         raise ResultsError(f"{path / COUNTS} line 1: not what dabench writes")
     return counts
+
+
+_GRAPH = {"model", "channels", "height", "width", "mode"}
+_COUNTED = {"batch", "macs", "executed_macs", "backward_macs", "executed_backward_macs"}
+
+
+def _is_count(document: object) -> bool:
+    if not isinstance(document, dict):
+        return False
+    return document.keys() >= (_GRAPH if "reason" in document else _GRAPH | _COUNTED)

@@ -17,7 +17,6 @@ import io
 import itertools
 import json
 import os
-import re
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -27,7 +26,7 @@ from pathlib import Path
 from typing import Any, NoReturn, Self
 
 from dabench.base.errors import ResultsError, UsageError
-from dabench.base.files import disk_errors, json_text, sync_folder, write_atomically
+from dabench.base.files import disk_errors, json_text, slug, sync_folder, write_atomically
 from dabench.device.machine import difference
 
 SCHEMA = 3
@@ -38,6 +37,10 @@ KINDS = ("timing", "profile", "train", "suite", "count", "ceilings")
 LONGEST_NAME = 80
 
 _NEEDED = ("run_id", "created", "command", "environment")
+_SHAPES = {
+    "run_id": str, "created": str, "command": str, "environment": dict, "networks": dict,
+    "left_out": list, "rules": dict,
+}  # fmt: skip
 # Kinds whose run.json lists what is to be measured.
 _PLANNED = ("timing", "profile", "count", "ceilings")
 
@@ -88,8 +91,7 @@ def new_run_folder(out: Path | None, name: str, root: Path = Path("results")) ->
 
 def _claimed(root: Path, name: str) -> Path:
     # References hold slashes and brackets.
-    name = re.sub(r"[^\w.-]+", "-", name).strip("-.")[:LONGEST_NAME]
-    stem = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{name}"
+    stem = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{slug(name)[:LONGEST_NAME]}"
     try:
         root.mkdir(parents=True, exist_ok=True)
         for number in itertools.count(1):
@@ -325,9 +327,17 @@ def read_run(path: Path, *kinds: str) -> dict[str, Any]:
             f"{file} has schema {schema}, this dabench reads up to {SCHEMA}; upgrade dabench"
         )
     kind = run.setdefault("kind", "timing")
+    if kind not in KINDS:
+        raise ResultsError(f"{file} line 1: not a record of dabench: kind {kind!r}")
     missing = [key for key in (*_NEEDED, *["plan"] * (kind in _PLANNED)) if key not in run]
     if missing:
         raise ResultsError(f"{file} line 1: not a record of dabench: no {missing[0]}")
+    for key, shape in _SHAPES.items():
+        if key in run and not isinstance(run[key], shape):
+            raise ResultsError(f"{file} line 1: not what dabench writes: {key} {run[key]!r}")
+    plan = run["plan"] if kind in _PLANNED else []
+    if not isinstance(plan, list) or not all(isinstance(each, dict) for each in plan):
+        raise ResultsError(f"{file} line 1: not what dabench writes: plan {plan!r}")
     if kinds and kind not in kinds:
         raise UsageError(f"{path} holds a run of kind {kind!r}, not {' or '.join(kinds)}")
     return dict(run)
@@ -388,7 +398,7 @@ def bad_row(path: Path, line: int) -> Iterator[None]:
     """Turns what parsing a row raises into an error with file and line."""
     try:
         yield
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, UsageError) as error:
         raise ResultsError(f"{path} line {line}: not what dabench writes: {error}") from error
 
 

@@ -8,7 +8,7 @@ from statistics import fmean, median, stdev
 from typing import Any
 
 from dabench.plan.cases import Case
-from dabench.timing.engine import PhaseSamples
+from dabench.timing.engine import MIN_SAMPLES, PhaseSamples
 from dabench.timing.statistics import Interval, drift, launch_interval, quantile
 
 DRIFT_LIMIT = 0.05
@@ -290,7 +290,9 @@ def _stop(records: Sequence[PhaseRecord], interval: Interval, target_ci: float |
     """Why measuring ended, judged on the interval over launches."""
     if all(record.samples.stop == "repeat" for record in records):
         return "repeat"
-    if target_ci is not None and interval.relative_half_width <= target_ci:
+    # Of a launch with fewer samples its interval says nothing yet.
+    alone = len(records) == 1 and len(records[0].samples.samples) < MIN_SAMPLES
+    if target_ci is not None and not alone and interval.relative_half_width <= target_ci:
         return "converged"
     return "gave up"
 

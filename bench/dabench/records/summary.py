@@ -11,7 +11,7 @@ from dabench.base.errors import ResultsError
 from dabench.plan.cases import Case, PlannedCase
 from dabench.records.counts import read_counts, read_uncounted
 from dabench.records.measurements import LaunchRecord, Measurement, failed, summarise
-from dabench.records.timings import read_launches
+from dabench.records.timings import read_launches, read_plan
 
 Graph = tuple[str, int, int, int, str]
 """What operations depend on: model, channels, height, width, mode."""
@@ -103,7 +103,7 @@ def summarised(path: Path, document: Mapping[str, Any]) -> list[Measurement]:
     Raises:
         ResultsError: Damaged records, or launches of a case that is not in the plan.
     """
-    plan = [PlannedCase.of(item) for item in document["plan"]]
+    plan = read_plan(path, document)
     launches = launches_by_case(path, plan)
     summary = Summary(read_counts(path), read_uncounted(path))
     return [row for p in plan for row in summary.rows(p, launches[p.case.case_id])]

@@ -20,8 +20,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from dabench.plan.cases import PlannedCase
 from dabench.records.counts import write_counts
-from dabench.records.folder import RunFolder, bad_row, read_json, read_table
+from dabench.records.folder import RUN, RunFolder, bad_row, read_json, read_table
 from dabench.records.measurements import COLUMNS, LaunchRecord, Measurement, PhaseRecord
 from dabench.timing.engine import PhaseSamples, Sample
 
@@ -94,6 +95,20 @@ def read_launches(path: Path) -> list[LaunchRecord]:
     return launches
 
 
+def read_plan(path: Path, document: Mapping[str, Any]) -> list[PlannedCase]:
+    """The cases of a run.
+
+    Args:
+        path: Its folder, for errors.
+        document: Of its ``run.json``.
+
+    Raises:
+        ResultsError: Not what dabench writes.
+    """
+    with bad_row(path / RUN, 1):
+        return [PlannedCase.of(item) for item in document["plan"]]
+
+
 def next_launch(path: Path) -> int:
     """The first launch number no row uses, those of unfinished launches included."""
     tables = (
@@ -111,7 +126,7 @@ def is_summarised(path: Path, launches: int, schema: int) -> bool:
     if schema < 3:
         return True
     made = read_json(path / SUMMARY)
-    return made is not None and made.get("launches") == launches
+    return isinstance(made, dict) and made.get("launches") == launches
 
 
 def _header(path: Path) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from dabench.base.files import slug
 from dabench.base.units import (
     format_bytes,
     format_count,
@@ -25,7 +26,7 @@ from dabench.profiling.roofline import BEYOND, Ceilings, format_roof
 from dabench.records.profiles import LayerRow, ModelRow
 from dabench.report.charts import roofline, stacked_bars
 from dabench.report.sections import left_out
-from dabench.report.text import Writer, slug
+from dabench.report.text import Writer
 
 TOP_LAYERS = 15
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from dabench.base.files import slug
 from dabench.base.units import (
     format_bytes,
     format_count,
@@ -21,7 +22,7 @@ from dabench.plan.axes import AXES, EAGER, VARIANT_AXES, variant_name
 from dabench.plan.variants import EXPORTED
 from dabench.records.measurements import WITHIN_ONE_LAUNCH
 from dabench.report.charts import bars_with_intervals
-from dabench.report.text import Writer, slug
+from dabench.report.text import Writer
 from dabench.timing.statistics import INTERVAL_RULE
 from dabench_models import MODELS
 

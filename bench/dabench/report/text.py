@@ -129,8 +129,3 @@ def _is_words(column: pd.Series[str]) -> bool:
     """Whether a column holds words rather than numbers with units."""
     shown = [str(value) for value in column if str(value) not in ("", "-")]
     return not all(text[0].isdigit() or text[0] in "-+" for text in shown)
-
-
-def slug(text: str) -> str:
-    """A text as part of a file name."""
-    return "-".join("".join(c if c.isalnum() else " " for c in text.lower()).split())

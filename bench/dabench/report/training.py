@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from dabench.base.files import slug
 from dabench.findings.trainings import (
     Comparison,
     TrainingResults,
@@ -57,7 +58,7 @@ def sections(out: Writer, loaded: TrainingResults, folder: Path, name: str) -> N
         title = str(data)
         seen[title] += 1
         # Runs that were trained otherwise are another experiment, with a section of its own.
-        prefix = f"{name}-{_slug(title)}" + (f"-{seen[title]}" if seen[title] > 1 else "")
+        prefix = f"{name}-{slug(title)}" + (f"-{seen[title]}" if seen[title] > 1 else "")
         out.heading(f"Accuracy: {title}")
         out.paragraph(f"Settings: {protocol}.")
         if bool(runs["synthetic"].iloc[0]):
@@ -274,7 +275,7 @@ def _pictures(
 ) -> None:
     for (data, protocol, label), picture in loaded.pictures.items():
         if (data, protocol) == of:
-            target = folder / f"{prefix}-{_slug(label)}.png"
+            target = folder / f"{prefix}-{slug(label)}.png"
             shutil.copyfile(picture, target)
             out.picture(target.name, f"{label} ({data}): input, truth, prediction, errors in red")
 
@@ -320,7 +321,3 @@ def _by_label(frame: pd.DataFrame) -> Iterable[tuple[str, pd.DataFrame]]:
     known = [label for label in _ORDER if label in labels]
     for label in [*known, *(label for label in labels if label not in known)]:
         yield label, frame[frame["label"] == label]
-
-
-def _slug(text: str) -> str:
-    return "".join(c if c.isalnum() else "-" for c in text.replace(" -> ", "-to-")).strip("-")

@@ -21,7 +21,14 @@ from dabench.plan.devices import resolve
 from dabench.plan.settings import Grid
 from dabench.profiling.roofline import Ceilings, Setting
 from dabench.records.ceilings import CEILINGS, KIND, CeilingsRecord, read_ceilings
-from dabench.records.folder import RunFolder, check_new_run, check_same_machine, read_run
+from dabench.records.folder import (
+    RUN,
+    RunFolder,
+    bad_row,
+    check_new_run,
+    check_same_machine,
+    read_run,
+)
 from dabench.run.launcher import Launcher
 from dabench.run.session import probe
 
@@ -104,7 +111,8 @@ def _complete(
 ) -> MachineCeilings:
     """Measures what is left of a run's plan."""
     record = CeilingsRecord(run)
-    plan = [Setting(**each) for each in run.document["plan"]]
+    with bad_row(run.path / RUN, 1):
+        plan = [Setting(**each) for each in run.document["plan"]]
     if not plan:
         raise UsageError(
             f"--resume: {run.path} is what is remembered of a machine; nothing is left"

@@ -10,7 +10,14 @@ from typing import Any
 from dabench.device.machine import describe_host
 from dabench.plan.networks import identities
 from dabench.records.counts import KIND, read_counts, read_uncounted, write_counts
-from dabench.records.folder import RunFolder, check_new_run, check_same_machine, read_run
+from dabench.records.folder import (
+    RUN,
+    RunFolder,
+    bad_row,
+    check_new_run,
+    check_same_machine,
+    read_run,
+)
 from dabench.run.launcher import Launcher
 from dabench.run.runner import COUNT_TIMEOUT_S
 from dabench.run.session import check_same_networks, probe
@@ -98,9 +105,14 @@ def resume_counts(folder: Path) -> Counted:
 
 def _count_into(run: RunFolder, launcher: Launcher) -> Counted:
     document = run.document
-    asked = CountRequest(
-        items=document["plan"], shares=document["shares"], cross_check=document["cross_check"]
-    )
+    with bad_row(run.path / RUN, 1):
+        asked = CountRequest(
+            items=document["plan"],
+            shares=document["shares"],
+            cross_check=document["cross_check"],
+        )
+        for each in asked.items:
+            _graph(each)
     known = Counted(read_counts(run.path), read_uncounted(run.path))
     return _count(
         asked, launcher, known, lambda counted: write_counts(run, counted.counts, counted.failed)
@@ -113,7 +125,7 @@ def _count(
     """Counts what is not known yet, and tells `keep` of all that is known after each network."""
     counts = {_key(count): count for count in known.counts}
     failed = {_key(each): each for each in known.failed}
-    graphs = [{"model": each["name"], **{k: each[k] for k in _GRAPH}} for each in asked.items]
+    graphs = [_graph(each) for each in asked.items]
     names = [_key(graph) for graph in graphs]
 
     def so_far() -> Counted:
@@ -144,6 +156,10 @@ def _count(
             failed[name] = {**graph, "reason": last["reason"]}
         keep(so_far())
     return so_far()
+
+
+def _graph(item: Mapping[str, Any]) -> dict[str, Any]:
+    return {"model": item["name"], **{name: item[name] for name in _GRAPH}}
 
 
 def _key(count: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -19,7 +19,14 @@ from dabench.plan.devices import resolve_all
 from dabench.plan.networks import identities, spec_of
 from dabench.plan.settings import Grid, Settings
 from dabench.profiling.roofline import BOUND_RULE, Ceilings, Setting
-from dabench.records.folder import RunFolder, check_new_run, check_same_machine, read_run
+from dabench.records.folder import (
+    RUN,
+    RunFolder,
+    bad_row,
+    check_new_run,
+    check_same_machine,
+    read_run,
+)
 from dabench.records.measurements import LaunchRecord
 from dabench.records.profiles import (
     KIND,
@@ -34,6 +41,7 @@ from dabench.records.profiles import (
     read_profiled,
     summarise_phase,
 )
+from dabench.records.timings import read_plan
 from dabench.run.ceilings import ceilings_of
 from dabench.run.launcher import Launcher
 from dabench.run.runner import COUNT_TIMEOUT_S, Observer
@@ -151,17 +159,18 @@ class _Profiler:
 
     def __init__(self, run: RunFolder, launcher: Launcher, observer: Observer) -> None:
         document = run.document
-        self._plan = [PlannedCase.of(item) for item in document["plan"]]
+        self._plan = read_plan(run.path, document)
         self._launcher = launcher
         self._record = ProfileRecord(run)
         self._observer = observer
         self._trace = bool(document.get("trace"))
-        found = map(Ceilings.of, document["ceilings"])
-        self.ceilings = {each.setting: each for each in found}
-        self._without = {
-            Setting(each["device"], each["dtype"], each["threads"]): str(each["reason"])
-            for each in document.get("without_ceilings", [])
-        }
+        with bad_row(run.path / RUN, 1):
+            found = map(Ceilings.of, document["ceilings"])
+            self.ceilings = {each.setting: each for each in found}
+            self._without = {
+                Setting(each["device"], each["dtype"], each["threads"]): str(each["reason"])
+                for each in document.get("without_ceilings", [])
+            }
         # What could not be counted then is tried again.
         self._counts: dict[str, Mapping[str, Any]] = {
             each["case_id"]: each["count"]

@@ -127,6 +127,7 @@ class Runner:
         self._summary = Summary(*counted)
         self._rows: dict[str, list[Measurement]] = {}
         self._next_summary_s = -math.inf
+        self._too_long: set[str] = set()
 
     def run(self) -> Outcome:
         """Measures everything; Ctrl-C ends it early and keeps what there is."""
@@ -213,15 +214,15 @@ class Runner:
         settings, launches = planned.settings, self._launches[planned.case.case_id]
         if settings.max_time_s is None or planned.case.protocol != "steady" or not launches:
             return True
-        # The least a launch does: the first pass of each phase.
-        least_s = max(
-            sum(max(s.wall_s for s in p.samples.samples) for p in record.phases)
-            for record in launches
-        )
+        # The least a launch does: one pass of each phase, with what prepares it.
+        least_s = max(sum(map(_pass_s, record.phases)) for record in launches)
         left_s = settings.max_time_s - sum(record.spent_s for record in launches)
         if least_s <= left_s:
             return True
         wanted = settings.first_launches
+        if planned.case.case_id in self._too_long:
+            return False
+        self._too_long.add(planned.case.case_id)
         self._observer.note(
             f"{planned.case.case_id}: does not fit into --max-time "
             f"{format_seconds(settings.max_time_s)}: {wanted} launches of one pass each take about "
@@ -267,6 +268,14 @@ class Runner:
         self._recorder.measurements(rows, self._ran)
         end = self._clock()
         self._next_summary_s = end + (end - begin) / SUMMARY_SHARE
+
+
+def _pass_s(phase: PhaseRecord) -> float:
+    """Seconds of one pass of a phase, what prepares it included where that was noted."""
+    longest = max(sample.wall_s for sample in phase.samples.samples)
+    if phase.spent_s is None:
+        return longest
+    return max(longest, phase.spent_s / len([*phase.samples.warmup, *phase.samples.samples]))
 
 
 def launch_case(

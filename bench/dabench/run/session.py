@@ -23,7 +23,7 @@ from dabench.records.counts import read_counts, read_uncounted
 from dabench.records.folder import RunFolder, check_new_run, check_same_machine, read_run
 from dabench.records.measurements import FLAG_RULES, LaunchRecord, Measurement
 from dabench.records.summary import launches_by_case
-from dabench.records.timings import TimingRecord, next_launch
+from dabench.records.timings import TimingRecord, next_launch, read_plan
 from dabench.run.launcher import Launcher
 from dabench.run.runner import LAUNCH_RULE, Observer, Outcome, Recorder, Runner
 from dabench.timing.engine import STEADY_RULE
@@ -141,7 +141,7 @@ def resume(folder: Path, *, observer: Observer) -> Session:
         check_same_networks(folder, document.get("networks", {}))
         with RunFolder.open(folder, "timing") as run:
             recorder = TimingRecord(run)
-            plan = [PlannedCase.of(item) for item in document["plan"]]
+            plan = read_plan(folder, document)
             done = launches_by_case(folder, plan)
             outcome = Runner(
                 plan,

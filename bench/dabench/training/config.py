@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from dabench.base.errors import UsageError, bad_value
+from dabench.base.errors import UsageError, bad_value, check_choice
 from dabench.plan.networks import spec_of
 
 DISCRIMINATORS = ("disc", "dw-disc", "diag-disc", "diag-disc-bias")
@@ -199,5 +199,4 @@ def _check(name: str, value: object, ok: bool, allowed: str) -> None:
 
 def _one_of(option: str, values: Sequence[str], choices: Sequence[str]) -> None:
     for value in values:
-        if value not in choices:
-            raise bad_value(option, value, f"choices: {', '.join(choices)}")
+        check_choice(option, value, choices)

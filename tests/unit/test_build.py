@@ -1,0 +1,61 @@
+"""Networks of others, built: what their factories may do, and what is refused."""
+
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from dabench.base.errors import UnsupportedError
+from dabench.network.build import build_network
+
+
+class Doubles(nn.Module):
+    def forward(self, x):
+        return 2 * x
+
+
+def its_call():
+    network = Doubles()
+    network.compile()
+    return nn.Sequential(network)
+
+
+def its_forward():
+    network = Doubles()
+    network.forward = torch.compile(network.forward)
+    return network
+
+
+def by_a_wrapper():
+    return nn.Sequential(torch.compile(Doubles()))
+
+
+def left_alone():
+    network = Doubles()
+    network.forward = torch.compiler.disable(network.forward)
+    return network
+
+
+def fetches():
+    torch.hub.download_url_to_file("https://example.org/a.pth", "a.pth")
+
+
+@pytest.fixture(autouse=True)
+def _path_kept(monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+
+
+@pytest.mark.parametrize("factory", [its_call, its_forward, by_a_wrapper])
+def test_what_its_factory_compiled_is_refused(factory):
+    with pytest.raises(UnsupportedError, match="is compiled by its factory"):
+        build_network(f"{__file__}:{factory.__name__}")
+
+
+def test_what_is_kept_from_the_compiler_is_not_compiled():
+    assert build_network(f"{__file__}:{left_alone.__name__}").training
+
+
+def test_a_file_that_a_factory_fetches_is_refused():
+    with pytest.raises(UnsupportedError, match=r"a\.pth into a file.*--pretrained on lets it"):
+        build_network(f"{__file__}:{fetches.__name__}")
