@@ -5,8 +5,8 @@ from fakes import make_case, make_launch
 from records import write_record
 
 from dabench.findings.trials import FOLDER, changed, read_trials, trial_grids
-from dabench.plan.cases import expand
-from dabench.plan.settings import Grid
+from dabench.plan.cases import PlannedCase, expand
+from dabench.plan.settings import Grid, Settings
 from dabench.records.measurements import failed, summarise
 
 
@@ -53,7 +53,8 @@ def test_training_is_timed_as_whole_steps():
 def write_trials(folder, seconds):
     """{(model, compile, batch): seconds per pass}"""
     cases = [make_case(model=m, compile=c, batch=b) for m, c, b in seconds]
-    writer = write_record(folder / FOLDER, plan=[{"case": case.to_dict()} for case in cases])
+    plan = [PlannedCase(case=case, settings=Settings.of()).to_dict() for case in cases]
+    writer = write_record(folder / FOLDER, plan=plan)
     rows, number = [], 0
     for case, base in zip(cases, seconds.values(), strict=True):
         if base is None:
