@@ -48,7 +48,7 @@ app(["--help"])
 @pytest.mark.quick
 def test_help_is_quick(compare):
     ours, typer = compare.medians(
-        command("-m", "dabench", "--help"), command("-c", "import typer, rich.console"), rounds=9
+        command("-m", "dabench", "--help"), command("-c", "import typer, rich.console"), rounds=25
     )
     compare.check("dabench --help over importing typer", ours / typer, at_most=2.0)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dabench.base.errors import UsageError
+from dabench.cli.measurements import print_measurements
 from dabench.cli.options import (
     OPTIONS,
     Json,
@@ -25,7 +26,7 @@ from dabench.cli.options import (
     typed,
     with_options,
 )
-from dabench.cli.output import console, print_json, print_measurements
+from dabench.cli.output import console, print_json
 from dabench.plan.grids import load_grids, presets
 from dabench.plan.settings import Grid, Settings
 
