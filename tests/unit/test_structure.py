@@ -22,7 +22,9 @@ def test_a_layer_without_torch(layer):
     assert shown.stdout.strip() == "False"
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["time", "--help"], ["--version"], ["models"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["time", "--help"], ["compare", "--help"], ["--version"], ["models"]]
+)
 def test_help_imports_neither_torch_nor_pandas(arguments):
     code = (
         "import sys, contextlib, io\n"

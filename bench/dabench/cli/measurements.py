@@ -5,17 +5,22 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from dabench.base.units import format_bytes, format_interval, format_seconds, significant
 from dabench.cli.output import print_line, print_table
 from dabench.plan.axes import AXES
-from dabench.records.measurements import WITHIN_ONE_LAUNCH, Measurement
+
+if TYPE_CHECKING:
+    from dabench.records.measurements import Measurement
 
 _WORDS = ("model", "device", "mode", "phase", "dtype", "layout", "protocol", "variant", "ended")
 
 
 def print_measurements(rows: Sequence[Measurement]) -> None:
     """Prints measurements, and below them the cases that failed, with their reasons."""
+    from dabench.records.measurements import WITHIN_ONE_LAUNCH
+
     good = [row for row in rows if row.status == "ok"]
     if good:
         varying = _varying(good)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib.util
 import itertools
 import subprocess
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
 from importlib import metadata
-from modulefinder import ModuleFinder
 from pathlib import Path
 
 from dabench.base.errors import UsageError
@@ -100,14 +99,45 @@ def _is_source(path: Path) -> bool:
     return not any(part.startswith(".") or part in _NOT_SOURCES for part in path.parts)
 
 
-def _imported(path: Path, folders: Iterable[Path]) -> set[Path]:
+def _imported(path: Path, folders: Sequence[Path]) -> set[Path]:
     """The files in some folders that a file imports, and those that these import; none is run."""
-    finder = ModuleFinder(path=[str(folder) for folder in dict.fromkeys(folders)])
+    found: set[Path] = set()
+    left = [path]
+    while left and len(found) < MOST_SOURCES:
+        here = left.pop()
+        for level, name in _imports(here):
+            places = folders if not level else [here.parents[min(level, len(here.parents)) - 1]]
+            for file in _files(name, places):
+                if file not in found:
+                    found.add(file)
+                    left.append(file)
+    return found
+
+
+def _imports(path: Path) -> Iterator[tuple[int, str]]:
+    """What a file imports: how many dots lead it, and the name behind them."""
     # What Python cannot read fails when it is imported, with a better message.
-    with suppress(SyntaxError, ValueError, OSError, RecursionError):
-        finder.run_script(str(path))
-    files = (str(vars(module)["__file__"]) for module in finder.modules.values())
-    return {Path(file).resolve() for file in files if file.endswith(".py")}
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError, OSError, RecursionError):
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((0, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            # What is imported from a package may be a module of it.
+            yield from ((node.level, f"{node.module or ''}.{each.name}") for each in node.names)
+
+
+def _files(name: str, folders: Iterable[Path]) -> Iterator[Path]:
+    """The modules and packages that importing a dotted name runs, where they lie in folders."""
+    parts = [part for part in name.split(".") if part]
+    for folder in folders:
+        for end in range(1, len(parts) + 1):
+            inside = folder.joinpath(*parts[:end])
+            for file in (inside.with_name(f"{inside.name}.py"), inside / "__init__.py"):
+                if file.is_file():
+                    yield file.resolve()
 
 
 def _module_sources(name: str) -> tuple[list[Path], Path | None]:
