@@ -18,9 +18,10 @@ from dabench.timing.statistics import (
     quantile,
     ratio_interval,
     student,
-    verdict,
+    trend,
     welch,
 )
+from dabench.timing.verdicts import verdict
 
 times = st.floats(1e-7, 1e3)
 samples = st.lists(times, min_size=1, max_size=40)
@@ -177,7 +178,9 @@ def test_a_clear_ratio_is_found_with_its_interval():
         (Interval(2.0, 1.5, 2.5), "slower"),
         (Interval(1.0, 0.98, 1.02), "same"),
         (Interval(1.1, 0.9, 1.3), "undecided"),
-        (Interval(1.02, 1.01, 1.025), "same"),
+        # Faster or slower, and perhaps by no more than the margin.
+        (Interval(1.02, 1.01, 1.025), "undecided"),
+        (Interval(0.97, 0.95, 0.99), "undecided"),
     ],
 )
 def test_verdicts(interval, expected):
@@ -199,3 +202,15 @@ def test_quantiles_agree_with_numpy(values, fraction):
 
     ordered = sorted(values)
     assert quantile(ordered, fraction) == pytest.approx(float(np.quantile(ordered, fraction)))
+
+
+def test_a_trend_is_told_from_scatter():
+    rng = np.random.default_rng(4)
+    climbing = np.exp(np.linspace(0, 0.1, 12) + rng.normal(0, 0.01, 12))
+    assert trend(climbing) == pytest.approx(0.105, abs=0.03)
+    assert trend(climbing[::-1]) == pytest.approx(-0.095, abs=0.03)
+    assert trend([1.0, 1.1, 1.2, 1.3]) == 0.0
+    assert trend([2.0] * 9) == 0.0
+    assert trend(2.0 ** np.arange(6.0)) == pytest.approx(31)
+    flat = [trend(np.exp(rng.normal(0, 0.03, 10))) for _ in range(400)]
+    assert sum(each != 0 for each in flat) <= 12

@@ -42,6 +42,8 @@ COMMANDS = (
      "Show where the time goes, layer by layer, and what holds each layer back."),
     ("explain", "explaining:explain",
      "Say in plain words why one network is not as much faster as its operations promise."),
+    ("compare", "comparing:compare",
+     "Say which of two is faster, how sure that is, and what would decide it."),
     ("audit", "explaining:audit",
      "Find times that cannot be true: below what the chip could do, or at odds with each other."),
     ("ceilings", "ceilings:ceilings",

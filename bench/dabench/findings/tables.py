@@ -35,7 +35,8 @@ from dabench.records.timings import (
     read_launches,
     read_plan,
 )
-from dabench.timing.statistics import ratio_interval, verdict
+from dabench.timing.statistics import ratio_interval
+from dabench.timing.verdicts import verdict
 
 # What must be equal for two rows to be compared but for their model.
 SETTING = ["run_id", "machine", *columns_of("model")]

@@ -196,8 +196,12 @@ def launch_order(cases: Sequence[PlannedCase], *, round_index: int, seed: int) -
     """The order of one round of launches, one launch per case.
 
     Shuffled anew in each round, so that no case always follows the same other
-    one, and the same again under the same seed.
+    one, and the same again under the same seed. Cases in the order ``abba`` run
+    forwards and backwards in turn: what a machine does steadily, such as warm up,
+    favours none.
     """
+    if cases and cases[0].settings.order == "abba":
+        return list(cases)[:: -1 if round_index % 2 else 1]
     shuffled = list(cases)
     random.Random(f"{seed}/{round_index}").shuffle(shuffled)
     return shuffled
@@ -210,7 +214,7 @@ def schedule(cases: Sequence[PlannedCase]) -> Iterator[tuple[int, PlannedCase]]:
     all its launches in a row.
     """
     possible = [planned for planned in cases if planned.impossible is None]
-    interleaved = [p for p in possible if p.settings.order == "interleaved"]
+    interleaved = [p for p in possible if p.settings.order != "blocked"]
     rounds = max((p.settings.first_launches for p in interleaved), default=0)
     for index in range(rounds):
         due = [p for p in interleaved if index < p.settings.first_launches]

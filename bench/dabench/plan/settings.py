@@ -10,7 +10,7 @@ from typing import Literal, get_args
 from dabench.base.errors import bad_value, check_choice
 from dabench.plan.axes import AXES
 
-Order = Literal["interleaved", "blocked"]
+Order = Literal["interleaved", "blocked", "abba"]
 
 ORDERS: tuple[str, ...] = get_args(Order)
 
@@ -38,7 +38,8 @@ class Settings:
             `dabench.run.runner.LAUNCH_RULE` says.
         timeout_s: Seconds after which a launch is killed.
         seed: Of weights, inputs and the order of launches.
-        order: ``interleaved`` alternates the cases, ``blocked`` finishes each.
+        order: ``interleaved`` alternates the cases, shuffled anew in each round; ``abba``
+            runs them forwards and backwards in turn; ``blocked`` finishes each.
 
     Raises:
         UsageError: A value that is not allowed.

@@ -79,6 +79,18 @@ class LaunchRecord:
         return sum(known) if known else self.seconds
 
 
+def seconds_of(record: PhaseRecord, protocol: str) -> list[float]:
+    """Seconds of each sample of a launch by the host's clock.
+
+    Under the paper's protocol on a device that queues work, for which that clock does not wait,
+    the seconds until the work was done.
+    """
+    return [
+        sample.device_s if protocol == "paper" and sample.device_s is not None else sample.wall_s
+        for sample in record.samples.samples
+    ]
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Measurement:
     """All samples of one phase of one case, or the reason why there are none.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -74,6 +74,9 @@ class Observer(Protocol):
         """Something the user should know."""
 
 
+WantsMore = Callable[[Mapping[str, Sequence[LaunchRecord]]], set[str]]
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What a run came to.
@@ -100,6 +103,8 @@ class Runner:
         scratch: Folder for what compilers and exporters write, kept from launch
             to launch; None gives each launch its own.
         clock: The host's.
+        wants_more: Asked between rounds, with the launches by case, which cases are to
+            run again; None leaves that to `LAUNCH_RULE`.
     """
 
     def __init__(
@@ -114,8 +119,10 @@ class Runner:
         first_launch: int = 0,
         scratch: Path | None = None,
         clock: Clock = host_clock,
+        wants_more: WantsMore | None = None,
     ) -> None:
         self._plan = plan
+        self._wanted = wants_more
         self._scratch = scratch
         self._pool = pool
         self._recorder = recorder
@@ -179,12 +186,18 @@ class Runner:
         """Further rounds for cases that `LAUNCH_RULE` grants them."""
         known = [r.round for each in self._launches.values() for r in each if r.round is not None]
         number = max(known, default=-1) + 1
-        while wanting := [planned for planned in self._plan if self._wants_more(planned)]:
+        while wanting := self._wanting():
             self._observer.planned(len(wanting))
             seed = wanting[0].settings.seed
             for planned in launch_order(wanting, round_index=1000 + number, seed=seed):
                 self._launch(planned, number)
             number += 1
+
+    def _wanting(self) -> list[PlannedCase]:
+        if self._wanted is None:
+            return [planned for planned in self._plan if self._wants_more(planned)]
+        wanted = self._wanted(self._launches)
+        return [planned for planned in self._plan if planned.case.case_id in wanted]
 
     def _wants_more(self, planned: PlannedCase) -> bool:
         settings = planned.settings
@@ -241,7 +254,7 @@ class Runner:
             planned,
             self._pool,
             self._next_launch,
-            round_number=number if settings.order == "interleaved" else None,
+            round_number=None if settings.order == "blocked" else number,
             spent_s=sum(each.spent_s for each in before),
             launches=len(before),
             scratch=self._scratch,

@@ -19,11 +19,13 @@ from dabench.plan.devices import resolve_all
 from dabench.plan.networks import identities, identity_of
 from dabench.plan.settings import Grid, Settings
 from dabench.plan.variants import VARIANT_RULE
+from dabench.records.comparisons import Comparison, read_comparison
 from dabench.records.counts import read_counts, read_uncounted
 from dabench.records.folder import RunFolder, check_new_run, check_same_machine, read_run
 from dabench.records.measurements import FLAG_RULES, LaunchRecord, Measurement
 from dabench.records.summary import launches_by_case
 from dabench.records.timings import TimingRecord, next_launch, read_plan
+from dabench.run.deciding import Decider
 from dabench.run.launcher import Launcher
 from dabench.run.runner import LAUNCH_RULE, Observer, Outcome, Recorder, Runner
 from dabench.timing.engine import STEADY_RULE
@@ -80,6 +82,7 @@ def run_grids(
     folder: Path | None,
     observer: Observer,
     command: str,
+    compares: Compares | None = None,
 ) -> Session:
     """Measures every case of the grids.
 
@@ -89,6 +92,7 @@ def run_grids(
         folder: For the records; None keeps none.
         observer: Told of the progress.
         command: What the user asked for, for the record.
+        compares: How to compare the cases of two grids, pair by pair; None for no comparison.
 
     Raises:
         UsageError: Anything wrong with the request; nothing was measured.
@@ -102,19 +106,64 @@ def run_grids(
         check_new_run(folder)
     with Launcher() as launcher, _scratch() as scratch:
         environment = describe_host() | probe(launcher)
-        plan, notes = _plan(grids, environment)
+        resolved, notes = resolve_all(grids, environment)
+        plan = _plan(resolved)
+        asked = None if compares is None else compares.asked(*(expand(*each) for each in resolved))
         for note in notes:
             observer.note(note)
         with ExitStack() as stack:
             recorder: Recorder = NoRecords()
             if folder is not None:
                 details = _details(plan, notes)
+                if asked is not None:
+                    details["compare"] = asked.to_dict()
                 run = RunFolder.create(
                     folder, "timing", command=command, environment=environment, **details
                 )
                 recorder = TimingRecord(stack.enter_context(run))
-            outcome = Runner(plan, launcher, recorder, observer, scratch=Path(scratch)).run()
+            outcome = Runner(
+                plan,
+                launcher,
+                recorder,
+                observer,
+                scratch=Path(scratch),
+                wants_more=None if asked is None else Decider(asked, plan),
+            ).run()
     return Session(outcome, environment, folder)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Compares:
+    """How the cases of two grids are compared; fields as of `Comparison`."""
+
+    delta: float
+    decide: bool
+    max_time_s: float
+
+    def asked(self, base: Sequence[PlannedCase], new: Sequence[PlannedCase]) -> Comparison:
+        """The comparison of two lists of cases, in order.
+
+        Raises:
+            UsageError: There are more of one, or a case would be compared with itself.
+        """
+        sides = ([planned.case.case_id for planned in side] for side in (base, new))
+        one, two = sides
+        if len(one) != len(two):
+            raise UsageError(
+                f"--vs: {len(one)} cases cannot be compared with {len(two)}; the sides must differ "
+                "in single values"
+            )
+        if again := set(one) & set(two):
+            raise UsageError(
+                f"--vs: {min(again)} is on both sides; 'dabench selftest' compares a case with "
+                "itself"
+            )
+        return Comparison(
+            pairs=tuple(zip(one, two, strict=True)),
+            delta=self.delta,
+            decide=self.decide,
+            max_time_s=self.max_time_s,
+        )
 
 
 def measure_noise() -> Session:
@@ -143,6 +192,7 @@ def resume(folder: Path, *, observer: Observer) -> Session:
             recorder = TimingRecord(run)
             plan = read_plan(folder, document)
             done = launches_by_case(folder, plan)
+            asked = read_comparison(folder, document)
             outcome = Runner(
                 plan,
                 launcher,
@@ -152,6 +202,7 @@ def resume(folder: Path, *, observer: Observer) -> Session:
                 counted=(read_counts(folder), read_uncounted(folder)),
                 first_launch=next_launch(folder),
                 scratch=Path(scratch),
+                wants_more=None if asked is None else Decider(asked, plan),
             ).run()
     return Session(outcome, document["environment"], folder)
 
@@ -181,16 +232,13 @@ def probe(launcher: Launcher) -> dict[str, Any]:
     return found
 
 
-def _plan(
-    grids: Sequence[tuple[Grid, Settings]], environment: Mapping[str, Any]
-) -> tuple[list[PlannedCase], list[str]]:
-    """The cases of some grids on this machine, and what was left out of them."""
+def _plan(grids: Iterable[tuple[Grid, Settings]]) -> list[PlannedCase]:
+    """The cases of some grids, whose devices are resolved."""
     plan: dict[str, PlannedCase] = {}
-    resolved, left_out = resolve_all(grids, environment)
-    for grid, settings in resolved:
+    for grid, settings in grids:
         for planned in expand(grid, settings):
             plan[planned.case.case_id] = _merged(plan.get(planned.case.case_id), planned)
-    return list(plan.values()), left_out
+    return list(plan.values())
 
 
 def _merged(known: PlannedCase | None, planned: PlannedCase) -> PlannedCase:

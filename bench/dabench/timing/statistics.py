@@ -21,7 +21,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import bdtrik, stdtrit
+from scipy.special import bdtrik, stdtr, stdtrit
 
 TAIL = 0.025
 """What a 95% interval leaves out at each end."""
@@ -34,6 +34,9 @@ costs half the degrees of freedom. Choosing it only where it gains this much
 keeps the coverage at 95%; always choosing the narrower would lose 1 to 2 points.
 """
 
+TREND_LEVEL = 0.01
+"""Probability of seeing a trend where there is none."""
+
 INTERVAL_RULE = (
     "95% intervals on the logarithms of the launches' medians: Student's t for one case; for a "
     "ratio Welch's t, or the paired t over the rounds in which both sides ran where that is "
@@ -41,7 +44,6 @@ INTERVAL_RULE = (
     "samples (binomial), of fewer than six their range, which covers less"
 )
 
-Verdict = Literal["faster", "slower", "same", "undecided"]
 Array = NDArray[np.float64]
 
 
@@ -114,17 +116,61 @@ def ratio_interval(
         rounds: The round that each launch belonged to, for both; None where
             launches of one did not alternate with those of the other.
     """
+    if min(len(top), len(bottom)) == 1:
+        medians = (median(map(median, side)) for side in (top, bottom))
+        return _ratio_within_launches(next(medians) / next(medians), top, bottom)
+    return log_ratio(top, bottom, rounds).interval()
+
+
+@dataclass(frozen=True, slots=True)
+class LogRatio:
+    """The logarithm of a ratio of two medians over launches: t-distributed about the true one.
+
+    Attributes:
+        estimate: The ratio of the medians.
+        centre: Of the logarithm.
+        error: Its standard error.
+        freedom: Degrees of freedom.
+        rule: ``welch`` or ``paired``.
+    """
+
+    estimate: float
+    centre: float
+    error: float
+    freedom: float
+    rule: Literal["welch", "paired"]
+
+    def interval(self, level: float = 2 * TAIL) -> Interval:
+        """The ratio's interval that misses the true one with probability ``level``."""
+        half = float(stdtrit(self.freedom, 1 - level / 2)) * self.error
+        return _holding(self.estimate, self.centre, half)
+
+    def level_at(self, distance: float) -> float:
+        """The level at which the logarithm's interval has this half-width."""
+        if not self.error:
+            return 0.0 if distance > 0 else 1.0
+        return 2 * float(stdtr(self.freedom, -abs(distance) / self.error))
+
+
+def log_ratio(
+    top: Sequence[Sequence[float]],
+    bottom: Sequence[Sequence[float]],
+    rounds: tuple[Sequence[int | None], Sequence[int | None]] | None = None,
+) -> LogRatio:
+    """What launches say of a ratio; arguments are those of `ratio_interval`, at least two each."""
     tops, bottoms = ([median(samples) for samples in side] for side in (top, bottom))
     estimate = median(tops) / median(bottoms)
-    if min(len(tops), len(bottoms)) == 1:
-        return _ratio_within_launches(estimate, top, bottom)
-    centre, half = welch(np.log(tops), np.log(bottoms))
+    centre, error, freedom = map(float, _welch(np.log(tops), np.log(bottoms)))
+    found = LogRatio(estimate, centre, error, freedom, "welch")
     pairs = _pairs(tops, bottoms, rounds)
     if len(pairs) > 1:
-        paired_centre, paired_half = student(np.log(pairs)[:, 0] - np.log(pairs)[:, 1])
-        if paired_half < PAIRED_BELOW * half:
-            centre, half = paired_centre, paired_half
-    return _holding(estimate, float(centre), float(half))
+        differences = np.log(pairs)[:, 0] - np.log(pairs)[:, 1]
+        paired_error = float(differences.std(ddof=1)) / math.sqrt(len(pairs))
+        paired_half = _t95(len(pairs) - 1) * paired_error
+        if paired_half < PAIRED_BELOW * _t95(found.freedom) * found.error:
+            mean = float(differences.mean())
+            return LogRatio(estimate, mean, paired_error, len(pairs) - 1, "paired")
+    return found
 
 
 def student(values: Array) -> tuple[Array, Array]:
@@ -148,16 +194,21 @@ def welch(top: Array, bottom: Array) -> tuple[Array, Array]:
         top: (..., n) independent replicates, n at least 2.
         bottom: (..., m) of the other side; m may differ.
     """
+    centre, error, freedom = _welch(top, bottom)
+    return centre, np.asarray(stdtrit(freedom, 1 - TAIL) * error)
+
+
+def _welch(top: Array, bottom: Array) -> tuple[Array, Array, Array]:
+    """Differences of means, their standard errors and degrees of freedom."""
     n, m = top.shape[-1], bottom.shape[-1]
     a, b = top.var(axis=-1, ddof=1) / n, bottom.var(axis=-1, ddof=1) / m
     spread = a**2 / (n - 1) + b**2 / (m - 1)
     # Without any scatter there is no width, whatever the degrees of freedom.
     freedom = np.where(spread > 0, (a + b) ** 2 / np.where(spread > 0, spread, 1.0), n + m - 2)
-    half = np.asarray(stdtrit(freedom, 1 - TAIL) * np.sqrt(a + b))
-    return top.mean(axis=-1) - bottom.mean(axis=-1), half
+    return top.mean(axis=-1) - bottom.mean(axis=-1), np.sqrt(a + b), freedom
 
 
-def _t95(freedom: int) -> float:
+def _t95(freedom: float) -> float:
     return float(stdtrit(freedom, 1 - TAIL))
 
 
@@ -195,21 +246,6 @@ def _holding(estimate: float, centre: float, half: float) -> Interval:
     return Interval(estimate, min(low, estimate), max(high, estimate))
 
 
-def verdict(ratio: Interval, margin: float = 0.03) -> Verdict:
-    """Whether the numerator is faster or slower than the denominator.
-
-    ``same`` needs the whole interval within ``margin`` of 1, ``faster`` and
-    ``slower`` need it all on one side of 1; anything else is ``undecided``.
-    """
-    if 1 - margin <= ratio.low and ratio.high <= 1 + margin:
-        return "same"
-    if ratio.high < 1:
-        return "faster"
-    if ratio.low > 1:
-        return "slower"
-    return "undecided"
-
-
 def drift(samples: Sequence[float]) -> float:
     """Relative change from the first to the last third of the samples.
 
@@ -226,6 +262,23 @@ def drift(samples: Sequence[float]) -> float:
     error = 1.253 * spread * math.sqrt(2 / third)
     change = last - first
     return change / first if abs(change) > 3 * error else 0.0
+
+
+def trend(values: Sequence[float]) -> float:
+    """Relative change from the first to the last of some positive values, by least squares.
+
+    Zero where there are fewer than five, or where values without a trend would change as much
+    in more than one case of a hundred (t-test of the slope, on logarithms).
+    """
+    n = len(values)
+    if n < 5:
+        return 0.0
+    at, logs = np.arange(n) - (n - 1) / 2, np.log(values)
+    slope = float(at @ logs / (at @ at))
+    rest = logs - logs.mean() - slope * at
+    error = math.sqrt(float(rest @ rest) / (n - 2) / float(at @ at))
+    by_chance = 2 * float(stdtr(n - 2, -abs(slope) / error)) if error else float(not slope)
+    return math.expm1(slope * (n - 1)) if by_chance < TREND_LEVEL else 0.0
 
 
 def quantile(ordered: Sequence[float], fraction: float) -> float:

@@ -1,0 +1,230 @@
+"""Whether one thing is faster than another, and how sure one can be: verdicts over families.
+
+A verdict speaks of a ratio of times, new over base, and of a margin ``delta``:
+``slower`` and ``faster`` need the whole interval outside of it, ``same`` needs it
+all inside, anything else is ``undecided``.
+
+Of many cases that are judged together some would be misjudged by chance; Holm's
+step-down procedure (Scandinavian Journal of Statistics 6, 1979) keeps the
+probability of any at `LEVEL`. Who looks again and again until a verdict falls
+gets one by chance in the end: `LOOKS` says after how many launches one may look,
+and each look gets a share of the level, in proportion to its number. Their sum is
+the level (Bonferroni's inequality), so the error rate is kept whenever one stops.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, TypeVar
+
+from scipy.special import stdtrit
+
+from dabench.timing.statistics import Interval, LogRatio, log_ratio
+
+Verdict = Literal["faster", "slower", "same", "undecided"]
+
+Key = TypeVar("Key")
+
+LEVEL = 0.05
+"""Probability of a false verdict in a family of cases."""
+
+DELTA = 0.02
+"""Differences of up to this share are called the same."""
+
+LOOKS = (4, 6, 8, 11, 16, 23, 32, 45, 64)
+"""Launches of each side after which a sequential comparison may be decided.
+
+The first is late enough that launches which fall into two modes have shown both.
+"""
+
+MOST_NEEDED = 10_000
+
+VERDICT_RULE = (
+    "a case is slower or faster if the whole interval of its ratio lies outside of the margin, "
+    "the same if all of it lies inside; intervals of cases that are judged together are widened "
+    f"so that a false verdict among them has a probability of at most {LEVEL:.0%} (Holm)"
+)
+SEQUENTIAL_RULE = (
+    f"looked at after {', '.join(map(str, LOOKS))} launches of each side; each look has a share "
+    f"of the {LEVEL:.0%} in proportion to its number (Bonferroni), so that stopping at a verdict "
+    "does not make false ones likelier"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """Launches of the two sides of one comparison.
+
+    Attributes:
+        base: Seconds of each sample of each launch.
+        new: Likewise.
+        rounds: Of both sides' launches, where these alternated within rounds.
+    """
+
+    base: Sequence[Sequence[float]]
+    new: Sequence[Sequence[float]]
+    rounds: tuple[Sequence[int | None], Sequence[int | None]] | None = None
+
+    @property
+    def launches(self) -> int:
+        """Of the side that has fewer."""
+        return min(len(self.base), len(self.new))
+
+    def first(self, launches: int) -> Sides:
+        """The first so many launches of each side."""
+        rounds = self.rounds and (self.rounds[0][:launches], self.rounds[1][:launches])
+        return Sides(self.base[:launches], self.new[:launches], rounds)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Judgement:
+    """What follows from one comparison.
+
+    Attributes:
+        verdict: Of new against base.
+        ratio: New over base, with its own 95% interval.
+        tested: The interval on which the verdict rests, widened for the family and the looks.
+        p: Level at which the verdict would just fall.
+        level: Level that was allowed.
+        launches: Of the side that has fewer.
+        needed: Further launches of each side that would decide it, should the estimate and the
+            scatter stay as they are; 0 if decided, None if no sensible number would.
+        evidence: What the launches say of the ratio.
+    """
+
+    verdict: Verdict
+    ratio: Interval
+    tested: Interval
+    p: float
+    level: float
+    launches: int
+    needed: int | None
+    evidence: LogRatio
+
+
+def verdict(ratio: Interval, delta: float = DELTA) -> Verdict:
+    """What an interval of a ratio says of the numerator against the denominator."""
+    if ratio.low > 1 + delta:
+        return "slower"
+    if ratio.high < 1 - delta:
+        return "faster"
+    return "same" if 1 - delta <= ratio.low and ratio.high <= 1 + delta else "undecided"
+
+
+def judge(family: Mapping[Key, Sides], delta: float = DELTA) -> dict[Key, Judgement]:
+    """Judges cases together from all launches they have.
+
+    Args:
+        family: Name -> launches, two of each side or more.
+        delta: The margin.
+    """
+    return _judged(family, delta, LEVEL, len(family))
+
+
+def judge_sequentially(family: Mapping[Key, Sides], delta: float = DELTA) -> dict[Key, Judgement]:
+    """Judges cases as they were decided one look after the other; the open ones at their last.
+
+    The same again whenever it is asked with the same launches, or with more of them.
+
+    Args:
+        family: Name -> launches, those of the first look or more.
+        delta: The margin.
+    """
+    decided: dict[Key, Judgement] = {}
+    latest: dict[Key, Judgement] = {}
+    for number, launches in enumerate(LOOKS):
+        there = {
+            name: sides.first(launches)
+            for name, sides in family.items()
+            if name not in decided and sides.launches >= launches
+        }
+        found = _judged(there, delta, look_level(number), len(family) - len(decided))
+        latest |= found
+        decided |= {name: each for name, each in found.items() if each.verdict != "undecided"}
+    return {
+        name: decided.get(name) or replace(latest[name], needed=_needed_looks(latest[name], delta))
+        for name in family
+    }
+
+
+def look_level(number: int) -> float:
+    """The level of a look, counted from 0; the later, the larger."""
+    return LEVEL * 2 * (number + 1) / (len(LOOKS) * (len(LOOKS) + 1))
+
+
+def next_look(launches: int) -> int | None:
+    """Launches of each side at the look after so many; None after the last."""
+    return next((look for look in LOOKS if look > launches), None)
+
+
+def _judged(
+    family: Mapping[Key, Sides], delta: float, level: float, open_cases: int
+) -> dict[Key, Judgement]:
+    """Holm's procedure: the clearest case at a share of the level, the next at a larger one."""
+    evidence = {
+        name: log_ratio(each.new, each.base, _turned(each)) for name, each in family.items()
+    }
+    levels = {name: found.level_at(_margin(found, delta)) for name, found in evidence.items()}
+    judged, failed = {}, False
+    for rank, name in enumerate(sorted(levels, key=lambda name: levels[name])):
+        found, launches = evidence[name], family[name].launches
+        allowed = level / (open_cases - rank)
+        tested = found.interval(allowed)
+        says = "undecided" if failed else verdict(tested, delta)
+        # Nothing is decided behind the first that is not.
+        failed = failed or says == "undecided"
+        judged[name] = Judgement(
+            verdict=says,
+            ratio=found.interval(),
+            tested=tested,
+            p=levels[name],
+            level=allowed,
+            launches=launches,
+            needed=_needed(found, launches, delta, allowed) if says == "undecided" else 0,
+            evidence=found,
+        )
+    return {name: judged[name] for name in family}
+
+
+def _turned(sides: Sides) -> tuple[Sequence[int | None], Sequence[int | None]] | None:
+    """The rounds, those of the numerator first."""
+    return sides.rounds and (sides.rounds[1], sides.rounds[0])
+
+
+def _margin(found: LogRatio, delta: float) -> float:
+    """How far the logarithm is from the nearest point at which the verdict would be another."""
+    return min(abs(found.centre - math.log1p(bound)) for bound in (-delta, delta))
+
+
+def _needed(found: LogRatio, launches: int, delta: float, level: float) -> int | None:
+    """Further launches of each side that bring the interval's half-width to the margin."""
+    margin = _margin(found, delta)
+    per_launch = found.freedom / launches
+    for total in _growing(launches):
+        half = float(stdtrit(per_launch * total, 1 - level / 2)) * found.error
+        if half * math.sqrt(launches / total) <= margin:
+            return total - launches
+    return None
+
+
+def _growing(launches: int) -> Sequence[int]:
+    """Numbers of launches to try, ever further apart."""
+    totals = [launches + 1]
+    while totals[-1] < MOST_NEEDED:
+        totals.append(max(totals[-1] + 1, int(totals[-1] * 1.05)))
+    return totals
+
+
+def _needed_looks(judged: Judgement, delta: float) -> int | None:
+    """Further launches until the look that would decide; None if the last would not."""
+    for number, launches in enumerate(LOOKS):
+        if launches > judged.launches:
+            # The family's share stays as it was at the last look.
+            share = judged.level / look_level(LOOKS.index(judged.launches))
+            level = share * look_level(number)
+            further = _needed(judged.evidence, judged.launches, delta, level)
+            if further is not None and further <= launches - judged.launches:
+                return launches - judged.launches
+    return None

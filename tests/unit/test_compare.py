@@ -1,0 +1,236 @@
+"""Two runs compared, and the two sides of one: verdicts, and why there is none."""
+
+import json
+
+import pytest
+from fakes import FakeClock, make_case, make_launch
+from records import ENVIRONMENT, write_record
+
+from dabench.base.errors import ResultsError, UsageError
+from dabench.findings.compare import CODES, compare_runs, compare_within, explained
+from dabench.plan.cases import PlannedCase, expand
+from dabench.plan.settings import Grid, Settings
+from dabench.records.comparisons import Comparison
+from dabench.run.deciding import Decider
+from dabench.run.runner import Runner
+from dabench.run.session import Compares, NoProgress, NoRecords
+from dabench.timing.verdicts import LOOKS
+
+STEADY = (1.0, 1.004, 0.996, 1.002, 0.998, 1.001)
+ONE, TWO = make_case(), make_case(batch=8)
+
+
+def write(folder, launches, **details):
+    """{case: [median of each launch, ...]}, all three samples of a launch alike."""
+    plan = [PlannedCase(case=case, settings=Settings.of()).to_dict() for case in launches]
+    changes = details.pop("changes", {})
+    writer = write_record(folder, plan=plan, **details)
+    number = 0
+    for index in range(max(map(len, launches.values()))):
+        for case, medians in launches.items():
+            if index < len(medians):
+                times = medians[index] if isinstance(medians[index], list) else [medians[index]] * 3
+                writer.launch(
+                    make_launch(case, times, launch=number, round=index, **changes.get(case, {}))
+                )
+                number += 1
+    return folder
+
+
+def times(factor, pattern=STEADY):
+    return [factor * each for each in pattern]
+
+
+def test_cases_that_both_runs_have_are_judged_together(tmp_path):
+    base = write(tmp_path / "a", {ONE: times(1.0), TWO: times(8.0), make_case(batch=4): times(4)})
+    new = write(tmp_path / "b", {TWO: times(8.8), ONE: times(1.0)})
+    one, two = compare_runs(base, new)
+    assert (one.new, one.verdict, two.new, two.verdict) == (ONE, "same", TWO, "slower")
+    assert (two.base_s, two.new_s) == pytest.approx((8.0, 8.8), rel=0.01)
+    assert two.ratio.low < 1.1 < two.ratio.high
+    assert two.judgement.level < 0.05
+    assert compare_runs(new, base)[0].verdict == "faster"
+    assert one.code == one.reason == ""
+
+
+def test_an_open_case_says_what_would_decide_it(tmp_path):
+    base = write(tmp_path / "a", {ONE: [1.0, 1.05, 0.95]})
+    new = write(tmp_path / "b", {ONE: [1.06, 1.02, 1.1]})
+    (found,) = compare_runs(base, new)
+    assert (found.verdict, found.code) == ("undecided", "open")
+    assert found.needed_launches > 0
+    assert found.needed_s == pytest.approx(found.needed_launches * 3.0)  # 1.5 s a launch
+    assert f"about {found.needed_launches} more launches of each" in found.reason
+
+
+LONGER = [*STEADY, *STEADY]
+DISTURBED = {
+    "one-launch": ({ONE: [1.0]}, {}),
+    "throttled": ({ONE: times(2)}, {"changes": {ONE: {"throttled": True}}}),
+    "busy": ({ONE: times(2)}, {"changes": {ONE: {"other_cores": 0.5}}}),
+    "drift": ({ONE: [[1.0] * 10 + [1.3] * 5] * 6}, {}),
+    "trend": ({ONE: [1.0 + 0.02 * k for k in range(12)]}, {}),
+    "software": ({ONE: times(2)}, {"environment": {**ENVIRONMENT, "torch": "2.9.0"}}),
+}
+
+
+@pytest.mark.parametrize("code", DISTURBED)
+def test_what_was_disturbed_stays_undecided(tmp_path, code):
+    launches, details = DISTURBED[code]
+    base = write(tmp_path / "a", {ONE: times(1.0, LONGER)})
+    new = write(tmp_path / "b", launches, **details)
+    (found,) = compare_runs(base, new)
+    assert (found.verdict, found.code) == ("undecided", code)
+    assert found.reason.startswith(CODES[code])
+
+
+def test_a_few_disturbed_launches_are_left_to_the_interval(tmp_path):
+    base = write(tmp_path / "a", {ONE: times(1.0)})
+    new = write(tmp_path / "b", {ONE: times(1.5)})
+    # One of six, by hand: the helper's changes are for all launches of a case.
+    launches = new / "launches.csv"
+    text = launches.read_text()
+    assert '""other_cores"": 0.0' in text
+    launches.write_text(text.replace('""other_cores"": 0.0', '""other_cores"": 0.9', 1))
+    assert compare_runs(base, new)[0].verdict == "slower"
+
+
+def test_a_side_that_failed_says_why(tmp_path):
+    base = write(tmp_path / "a", {ONE: times(1.0)})
+    changes = {ONE: {"status": "oom", "reason": "too large", "phases": ()}}
+    new = write(tmp_path / "b", {ONE: [1.0]}, changes=changes)
+    (found,) = compare_runs(base, new)
+    assert (found.code, found.reason) == ("failed", "dw-disc: oom: too large")
+    assert found.ratio is None
+    assert found.to_dict()["ratio"] is None
+
+
+def test_what_cannot_be_compared_is_one_line(tmp_path):
+    base = write(tmp_path / "a", {ONE: times(1.0)})
+    other = write(tmp_path / "b", {ONE: times(1.0)}, environment={**ENVIRONMENT, "cpu": "Other"})
+    with pytest.raises(
+        UsageError, match=r'another machine.*cpu was "Test CPU", here it is "Other"'
+    ):
+        compare_runs(base, other)
+    nothing = write(tmp_path / "c", {TWO: times(1.0)})
+    with pytest.raises(UsageError, match="no case in common"):
+        compare_runs(base, nothing)
+    with pytest.raises(UsageError, match="holds no run"):
+        compare_runs(base, tmp_path / "none")
+    with pytest.raises(UsageError, match="not made by 'dabench compare'"):
+        compare_within(base)
+
+
+def comparison(*, decide=False, delta=0.02):
+    pairs = ((ONE.case_id, TWO.case_id),)
+    return Comparison(pairs=pairs, delta=delta, decide=decide, max_time_s=60.0)
+
+
+def test_the_sides_of_one_run_alternated(tmp_path):
+    """What both sides share, such as a clock that slows down, is no difference."""
+    slowing = [1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 2.2, 2.4]
+    asked = comparison()
+    run = write(
+        tmp_path / "a",
+        {ONE: slowing, TWO: [1.1 * t for t in slowing]},
+        compare=asked.to_dict(),
+    )
+    (found,) = compare_within(run)
+    assert (found.verdict, found.judgement.evidence.rule) == ("slower", "paired")
+    assert (found.base, found.new) == (ONE, TWO)
+    assert compare_within(run, delta=0.2)[0].verdict == "same"
+    document = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**document, "compare": {"pairs": 3}}))
+    with pytest.raises(ResultsError, match=r"run\.json line 1"):
+        compare_within(run)
+
+
+def test_a_sequential_verdict_rests_on_the_look_at_which_it_fell(tmp_path):
+    asked = comparison(decide=True)
+    pattern = times(1.0, STEADY[:5])
+    run = write(
+        tmp_path / "a", {ONE: pattern, TWO: [2 * t for t in pattern]}, compare=asked.to_dict()
+    )
+    (found,) = compare_within(run)
+    assert (found.verdict, found.launches, found.judgement.launches) == ("slower", 5, LOOKS[0])
+    rows = dict(explained(found))
+    assert rows["launches judged"] == "4"
+    assert rows["margin"] == "0.980 to 1.020"
+    assert rows["verdict"] == "slower"
+    assert "median 1" in rows["base launches"]
+
+
+def test_the_numbers_are_shown_with_the_reason_against_them(tmp_path):
+    base = write(tmp_path / "a", {ONE: times(1.0)})
+    new = write(tmp_path / "b", {ONE: times(2.0)}, changes={ONE: {"other_cores": 2.0}})
+    rows = dict(explained(compare_runs(base, new)[0]))
+    assert rows["from the interval"] == "slower"
+    assert "other programs" in rows["undecided: busy"]
+    assert rows["verdict"] == "undecided"
+
+
+class Pool:
+    """Launches that take a second and times by model."""
+
+    def __init__(self, clock, seconds):
+        self.clock = clock
+        self.seconds = seconds
+        self.launched = []
+
+    def run(self, request, receive, *, timeout_s):
+        if request["kind"] == "count":
+            return {"kind": "failed", "status": "error", "reason": "not here"}
+        name = request["case"]["model"]
+        self.launched.append(name)
+        self.clock.now += 1.0
+        wobble = STEADY[(self.launched.count(name) + 2 * (name == "disc")) % len(STEADY)]
+        samples = [[self.seconds[name] * wobble, None]] * 5
+        receive({"kind": "device", "device": {"device_name": "c", "threads": 1}})
+        receive(
+            {"kind": "phase", "phase": "forward", "warmup": [], "samples": samples, "steady": True,
+             "stop": "converged", "passes": 1, "peak_bytes": 1, "other_cores": 0.0,
+             "throttled": None, "joules": None, "spent_s": 0.1}
+        )  # fmt: skip
+        return {"kind": "done"}
+
+
+def decided(seconds, *, max_time_s=1000.0, decide=True):
+    clock = FakeClock()
+    pool = Pool(clock, seconds)
+    settings = Settings.of(order="abba", launches=LOOKS[0], max_time_s=1000.0)
+    plan = expand(Grid(models=("disc", "dw-disc"), devices=("cpu",)), settings)
+    compares = Compares(delta=0.02, decide=decide, max_time_s=max_time_s)
+    asked = compares.asked(plan[:1], plan[1:])
+    Runner(
+        plan, pool, NoRecords(), NoProgress(), wants_more=Decider(asked, plan, clock), clock=clock
+    ).run()
+    return pool.launched
+
+
+def test_a_clear_difference_needs_the_first_look_only():
+    launched = decided({"disc": 1.0, "dw-disc": 2.0})
+    assert launched == ["disc", "dw-disc", "dw-disc", "disc"] * 2
+
+
+def test_an_open_one_goes_on_from_look_to_look():
+    launched = decided({"disc": 1.0, "dw-disc": 1.0198})
+    assert launched.count("disc") == launched.count("dw-disc") == LOOKS[-1]
+    assert launched[:8] == ["disc", "dw-disc", "dw-disc", "disc"] * 2
+
+
+def test_no_round_is_begun_that_would_end_too_late():
+    launched = decided({"disc": 1.0, "dw-disc": 1.0198}, max_time_s=21.0)
+    assert len(launched) == 20
+
+
+def test_without_decide_there_are_the_launches_asked_for():
+    assert len(decided({"disc": 1.0, "dw-disc": 1.0198}, decide=False)) == 2 * LOOKS[0]
+
+
+def test_a_case_is_not_compared_with_itself():
+    plan = expand(Grid(models=("disc",), devices=("cpu",)), Settings.of())
+    compares = Compares(delta=0.02, decide=False, max_time_s=1.0)
+    with pytest.raises(UsageError, match="on both sides; 'dabench selftest'"):
+        compares.asked(plan, plan)
+    with pytest.raises(UsageError, match="1 cases cannot be compared with 0"):
+        compares.asked(plan, [])
