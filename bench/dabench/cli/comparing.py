@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dabench.base.errors import UsageError, bad_value
-from dabench.base.units import format_seconds, parse_fraction
+from dabench.base.units import format_seconds
 from dabench.cli.options import (
     OPTIONS,
     Json,
@@ -19,6 +19,7 @@ from dabench.cli.options import (
     Quiet,
     ResumeFrom,
     check_alone,
+    fraction_of,
     grid_of,
     named,
     option,
@@ -81,7 +82,7 @@ def compare(
     Example: dabench compare --model dw-disc --vs "--memory-format nhwc" --decide
     """
     given = named(locals())
-    margin = None if delta is None else _fraction(delta)
+    margin = None if delta is None else fraction_of("--delta", delta)
     hidden = quiet or json
     interrupted = False
     if resume_from is not None:
@@ -103,17 +104,6 @@ def compare(
         raise typer.Exit(SLOWER)
     if strict and any(each.verdict == "undecided" for each in found):
         raise typer.Exit(UNDECIDED)
-
-
-def _fraction(text: str) -> float:
-    allowed = "it takes a percentage such as 2%, below 100%"
-    try:
-        fraction = parse_fraction(text)
-    except ValueError:
-        raise bad_value("--delta", text, allowed) from None
-    if not 0 <= fraction < 1:
-        raise bad_value("--delta", text, allowed)
-    return fraction
 
 
 def _check_stored(given: Mapping[str, Any]) -> None:
@@ -161,7 +151,7 @@ def _measure(given: Mapping[str, Any], *, out: Path | None, quiet: bool) -> tupl
     sides = _sides({**usual, **given}, str(given["vs"]))
     settings = sides[0][1]
     compares = Compares(
-        delta=_fraction(given["delta"]) if "delta" in given else DELTA,
+        delta=fraction_of("--delta", given["delta"]) if "delta" in given else DELTA,
         decide=decide,
         max_time_s=settings.max_time_s or 0.0,
     )

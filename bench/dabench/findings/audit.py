@@ -20,6 +20,7 @@ import pandas as pd
 from dabench.base.units import format_bytes, format_count, format_seconds, significant
 from dabench.plan.axes import EAGER, variant_name
 from dabench.plan.settings import ITEM_BYTES
+from dabench.timing.verdicts import DELTA
 from dabench_models import MODELS
 
 IMPOSSIBLE = "impossible"
@@ -35,8 +36,8 @@ AUDIT_RULE = (
     f"bytes (input, parameters and output once) over its bandwidth; `{TRAIN_FASTER}`: by more than "
     f"{MARGIN:.0%} and beyond their intervals, forward against forward; `{SAME_FOR_BATCHES}`: "
     f"within {MARGIN:.0%} at {FEWEST_TIMES} times the batch or more, so the time is not the "
-    f"work's; `{UNSUPPORTED}`: of two models measured in one setting neither is faster, nor both "
-    "the same, within the 95% interval of their ratio"
+    f"work's; `{UNSUPPORTED}`: of two models measured in one setting neither is faster by more "
+    f"than {DELTA:.0%}, nor both the same to that, by the 95% interval of their ratio"
 )
 
 ROW_COLUMNS = (

@@ -136,7 +136,7 @@ def compare_runs(base: Path, new: Path, delta: float = DELTA) -> list[Compared]:
             f"{new} was measured on another machine than {base}: {found}; times of different "
             "machines are not compared, rankings are ('dabench rank')"
         )
-    sides = [_sides(path, doc) for path, doc in zip((base, new), documents, strict=True)]
+    sides = [read_sides(path) for path in (base, new)]
     common = [case_id for case_id in sides[0] if case_id in sides[1]]
     if not common:
         raise UsageError(
@@ -162,13 +162,20 @@ def compare_within(path: Path, delta: float | None = None) -> list[Compared]:
     asked = read_comparison(path, document)
     if asked is None:
         raise UsageError(f"{path} was not made by 'dabench compare'; name two runs")
-    sides = _sides(path, document)
+    sides = read_sides(path)
     pairs = [(sides[base], sides[new]) for base, new in asked.pairs]
     margin = asked.delta if delta is None else delta
     return _compared(pairs, margin, alternated=True, sequential=asked.decide)
 
 
-def _sides(path: Path, document: Mapping[str, Any]) -> dict[str, Side]:
+def read_sides(path: Path) -> dict[str, Side]:
+    """The cases of a run of timings, by their ids.
+
+    Raises:
+        UsageError: No timings there.
+        ResultsError: Damaged records.
+    """
+    document = read_run(path, "timing")
     plan: list[PlannedCase] = read_plan(path, document)
     launches = launches_by_case(path, plan)
     environment = document["environment"]

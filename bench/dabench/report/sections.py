@@ -24,6 +24,7 @@ from dabench.records.measurements import WITHIN_ONE_LAUNCH
 from dabench.report.charts import bars_with_intervals
 from dabench.report.text import Writer
 from dabench.timing.statistics import INTERVAL_RULE
+from dabench.timing.verdicts import DELTA
 from dabench_models import MODELS
 
 DISCRIMINATORS = ("disc", "dw-disc", "diag-disc", "diag-disc-bias")
@@ -299,8 +300,8 @@ def ratio_table(out: Writer, loaded: Results) -> None:
             }
         ),
         "Ratio of median times, the first over the second, in the same run and setting; of the "
-        "time after which the work was done, under protocol `paper` too. `same` needs the whole "
-        "interval within 3% of 1.",
+        "time after which the work was done, under protocol `paper` too. `faster` and `slower` "
+        f"need the whole interval outside of 1 +- {DELTA:.0%}, `same` all of it inside.",
     )
 
 
