@@ -44,6 +44,8 @@ COMMANDS = (
      "Say in plain words why one network is not as much faster as its operations promise."),
     ("compare", "comparing:compare",
      "Say which of two is faster, how sure that is, and what would decide it."),
+    ("selftest", "selftesting:selftest",
+     "Compare a case with itself: this machine's noise floor, and how often verdicts are false."),
     ("rank", "ranking:rank",
      "Order models on each machine, and say where the order holds and where it flips."),
     ("audit", "explaining:audit",

@@ -91,11 +91,12 @@ def compare(
         found = _within(folder, None)
     elif base is not None:
         _check_stored(given)
+        folder = base
         found = _within(base, margin) if new is None else _stored(base, new, margin)
     else:
         folder, interrupted = _measure(given, out=out, quiet=hidden)
         found = _within(folder, None)
-    _show(found, explain=explain_verdict, json=json)
+    _show(found, _floor(folder), explain=explain_verdict, json=json)
     if interrupted:
         raise typer.Exit(INTERRUPTED)
     if all(each.ratio is None for each in found):
@@ -130,7 +131,7 @@ def _go_on(folder: Path, *, quiet: bool) -> tuple[Path, bool]:
     from dabench.run.session import resume
 
     with progress(quiet=quiet) as observer:
-        return _kept(resume(folder, observer=observer), quiet=quiet)
+        return kept(resume(folder, observer=observer), quiet=quiet)
 
 
 def _measure(given: Mapping[str, Any], *, out: Path | None, quiet: bool) -> tuple[Path, bool]:
@@ -161,15 +162,16 @@ def _measure(given: Mapping[str, Any], *, out: Path | None, quiet: bool) -> tupl
         session = run_grids(
             sides, folder=folder, observer=observer, command=command, compares=compares
         )
-    return _kept(session, quiet=quiet)
+    return kept(session, quiet=quiet)
 
 
-def _kept(session: Session, *, quiet: bool) -> tuple[Path, bool]:
+def kept(session: Session, *, quiet: bool) -> tuple[Path, bool]:
+    """Says where a run is; its folder, and whether Ctrl-C ended it."""
     assert session.folder is not None
     if not quiet:
         console(stderr=True).print(f"Records: {session.folder}", markup=False)
         if session.outcome.interrupted:
-            again = f"dabench compare --resume {session.folder}"
+            again = f"dabench {sys.argv[1]} --resume {session.folder}"
             console(stderr=True).print(f"Interrupted; '{again}' continues.", markup=False)
     return session.folder, session.outcome.interrupted
 
@@ -217,7 +219,17 @@ _HEADER = ("case", "phase", "base", "new", "new / base", "95% interval", "launch
 _WORDS = ("case", "phase", "verdict", "undecided because", "what", "value")
 
 
-def _show(found: Sequence[Compared], *, explain: bool, json: bool) -> None:
+def _floor(folder: Path) -> tuple[str, float] | None:
+    """The noise floor of the machine of a run, should a selftest of it be at hand."""
+    from dabench.findings.selftest import noise_floor
+    from dabench.records.folder import read_run
+
+    return noise_floor(Path("results"), read_run(folder)["environment"])
+
+
+def _show(
+    found: Sequence[Compared], floor: tuple[str, float] | None, *, explain: bool, json: bool
+) -> None:
     from dabench.findings.compare import explained
     from dabench.timing.verdicts import SEQUENTIAL_RULE, VERDICT_RULE
 
@@ -226,7 +238,8 @@ def _show(found: Sequence[Compared], *, explain: bool, json: bool) -> None:
             {**each.to_dict(), **({"explained": dict(explained(each))} if explain else {})}
             for each in found
         ]
-        print_json({"delta": found[0].delta, "verdicts": rows})
+        known = None if floor is None else {"run": floor[0], "floor": floor[1]}
+        print_json({"delta": found[0].delta, "noise_floor": known, "verdicts": rows})
         return
     why = any(each.reason for each in found)
     print_table(
@@ -235,6 +248,8 @@ def _show(found: Sequence[Compared], *, explain: bool, json: bool) -> None:
         ((*_cells(each), *[each.reason] * why) for each in found),
         words=_WORDS,
     )
+    if floor is not None:
+        print_line(f"Noise floor of this machine: {floor[1]:.1%} ({floor[0]}).")
     if explain:
         for each in found:
             print_table(

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 from typing import Any
 
 from dabench.base.errors import DabenchError, UsageError
@@ -83,6 +84,7 @@ def run_grids(
     observer: Observer,
     command: str,
     compares: Compares | None = None,
+    details: Mapping[str, Any] = MappingProxyType({}),
 ) -> Session:
     """Measures every case of the grids.
 
@@ -93,6 +95,7 @@ def run_grids(
         observer: Told of the progress.
         command: What the user asked for, for the record.
         compares: How to compare the cases of two grids, pair by pair; None for no comparison.
+        details: What else the record says of the run.
 
     Raises:
         UsageError: Anything wrong with the request; nothing was measured.
@@ -114,11 +117,11 @@ def run_grids(
         with ExitStack() as stack:
             recorder: Recorder = NoRecords()
             if folder is not None:
-                details = _details(plan, notes)
+                said = _details(plan, notes) | dict(details)
                 if asked is not None:
-                    details["compare"] = asked.to_dict()
+                    said["compare"] = asked.to_dict()
                 run = RunFolder.create(
-                    folder, "timing", command=command, environment=environment, **details
+                    folder, "timing", command=command, environment=environment, **said
                 )
                 recorder = TimingRecord(stack.enter_context(run))
             outcome = Runner(
