@@ -87,6 +87,11 @@ def test_what_led_to_a_verdict_is_shown(runs):
         (("--model", "disc", "--vs", "dw-disc", "--decide", "--launches", "3"),
          "--launches: '3' is not allowed; --decide looks after 4, 6"),
         (("--resume", "base", "--model", "disc"), "--resume goes on as planned"),
+        (("--resume", "base"), "not made by 'dabench compare'"),
+        (("base", "base"), "are one run"),
+        (("--model", "disc", "--vs", "dw-disc", "--order", "blocked"), "both sides alternate"),
+        (("--model", "disc", "--vs", "--protocol paper"), "--vs: '--protocol' is not allowed"),
+        (("--model", "disc", "--vs", "--dtype tf32"), "nothing can be compared: tf32 is a mode"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_compared_is_one_line(runs, words, message):
@@ -95,6 +100,13 @@ def test_what_cannot_be_compared_is_one_line(runs, words, message):
     assert done.stdout == ""
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_a_fault_is_no_verdict(runs, monkeypatch):
+    monkeypatch.setattr("dabench.findings.compare.compare_runs", lambda *_: 1 / 0)
+    done = dabench("compare", "base", "slower", cwd=runs)
+    assert done.returncode == 70
+    assert "ZeroDivisionError" in done.stderr
 
 
 def test_sides_are_measured_one_after_the_other_and_back(tmp_path):

@@ -1,6 +1,7 @@
 """Two runs compared, and the two sides of one: verdicts, and why there is none."""
 
 import json
+import math
 
 import pytest
 from fakes import FakeClock, make_case, make_launch
@@ -65,7 +66,7 @@ def test_an_open_case_says_what_would_decide_it(tmp_path):
 
 LONGER = [*STEADY, *STEADY]
 DISTURBED = {
-    "one-launch": ({ONE: [1.0]}, {}),
+    "few-launches": ({ONE: [1.0]}, {}),
     "throttled": ({ONE: times(2)}, {"changes": {ONE: {"throttled": True}}}),
     "busy": ({ONE: times(2)}, {"changes": {ONE: {"other_cores": 0.5}}}),
     "drift": ({ONE: [[1.0] * 10 + [1.3] * 5] * 6}, {}),
@@ -108,13 +109,13 @@ def test_a_side_that_failed_says_why(tmp_path):
 def test_what_cannot_be_compared_is_one_line(tmp_path):
     base = write(tmp_path / "a", {ONE: times(1.0)})
     other = write(tmp_path / "b", {ONE: times(1.0)}, environment={**ENVIRONMENT, "cpu": "Other"})
-    with pytest.raises(
-        UsageError, match=r'another machine.*cpu was "Test CPU", here it is "Other"'
-    ):
+    with pytest.raises(UsageError, match='two machines: cpu "Test CPU" and "Other"'):
         compare_runs(base, other)
     nothing = write(tmp_path / "c", {TWO: times(1.0)})
-    with pytest.raises(UsageError, match="no case in common"):
+    with pytest.raises(UsageError, match="no case and phase in common"):
         compare_runs(base, nothing)
+    with pytest.raises(UsageError, match="are one run"):
+        compare_runs(base, tmp_path / "x" / ".." / "a")
     with pytest.raises(UsageError, match="holds no run"):
         compare_runs(base, tmp_path / "none")
     with pytest.raises(UsageError, match="not made by 'dabench compare'"):
@@ -153,11 +154,48 @@ def test_a_sequential_verdict_rests_on_the_look_at_which_it_fell(tmp_path):
     )
     (found,) = compare_within(run)
     assert (found.verdict, found.launches, found.judgement.launches) == ("slower", 5, LOOKS[0])
+    assert found.new_s / found.base_s == pytest.approx(found.ratio.estimate)
     rows = dict(explained(found))
     assert rows["launches judged"] == "4"
     assert rows["margin"] == "0.980 to 1.020"
     assert rows["verdict"] == "slower"
     assert "median 1" in rows["base launches"]
+
+
+def test_what_only_one_run_knows_of_its_machine_is_no_difference(tmp_path):
+    older = {key: value for key, value in ENVIRONMENT.items() if key != "governor"}
+    base = write(tmp_path / "a", {ONE: times(1.0)}, environment=older)
+    assert compare_runs(base, write(tmp_path / "b", {ONE: times(2.0)}))[0].verdict == "slower"
+
+
+def test_a_case_that_is_compared_and_not_planned_is_damage(tmp_path):
+    pairs = ((ONE.case_id, "nothing"),)
+    asked = Comparison(pairs=pairs, delta=0.02, decide=False, max_time_s=1.0)
+    run = write(tmp_path / "a", {ONE: times(1.0)}, compare=asked.to_dict())
+    with pytest.raises(ResultsError, match=r"run\.json line 1.*is compared and not planned"):
+        compare_within(run)
+
+
+def test_times_are_of_one_pass(tmp_path):
+    """Ten passes in one sample against one in one: as under the paper's protocol."""
+    base = write(tmp_path / "a", {ONE: times(10.0)}, changes={ONE: {"passes": 10}})
+    (found,) = compare_runs(base, write(tmp_path / "b", {ONE: times(1.0)}))
+    assert (found.verdict, found.base_s) == ("same", pytest.approx(1.0, rel=0.01))
+
+
+def test_a_stopped_sequence_says_how_far_it_came(tmp_path):
+    asked = comparison(decide=True)
+    run = write(tmp_path / "a", {ONE: times(1.0)[:3], TWO: times(2.0)[:3]}, compare=asked.to_dict())
+    (found,) = compare_within(run)
+    assert (found.code, found.reason[-15:]) == ("few-launches", "3 of at least 4")
+
+
+def test_far_apart_launches_have_an_endless_interval(tmp_path):
+    base = write(tmp_path / "a", {make_case(batch=n): [1.0, 1.0] for n in range(1, 40)})
+    new = write(tmp_path / "b", {make_case(batch=n): [1.0, 30.0] for n in range(1, 40)})
+    found = compare_runs(base, new)
+    assert {each.verdict for each in found} == {"undecided"}
+    assert found[0].judgement.tested.high == math.inf
 
 
 def test_the_numbers_are_shown_with_the_reason_against_them(tmp_path):
@@ -172,8 +210,9 @@ def test_the_numbers_are_shown_with_the_reason_against_them(tmp_path):
 class Pool:
     """Launches that take a second and times by model."""
 
-    def __init__(self, clock, seconds):
+    def __init__(self, clock, seconds, busy=0):
         self.clock = clock
+        self.busy = busy
         self.seconds = seconds
         self.launched = []
 
@@ -188,22 +227,22 @@ class Pool:
         receive({"kind": "device", "device": {"device_name": "c", "threads": 1}})
         receive(
             {"kind": "phase", "phase": "forward", "warmup": [], "samples": samples, "steady": True,
-             "stop": "converged", "passes": 1, "peak_bytes": 1, "other_cores": 0.0,
-             "throttled": None, "joules": None, "spent_s": 0.1}
+             "stop": "converged", "passes": 1, "peak_bytes": 1, "throttled": None,
+             "other_cores": float(len(self.launched) <= self.busy), "joules": None,
+             "spent_s": 0.1}
         )  # fmt: skip
         return {"kind": "done"}
 
 
-def decided(seconds, *, max_time_s=1000.0, decide=True):
+def decided(seconds, *, max_time_s=1000.0, decide=True, busy=0):
     clock = FakeClock()
-    pool = Pool(clock, seconds)
+    pool = Pool(clock, seconds, busy)
     settings = Settings.of(order="abba", launches=LOOKS[0], max_time_s=1000.0)
     plan = expand(Grid(models=("disc", "dw-disc"), devices=("cpu",)), settings)
     compares = Compares(delta=0.02, decide=decide, max_time_s=max_time_s)
-    asked = compares.asked(plan[:1], plan[1:])
-    Runner(
-        plan, pool, NoRecords(), NoProgress(), wants_more=Decider(asked, plan, clock), clock=clock
-    ).run()
+    asked, plan = compares.paired(plan[:1], plan[1:])
+    decider = Decider(asked, plan, clock=clock)
+    Runner(plan, pool, NoRecords(), NoProgress(), wants_more=decider, clock=clock).run()
     return pool.launched
 
 
@@ -223,6 +262,41 @@ def test_no_round_is_begun_that_would_end_too_late():
     assert len(launched) == 20
 
 
+def test_a_disturbed_verdict_is_measured_on_until_it_is_not():
+    launched = decided({"disc": 1.0, "dw-disc": 2.0}, busy=6)
+    assert len(launched) == 24  # 3 of 12 launches of each are a quarter
+
+
+def test_what_is_decided_live_is_what_the_records_say(tmp_path):
+    plan = expand(
+        Grid(models=("disc", "dw-disc"), devices=("cpu",)),
+        Settings.of(order="abba", launches=LOOKS[0], max_time_s=1000.0),
+    )
+    clock = FakeClock()
+    asked, plan = Compares(delta=0.02, decide=True, max_time_s=1e6).paired(plan[:1], plan[1:])
+    writer = write_record(
+        tmp_path / "a", plan=[each.to_dict() for each in plan], compare=asked.to_dict()
+    )
+    pool = Pool(clock, {"disc": 1.0, "dw-disc": 1.0225})
+    decider = Decider(asked, plan, clock=clock)
+    Runner(plan, pool, writer, NoProgress(), wants_more=decider, clock=clock).run()
+    (found,) = compare_within(tmp_path / "a")
+    assert LOOKS[0] < len(pool.launched) / 2 < LOOKS[-1]
+    assert (found.verdict, found.launches) == ("slower", len(pool.launched) / 2)
+    assert found.judgement.launches == found.launches
+
+
+def test_pairs_are_run_one_beside_the_other_and_share_the_time():
+    def plan(*models):
+        return expand(Grid(models=models, devices=("cpu",)), Settings.of(max_time_s=9.0))
+
+    compares = Compares(delta=0.02, decide=True, max_time_s=40.0)
+    asked, found = compares.paired(plan("disc", "stdc1"), plan("dw-disc", "stdc2"))
+    assert [each.case.model for each in found] == ["disc", "dw-disc", "stdc1", "stdc2"]
+    assert {each.settings.max_time_s for each in found} == {10.0}
+    assert len(asked.pairs) == 2
+
+
 def test_without_decide_there_are_the_launches_asked_for():
     assert len(decided({"disc": 1.0, "dw-disc": 1.0198}, decide=False)) == 2 * LOOKS[0]
 
@@ -231,6 +305,6 @@ def test_a_case_is_not_compared_with_itself():
     plan = expand(Grid(models=("disc",), devices=("cpu",)), Settings.of())
     compares = Compares(delta=0.02, decide=False, max_time_s=1.0)
     with pytest.raises(UsageError, match="on both sides; 'dabench selftest'"):
-        compares.asked(plan, plan)
+        compares.paired(plan, plan)
     with pytest.raises(UsageError, match="1 cases cannot be compared with 0"):
-        compares.asked(plan, [])
+        compares.paired(plan, [])

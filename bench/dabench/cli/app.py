@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from typing import Annotated, Any
 
 import typer
@@ -12,7 +13,7 @@ from dabench.base.errors import DabenchError
 from dabench.cli.late import add_late
 from dabench.cli.output import error_line
 
-INTERRUPTED = 130
+INTERRUPTED, FAULT = 130, 70
 
 # What typer raises for a line it cannot parse; the class has no public name of its own.
 _LineError: Any = typer.BadParameter.__bases__[0]
@@ -95,8 +96,8 @@ def _given(error: Any) -> str:
 def main() -> None:
     """Runs the command line; an error becomes one line and an exit code.
 
-    Exit codes: 0 done, 1 something that was measured failed, 2 the request cannot
-    be met, 130 interrupted.
+    Exit codes: 0 done, 1 something that was measured failed (of compare: is slower), 2 the
+    request cannot be met, 3 undecided (compare --strict), 70 a fault of dabench, 130 interrupted.
     """
     for stream in (sys.stdout, sys.stderr):
         # A terminal that lacks a sign shows another; it must not cost a result.
@@ -126,3 +127,6 @@ def main() -> None:
         where = f"{error.filename}: " if error.filename else ""
         error_line(f"{where}{error.strerror or error}")
         sys.exit(2)
+    except Exception:  # noqa: BLE001 - whatever it is, it must not be taken for a verdict
+        traceback.print_exc()
+        sys.exit(FAULT)

@@ -29,6 +29,7 @@ from dabench.cli.output import console, print_json, print_line, print_table
 from dabench.cli.timing import progress
 from dabench.plan.axes import AXES
 from dabench.plan.grids import AXIS_KEYS
+from dabench.plan.references import is_reference
 from dabench.plan.settings import Grid, Settings
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ def compare(
     interrupted = False
     if resume_from is not None:
         check_alone(given, {"strict", "explain_verdict"})
+        _check_made_to_compare(resume_from)
         folder, interrupted = _go_on(resume_from, quiet=hidden)
         found = _within(folder, None)
     elif base is not None:
@@ -112,6 +114,12 @@ def _check_stored(given: Mapping[str, Any]) -> None:
     if others := sorted(given.keys() - allowed):
         name = others[0].replace("_", "-")
         raise UsageError(f"--{name}: runs are compared as they are; leave it out")
+
+
+def _check_made_to_compare(folder: Path) -> None:
+    from dabench.findings.compare import asked_of
+
+    asked_of(folder)
 
 
 def _stored(base: Path, new: Path, delta: float | None) -> list[Compared]:
@@ -147,6 +155,8 @@ def _measure(given: Mapping[str, Any], *, out: Path | None, quiet: bool) -> tupl
         raise bad_value(
             "--launches", given["launches"], f"--decide looks after {', '.join(map(str, LOOKS))}"
         )
+    if "order" in given:
+        raise bad_value("--order", given["order"], "both sides alternate: A B B A")
     usual = {"order": "abba", "launches": str(LOOKS[0]) if decide else LAUNCHES}
     usual |= {"max_time": MAX_TIME} if decide else {}
     sides = _sides({**usual, **given}, str(given["vs"]))
@@ -183,11 +193,18 @@ def _sides(given: Mapping[str, Any], vs: str) -> list[tuple[Grid, Settings]]:
         UsageError: ``--vs`` says nothing that could be measured.
     """
     changes = _changes(vs)
-    sides = [grid_of(given), grid_of({**given, **changes})]
+    inherited = dict(given)
+    if "model" in changes and not any(map(is_reference, changes["model"])):
+        inherited.pop("model_arg", None)  # only networks from outside take arguments
+    sides = [grid_of(given), grid_of({**inherited, **changes})]
     for key in (key for key in changes if key in AXES):
         if any(len(getattr(grid, AXES[key].field)) > 1 for grid, _ in sides):
             raise bad_value("--vs", vs, f"{AXES[key].option} may have one value on each side")
     return sides
+
+
+CHANGES = tuple(key for key in AXIS_KEYS if key not in ("phase", "protocol"))
+"""Axes in which two sides may differ: phases and protocols measure different things."""
 
 
 def _changes(vs: str) -> dict[str, list[str]]:
@@ -202,8 +219,8 @@ def _changes(vs: str) -> dict[str, list[str]]:
     while words:
         flag, equals, value = words.pop(0).partition("=")
         key = flag.removeprefix("--").replace("-", "_")
-        if not flag.startswith("--") or key not in AXIS_KEYS or key == "phase":
-            options = ", ".join(axis.option for axis in AXES.values() if axis.key != "phase")
+        if not flag.startswith("--") or key not in CHANGES:
+            options = ", ".join(f"--{each.replace('_', '-')}" for each in CHANGES)
             raise bad_value("--vs", flag, f"it takes a model and these options: {options}")
         if not equals:
             if not words:
@@ -279,10 +296,11 @@ def _name(each: Compared) -> str:
     """A case's id, or where the sides differ both values of what they differ in."""
     if each.base.case_id == each.new.case_id:
         return each.new.case_id
-    changed = [
-        f"{axis.part(each.base) or axis.usual[0]} -> {axis.part(each.new) or axis.usual[0]}"
-        for axis in AXES.values()
-        if axis.part(each.base) != axis.part(each.new)
-    ]
-    same = each.new.model if each.base.model == each.new.model else ""
-    return " ".join(filter(None, (same, ", ".join(changed), f"b{each.new.batch}", each.new.mode)))
+    words = []
+    for axis in AXES.values():
+        one, two = (axis.part(case) or axis.usual[0] for case in (each.base, each.new))
+        if one != two:
+            words.append(f"{one} -> {two}")
+        elif axis.key in ("model", "batch", "mode"):
+            words.append(str(two))
+    return " ".join(words)

@@ -2,66 +2,49 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median, stdev
-from typing import Any, Literal
+from typing import Any
 
 from dabench.base.errors import UsageError
 from dabench.base.units import format_seconds
-from dabench.device.machine import difference
-from dabench.plan.cases import Case, PlannedCase
-from dabench.records.comparisons import read_comparison, sides_of
+from dabench.plan.cases import Case
+from dabench.records.comparisons import (
+    DISTURBANCES,
+    Comparison,
+    Family,
+    Key,
+    Side,
+    read_comparison,
+)
 from dabench.records.folder import read_run
-from dabench.records.measurements import BUSY_LIMIT, DRIFT_LIMIT, LaunchRecord, seconds_of
 from dabench.records.summary import launches_by_case
 from dabench.records.timings import read_plan
-from dabench.timing.statistics import Interval, drift, trend
-from dabench.timing.verdicts import (
-    DELTA,
-    LOOKS,
-    Judgement,
-    Sides,
-    Verdict,
-    judge,
-    judge_sequentially,
-)
+from dabench.timing.statistics import Interval, trend
+from dabench.timing.verdicts import DELTA, LOOKS, Judgement, Sides, Verdict
 
 HARDWARE = ("cpu", "logical_cores", "usable_cores", "gpus")
 """Facts in which two machines must agree for their times to be compared at all."""
 
-SOFTWARE = ("torch", "cuda", "cudnn", "driver", "cpu_capability", "variables", "packages", "python")
+SOFTWARE = (
+    "torch", "cuda", "cudnn", "driver", "cpu_capability", "variables", "packages", "python",
+    "threads", "governor",
+)  # fmt: skip
 """Facts in which they must agree for a difference to be the networks' own."""
 
-AFFECTED = 0.25
-"""Share of one side's launches that may be disturbed before nothing is said."""
-
-Code = Literal[
-    "", "open", "failed", "one-launch", "throttled", "busy", "drift", "trend", "software"
-]
-
-CODES: Mapping[Code, str] = {
+CODES: Mapping[str, str] = {
     "open": "the interval reaches over the margin",
     "failed": "a side was not measured",
-    "one-launch": "a side ran in one process only, which says nothing of the next",
-    "throttled": "the processor slowed itself down",
-    "busy": f"other programs used over {BUSY_LIMIT:g} cores",
-    "drift": f"passes changed by over {DRIFT_LIMIT:.0%} within a launch",
+    "few-launches": "a side ran in too few processes, which says nothing of the next",
+    **DISTURBANCES,
     "trend": "launches became faster or slower through a run, and the two did not alternate",
     "software": "the two runs differ in more than what is compared",
 }
 """Reasons for which a verdict stays undecided."""
-
-
-@dataclass(frozen=True, slots=True)
-class Side:
-    """One case of one run."""
-
-    case: Case
-    launches: Sequence[LaunchRecord]
-    environment: Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,7 +74,7 @@ class Compared:
     ratio: Interval | None = None
     launches: int = 0
     verdict: Verdict = "undecided"
-    code: Code = ""
+    code: str = ""
     reason: str = ""
     needed_launches: int | None = None
     needed_s: float | None = None
@@ -129,22 +112,23 @@ def compare_runs(base: Path, new: Path, delta: float = DELTA) -> list[Compared]:
         UsageError: No timings in one of them, other hardware, or no case in common.
         ResultsError: Damaged records.
     """
-    documents = [read_run(path, "timing") for path in (base, new)]
-    environments = [document["environment"] for document in documents]
-    if found := difference(environments[0], environments[1], HARDWARE):
+    if base.resolve() == new.resolve():
+        raise UsageError(f"{base} and {new} are one run")
+    environments = [read_run(path, "timing")["environment"] for path in (base, new)]
+    if found := differing(environments[0], environments[1], HARDWARE):
         raise UsageError(
-            f"{new} was measured on another machine than {base}: {found}; times of different "
+            f"{base} and {new} were measured on two machines: {found}; times of different "
             "machines are not compared, rankings are ('dabench rank')"
         )
     sides = [read_sides(path) for path in (base, new)]
     common = [case_id for case_id in sides[0] if case_id in sides[1]]
-    if not common:
+    family = Family.of(((sides[0][each], sides[1][each]) for each in common), alternated=False)
+    if not family.pairs:
         raise UsageError(
-            f"{base} and {new} have no case in common; the first of each: "
+            f"{base} and {new} have no case and phase in common; the first of each: "
             f"{next(iter(sides[0]), '-')} and {next(iter(sides[1]), '-')}"
         )
-    pairs = [(sides[0][case_id], sides[1][case_id]) for case_id in common]
-    return _compared(pairs, delta, alternated=False, sequential=False)
+    return _compared(family, delta, sequential=False)
 
 
 def compare_within(path: Path, delta: float | None = None) -> list[Compared]:
@@ -158,14 +142,24 @@ def compare_within(path: Path, delta: float | None = None) -> list[Compared]:
         UsageError: No such run there.
         ResultsError: Damaged records.
     """
-    document = read_run(path, "timing")
-    asked = read_comparison(path, document)
+    asked = asked_of(path)
+    sides = read_sides(path)
+    pairs = ((sides[base], sides[new]) for base, new in asked.pairs)
+    family = Family.of(pairs, alternated=True)
+    return _compared(family, asked.delta if delta is None else delta, sequential=asked.decide)
+
+
+def asked_of(path: Path) -> Comparison:
+    """What a run of `dabench compare` was asked.
+
+    Raises:
+        UsageError: No such run there.
+        ResultsError: Damaged records.
+    """
+    asked = read_comparison(path, read_run(path, "timing"))
     if asked is None:
         raise UsageError(f"{path} was not made by 'dabench compare'; name two runs")
-    sides = read_sides(path)
-    pairs = [(sides[base], sides[new]) for base, new in asked.pairs]
-    margin = asked.delta if delta is None else delta
-    return _compared(pairs, margin, alternated=True, sequential=asked.decide)
+    return asked
 
 
 def read_sides(path: Path) -> dict[str, Side]:
@@ -176,56 +170,51 @@ def read_sides(path: Path) -> dict[str, Side]:
         ResultsError: Damaged records.
     """
     document = read_run(path, "timing")
-    plan: list[PlannedCase] = read_plan(path, document)
+    plan = read_plan(path, document)
     launches = launches_by_case(path, plan)
     environment = document["environment"]
     return {
-        planned.case.case_id: Side(planned.case, launches[planned.case.case_id], environment)
-        for planned in plan
+        each.case.case_id: Side(
+            each.case, launches[each.case.case_id], environment, each.impossible
+        )
+        for each in plan
     }
 
 
-def _compared(
-    pairs: Iterable[tuple[Side, Side]], delta: float, *, alternated: bool, sequential: bool
-) -> list[Compared]:
+def differing(one: Mapping[str, Any], other: Mapping[str, Any], facts: Sequence[str]) -> str | None:
+    """The first fact in which two machines differ, in words; what one does not know is none."""
+    for name in facts:
+        if name in one and name in other and one[name] != other[name]:
+            return f"{name} {json.dumps(one[name])} and {json.dumps(other[name])}"
+    return None
+
+
+def _compared(family: Family, delta: float, *, sequential: bool) -> list[Compared]:
     """Judges all phases of all pairs as one family."""
-    found: dict[tuple[str, str, str], tuple[Side, Side, str, Sides]] = {}
-    for base, new in pairs:
-        for phase in (each for each in base.case.phases if each in new.case.phases):
-            sides = sides_of(
-                base.launches, new.launches, phase, base.case.protocol, alternated=alternated
-            )
-            found[base.case.case_id, new.case.case_id, phase] = (base, new, phase, sides)
-    first = LOOKS[0] if sequential else 2
-    family = {key: each[3] for key, each in found.items() if each[3].launches >= first}
-    judged = (judge_sequentially if sequential else judge)(family, delta)
-    return [
-        _one(*each, judged.get(key), delta, alternated=alternated, sequential=sequential)
-        for key, each in found.items()
-    ]
+    judged = family.judged(delta, sequential=sequential)
+    return [_one(family, key, judged.get(key), delta, sequential) for key in family.pairs]
 
 
 def _one(
-    base: Side,
-    new: Side,
-    phase: str,
-    sides: Sides,
-    judged: Judgement | None,
-    delta: float,
-    *,
-    alternated: bool,
-    sequential: bool,
+    family: Family, key: Key, judged: Judgement | None, delta: float, sequential: bool
 ) -> Compared:
-    medians = [median(map(median, side)) if side else None for side in (sides.base, sides.new)]
+    base, new = family.pairs[key]
+    sides = family.sides(key)
+    # A sequential verdict rests on the launches at which it fell.
+    shown = sides.first(judged.launches) if judged and sequential else sides
+    base_s, new_s = (
+        median(map(median, side)) if side else None for side in (shown.base, shown.new)
+    )
     rest: dict[str, Any] = {
-        "base": base.case, "new": new.case, "phase": phase, "delta": delta,
-        "base_s": medians[0], "new_s": medians[1], "launches": sides.launches, "sides": sides,
-        "sequential": sequential,
+        "base": base.case, "new": new.case, "phase": key[2], "delta": delta, "base_s": base_s,
+        "new_s": new_s, "launches": sides.launches, "sides": shown, "sequential": sequential,
     }  # fmt: skip
-    code, reason = _why_not(base, new, phase, delta, alternated=alternated)
+    code, reason = _why_not(family, key, delta)
     if judged is None:
         if not code:
-            code, reason = "one-launch", CODES["one-launch"]
+            first = LOOKS[0] if sequential else 2
+            code = "few-launches"
+            reason = f"{CODES[code]}: {sides.launches} of at least {first}"
         return Compared(**rest, code=code, reason=reason)
     rest |= {"ratio": judged.ratio, "judgement": judged}
     if code:
@@ -252,44 +241,21 @@ def _how_far(needed: int | None, needed_s: float | None) -> str:
     )
 
 
-def _why_not(
-    base: Side, new: Side, phase: str, delta: float, *, alternated: bool
-) -> tuple[Code, str]:
+def _why_not(family: Family, key: Key, delta: float) -> tuple[str, str]:
     """Why nothing can be said of a pair however narrow its interval is; empty if it can."""
-    for side in (base, new):
-        lost = [launch for launch in side.launches if launch.status != "ok"]
-        if lost or not side.launches:
-            why = f"{lost[0].status}: {lost[0].reason}" if lost else "pending"
-            return "failed", f"{side.case.model}: {why}"
-    if found := difference(base.environment, new.environment, SOFTWARE):
+    if failure := family.failure(key):
+        return "failed", failure
+    base, new = family.pairs[key]
+    if found := differing(base.environment, new.environment, SOFTWARE):
         return "software", f"{CODES['software']}: {found}"
-    checks: Sequence[tuple[Code, Callable[[LaunchRecord], bool]]] = (
-        ("throttled", lambda launch: any(p.throttled for p in launch.phases)),
-        ("busy", lambda launch: any(p.other_cores > BUSY_LIMIT for p in launch.phases)),
-        ("drift", lambda launch: _drifts(launch, phase, base.case.protocol)),
-    )
-    for code, disturbed in checks:
-        for side in (base, new):
-            number = sum(map(disturbed, side.launches))
-            if number > AFFECTED * len(side.launches):
-                of = f"in {number} of {len(side.launches)} launches of {side.case.model}"
-                return code, f"{CODES[code]} {of}"
-    if not alternated:
-        for side in (base, new):
-            times = sides_of(
-                side.launches, side.launches, phase, side.case.protocol, alternated=False
-            )
-            if abs(trend([median(each) for each in times.base])) > delta:
+    if disturbance := family.disturbance(key):
+        return disturbance
+    if not family.alternated:
+        sides = family.sides(key)
+        for side, seconds in ((base, sides.base), (new, sides.new)):
+            if abs(trend([median(each) for each in seconds])) > delta:
                 return "trend", f"{CODES['trend']} ({side.case.model})"
     return "", ""
-
-
-def _drifts(launch: LaunchRecord, phase: str, protocol: str) -> bool:
-    return any(
-        abs(drift(seconds_of(record, protocol))) > DRIFT_LIMIT
-        for record in launch.phases
-        if record.phase == phase
-    )
 
 
 def explained(compared: Compared) -> list[tuple[str, str]]:
@@ -314,7 +280,7 @@ def explained(compared: Compared) -> list[tuple[str, str]]:
             ("95% interval", _shown(judged.ratio)),
             ("level allowed", f"{judged.level:.5f}"),
             ("interval at that level", _shown(judged.tested)),
-            ("margin", f"{1 - compared.delta:.3f} to {1 + compared.delta:.3f}"),
+            ("margin", f"{1 - judged.margin:.3f} to {1 + judged.margin:.3f}"),
             ("level at which it would fall", f"{judged.p:.3g}"),
             ("launches judged", str(judged.launches)),
             ("from the interval", judged.verdict),

@@ -16,10 +16,10 @@ from statistics import median
 from typing import Any, Literal
 
 from dabench.base.errors import UsageError
-from dabench.findings.compare import Side, read_sides
+from dabench.findings.compare import read_sides
 from dabench.plan.axes import AXES
 from dabench.plan.cases import Case
-from dabench.records.comparisons import sides_of
+from dabench.records.comparisons import Side, seconds_per_pass
 from dabench.timing.verdicts import DELTA, Sides, Verdict, judge
 
 PRINTED = "printed"
@@ -171,7 +171,8 @@ def _way(case: Case) -> str:
 
 def _one(side: Side, phase: str) -> Sides:
     """A side's launches; both sides of what is returned are this one."""
-    return sides_of(side.launches, side.launches, phase, side.case.protocol, alternated=True)
+    seconds, rounds = seconds_per_pass(side, phase)
+    return Sides(seconds, seconds, (rounds, rounds))
 
 
 def _judged(times: Mapping[str, Sides], delta: float) -> dict[tuple[str, str], Verdict]:

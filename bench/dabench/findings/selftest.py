@@ -16,9 +16,8 @@ from statistics import median, stdev
 from typing import Any
 
 from dabench.base.errors import DabenchError, UsageError
-from dabench.device.machine import difference
-from dabench.findings.compare import HARDWARE, read_sides
-from dabench.records.comparisons import sides_of
+from dabench.findings.compare import HARDWARE, differing, read_sides
+from dabench.records.comparisons import seconds_per_pass
 from dabench.records.folder import RUN, read_run
 from dabench.timing.verdicts import DELTA, Sides, judge
 
@@ -75,9 +74,7 @@ def read_selftest(path: Path, delta: float = DELTA) -> list[SelfTest]:
         if lost:
             raise UsageError(f"{side.case.case_id}: {lost[0].status}: {lost[0].reason}")
         for phase in side.case.phases:
-            launches = sides_of(
-                side.launches, side.launches, phase, side.case.protocol, alternated=True
-            ).base
+            launches, _ = seconds_per_pass(side, phase)
             found.append(_tested(side.case.case_id, phase, launches, delta))
     return found
 
@@ -125,6 +122,6 @@ def noise_floor(root: Path, environment: dict[str, Any]) -> tuple[str, float] | 
         # What is damaged or was cut off is no reason against a comparison.
         with suppress(DabenchError):
             document = read_run(path.parent)
-            if difference(document["environment"], environment, HARDWARE) is None:
+            if differing(document["environment"], environment, HARDWARE) is None:
                 return path.parent.name, max(each.floor for each in read_selftest(path.parent))
     return None

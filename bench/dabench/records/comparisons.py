@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from dabench.plan.cases import Case
 from dabench.records.folder import RUN, bad_row
-from dabench.records.measurements import LaunchRecord, seconds_of
-from dabench.timing.verdicts import Sides
+from dabench.records.measurements import BUSY_LIMIT, DRIFT_LIMIT, LaunchRecord, seconds_of
+from dabench.records.timings import read_plan
+from dabench.timing.statistics import drift
+from dabench.timing.verdicts import Judgement, Sides, judge, judge_sequentially
 
 Pair = tuple[str, str]
 """Case ids: base, new."""
@@ -55,39 +58,116 @@ def read_comparison(path: Path, document: Mapping[str, Any]) -> Comparison | Non
     if "compare" not in document:
         return None
     with bad_row(path / RUN, 1):
-        return Comparison.of(document["compare"])
+        asked = Comparison.of(document["compare"])
+        known = {planned.case.case_id for planned in read_plan(path, document)}
+        for case_id in (each for pair in asked.pairs for each in pair if each not in known):
+            raise ValueError(f"{case_id} is compared and not planned")
+        return asked
 
 
-def sides_of(
-    base: Sequence[LaunchRecord],
-    new: Sequence[LaunchRecord],
-    phase: str,
-    protocol: str,
-    *,
-    alternated: bool,
-) -> Sides:
-    """The launches of two sides that have a phase, as they are judged.
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One case of one run.
 
-    Args:
-        base: In the order they ran.
-        new: Likewise.
-        phase: Which.
-        protocol: Of both cases.
-        alternated: Whether rounds of the two are the same rounds.
+    Attributes:
+        impossible: Why it could not be measured, known beforehand.
     """
-    (base_s, base_rounds), (new_s, new_rounds) = (
-        _with_phase(side, phase, protocol) for side in (base, new)
-    )
-    return Sides(base_s, new_s, (base_rounds, new_rounds) if alternated else None)
+
+    case: Case
+    launches: Sequence[LaunchRecord]
+    environment: Mapping[str, Any]
+    impossible: str | None = None
 
 
-def _with_phase(
-    launches: Sequence[LaunchRecord], phase: str, protocol: str
-) -> tuple[list[list[float]], list[int | None]]:
+Key = tuple[str, str, str]
+"""Case ids of base and new, and the phase."""
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """All that is judged together.
+
+    Attributes:
+        pairs: What is compared, whether or not there is anything to judge.
+        alternated: Whether the two sides of each ran in the same rounds.
+    """
+
+    pairs: Mapping[Key, tuple[Side, Side]]
+    alternated: bool
+
+    @classmethod
+    def of(cls, pairs: Iterable[tuple[Side, Side]], *, alternated: bool) -> Family:
+        """Every phase that both sides of a pair have."""
+        found = {
+            (base.case.case_id, new.case.case_id, phase): (base, new)
+            for base, new in pairs
+            for phase in base.case.phases
+            if phase in new.case.phases
+        }
+        return cls(found, alternated)
+
+    def sides(self, key: Key) -> Sides:
+        """Seconds per pass of both sides' launches."""
+        base, new = self.pairs[key]
+        (base_s, base_rounds), (new_s, new_rounds) = (
+            seconds_per_pass(side, key[2]) for side in (base, new)
+        )
+        return Sides(base_s, new_s, (base_rounds, new_rounds) if self.alternated else None)
+
+    def judged(self, delta: float, *, sequential: bool) -> dict[Key, Judgement]:
+        """Judges what was measured on both sides; what failed still counts in the family."""
+        there = {key: self.sides(key) for key in self.pairs if self.failure(key) is None}
+        known = {key: sides for key, sides in there.items() if sides.launches > 1}
+        judges = judge_sequentially if sequential else judge
+        return judges(known, delta, len(self.pairs))
+
+    def failure(self, key: Key) -> str | None:
+        """Why a side was not measured; None if both were."""
+        for side in self.pairs[key]:
+            lost = next((each for each in side.launches if each.status != "ok"), None)
+            if side.impossible or lost or not side.launches:
+                why = f"{lost.status}: {lost.reason}" if lost else "not measured yet"
+                return f"{side.case.model}: {side.impossible or why}"
+        return None
+
+    def disturbance(self, key: Key) -> tuple[str, str] | None:
+        """A code of `DISTURBANCES` and words, where too many launches were disturbed."""
+        phase = key[2]
+        checks: Mapping[str, Callable[[LaunchRecord], bool]] = {
+            "throttled": lambda launch: any(p.throttled for p in launch.phases),
+            "busy": lambda launch: any(p.other_cores > BUSY_LIMIT for p in launch.phases),
+            "drift": lambda launch: any(
+                abs(drift(seconds_of(p, "steady"))) > DRIFT_LIMIT
+                for p in launch.phases
+                if p.phase == phase
+            ),
+        }
+        for code, disturbs in checks.items():
+            for side in self.pairs[key]:
+                number = sum(map(disturbs, side.launches))
+                if number > AFFECTED * len(side.launches):
+                    of = f"in {number} of {len(side.launches)} launches of {side.case.model}"
+                    return code, f"{DISTURBANCES[code]} {of}"
+        return None
+
+
+AFFECTED = 0.25
+"""Share of one side's launches that may be disturbed before nothing is said."""
+
+DISTURBANCES: Mapping[str, str] = {
+    "throttled": "the processor slowed itself down",
+    "busy": f"other programs used over {BUSY_LIMIT:g} cores",
+    "drift": f"passes changed by over {DRIFT_LIMIT:.0%} within a launch",
+}
+
+
+def seconds_per_pass(side: Side, phase: str) -> tuple[list[list[float]], list[int | None]]:
+    """Seconds of each sample of each launch that has a phase, and the launches' rounds."""
     seconds, rounds = [], []
-    for launch in launches:
+    for launch in side.launches:
         for record in launch.phases:
             if record.phase == phase:
-                seconds.append(seconds_of(record, protocol))
+                samples = seconds_of(record, side.case.protocol)
+                seconds.append([each / record.passes for each in samples])
                 rounds.append(launch.round)
     return seconds, rounds

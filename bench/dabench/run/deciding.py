@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from dabench.plan.cases import PlannedCase
-from dabench.records.comparisons import Comparison, sides_of
+from dabench.records.comparisons import Comparison, Family, Side
 from dabench.records.measurements import LaunchRecord
 from dabench.timing.clock import Clock, host_clock
-from dabench.timing.verdicts import LOOKS, Sides, judge_sequentially, next_look
+from dabench.timing.verdicts import next_look
+
+Launches = Mapping[str, Sequence[LaunchRecord]]
 
 
 class Decider:
@@ -17,45 +19,57 @@ class Decider:
     Args:
         asked: The comparison.
         plan: Its cases.
+        done: Launches that an interrupted run has already.
         clock: The host's; time runs from here on.
     """
 
     def __init__(
-        self, asked: Comparison, plan: Sequence[PlannedCase], clock: Clock = host_clock
+        self,
+        asked: Comparison,
+        plan: Sequence[PlannedCase],
+        done: int = 0,
+        clock: Clock = host_clock,
     ) -> None:
         self._asked = asked
-        self._cases = {planned.case.case_id: planned.case for planned in plan}
+        self._plan = {planned.case.case_id: planned for planned in plan}
+        self._done = done
         self._clock = clock
         self._begin = clock()
 
-    def __call__(self, launches: Mapping[str, Sequence[LaunchRecord]]) -> set[str]:
+    def __call__(self, launches: Launches) -> set[str]:
         """The cases that are to run again, by their launches so far."""
-        if not self._asked.decide or self._is_late(max(map(len, launches.values()))):
-            return set()
-        undecided = self._undecided(launches)
-        wanted = set()
-        for pair in self._asked.pairs:
-            if pair in undecided and all(map(next_look, map(len, map(launches.__getitem__, pair)))):
-                wanted |= set(pair)
-        return wanted
+        wanted: set[str] = set()
+        if self._asked.decide:
+            for pair in self._open(launches):
+                fewest = min(len(launches[case_id]) for case_id in pair)
+                if next_look(fewest) is not None:
+                    # After an interruption one side may be ahead.
+                    wanted |= {each for each in pair if len(launches[each]) == fewest}
+        ran = sum(map(len, launches.values())) - self._done
+        return set() if self._is_late(ran, len(wanted)) else wanted
 
-    def _is_late(self, rounds: int) -> bool:
-        """Whether one more round, as long as the others, would end too late."""
+    def _is_late(self, ran: int, wanted: int) -> bool:
+        """Whether so many further launches, as long as those that ran, would end too late."""
         spent_s = self._clock() - self._begin
-        return spent_s + spent_s / rounds > self._asked.max_time_s
+        return spent_s + spent_s / max(ran, 1) * wanted > self._asked.max_time_s
 
-    def _undecided(self, launches: Mapping[str, Sequence[LaunchRecord]]) -> set[tuple[str, str]]:
-        """The pairs of which some phase is open; a pair that failed is none."""
-        family: dict[tuple[str, str, str], Sides] = {}
-        for base, new in self._asked.pairs:
-            case = self._cases[base]
-            if any(each.status != "ok" for side in (base, new) for each in launches[side]):
-                continue
-            for phase in case.phases:
-                sides = sides_of(
-                    launches[base], launches[new], phase, case.protocol, alternated=True
-                )
-                if sides.launches >= LOOKS[0]:
-                    family[base, new, phase] = sides
-        judged = judge_sequentially(family, self._asked.delta)
-        return {key[:2] for key, each in judged.items() if each.verdict == "undecided"}
+    def _open(self, launches: Launches) -> list[tuple[str, str]]:
+        """The pairs of which a phase is undecided or disturbed; those that failed are none."""
+        sides = {
+            case_id: Side(planned.case, launches[case_id], {}, planned.impossible)
+            for case_id, planned in self._plan.items()
+        }
+        pairs = [(sides[base], sides[new]) for base, new in self._asked.pairs]
+        family = Family.of(pairs, alternated=True)
+        judged = family.judged(self._asked.delta, sequential=True)
+        undecided = [
+            key[:2]
+            for key in family.pairs
+            if family.failure(key) is None
+            and (
+                key not in judged
+                or judged[key].verdict == "undecided"
+                or family.disturbance(key) is not None
+            )
+        ]
+        return list(dict.fromkeys(undecided))

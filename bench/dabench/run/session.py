@@ -111,7 +111,9 @@ def run_grids(
         environment = describe_host() | probe(launcher)
         resolved, notes = resolve_all(grids, environment)
         plan = _plan(resolved)
-        asked = None if compares is None else compares.asked(*(expand(*each) for each in resolved))
+        asked = None
+        if compares is not None:
+            asked, plan = compares.paired(*(expand(*each) for each in resolved))
         for note in notes:
             observer.note(note)
         with ExitStack() as stack:
@@ -143,11 +145,14 @@ class Compares:
     decide: bool
     max_time_s: float
 
-    def asked(self, base: Sequence[PlannedCase], new: Sequence[PlannedCase]) -> Comparison:
-        """The comparison of two lists of cases, in order.
+    def paired(
+        self, base: Sequence[PlannedCase], new: Sequence[PlannedCase]
+    ) -> tuple[Comparison, list[PlannedCase]]:
+        """The comparison of two lists of cases, in order, and its plan, pair by pair.
 
         Raises:
-            UsageError: There are more of one, or a case would be compared with itself.
+            UsageError: There are more of one, a case would be compared with itself, or none can
+                be measured on both sides.
         """
         sides = ([planned.case.case_id for planned in side] for side in (base, new))
         one, two = sides
@@ -161,12 +166,24 @@ class Compares:
                 f"--vs: {min(again)} is on both sides; 'dabench selftest' compares a case with "
                 "itself"
             )
-        return Comparison(
+        pairs = list(zip(base, new, strict=True))
+        reasons = [one.impossible or two.impossible for one, two in pairs]
+        if all(reasons):
+            raise UsageError(f"nothing can be compared: {reasons[0]}")
+        asked = Comparison(
             pairs=tuple(zip(one, two, strict=True)),
             delta=self.delta,
             decide=self.decide,
             max_time_s=self.max_time_s,
         )
+        return asked, [self._timed(each, 2 * len(pairs)) for pair in pairs for each in pair]
+
+    def _timed(self, planned: PlannedCase, cases: int) -> PlannedCase:
+        """A case with its share of the time, where that is for all of them together."""
+        if not self.decide:
+            return planned
+        settings = replace(planned.settings, max_time_s=self.max_time_s / cases)
+        return replace(planned, settings=settings)
 
 
 def measure_noise() -> Session:
@@ -205,7 +222,9 @@ def resume(folder: Path, *, observer: Observer) -> Session:
                 counted=(read_counts(folder), read_uncounted(folder)),
                 first_launch=next_launch(folder),
                 scratch=Path(scratch),
-                wants_more=None if asked is None else Decider(asked, plan),
+                wants_more=None
+                if asked is None
+                else Decider(asked, plan, sum(map(len, done.values()))),
             ).run()
     return Session(outcome, document["environment"], folder)
 

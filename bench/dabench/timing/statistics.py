@@ -156,8 +156,16 @@ def log_ratio(
     top: Sequence[Sequence[float]],
     bottom: Sequence[Sequence[float]],
     rounds: tuple[Sequence[int | None], Sequence[int | None]] | None = None,
+    level: float = 2 * TAIL,
 ) -> LogRatio:
-    """What launches say of a ratio; arguments are those of `ratio_interval`, at least two each."""
+    """What launches say of a ratio.
+
+    Args:
+        top: As of `ratio_interval`, two launches or more.
+        bottom: Likewise.
+        rounds: As of `ratio_interval`.
+        level: At which Welch's t or the paired one is chosen.
+    """
     tops, bottoms = ([median(samples) for samples in side] for side in (top, bottom))
     estimate = median(tops) / median(bottoms)
     centre, error, freedom = map(float, _welch(np.log(tops), np.log(bottoms)))
@@ -166,8 +174,9 @@ def log_ratio(
     if len(pairs) > 1:
         differences = np.log(pairs)[:, 0] - np.log(pairs)[:, 1]
         paired_error = float(differences.std(ddof=1)) / math.sqrt(len(pairs))
-        paired_half = _t95(len(pairs) - 1) * paired_error
-        if paired_half < PAIRED_BELOW * _t95(found.freedom) * found.error:
+        paired_half = float(stdtrit(len(pairs) - 1, 1 - level / 2)) * paired_error
+        welch_half = float(stdtrit(found.freedom, 1 - level / 2)) * found.error
+        if paired_half < PAIRED_BELOW * welch_half:
             mean = float(differences.mean())
             return LogRatio(estimate, mean, paired_error, len(pairs) - 1, "paired")
     return found
@@ -208,7 +217,7 @@ def _welch(top: Array, bottom: Array) -> tuple[Array, Array, Array]:
     return top.mean(axis=-1) - bottom.mean(axis=-1), np.sqrt(a + b), freedom
 
 
-def _t95(freedom: float) -> float:
+def _t95(freedom: int) -> float:
     return float(stdtrit(freedom, 1 - TAIL))
 
 
@@ -242,7 +251,9 @@ def _ratio_within_launches(
 
 def _holding(estimate: float, centre: float, half: float) -> Interval:
     """An interval from the logarithmic scale, stretched to the estimate should that lie outside."""
-    low, high = math.exp(centre - half), math.exp(centre + half)
+    # Of two launches far apart an interval may reach beyond the largest number.
+    with np.errstate(over="ignore"):
+        low, high = float(np.exp(centre - half)), float(np.exp(centre + half))
     return Interval(estimate, min(low, estimate), max(high, estimate))
 
 
