@@ -57,7 +57,7 @@ class TimingRecord:
         Raises:
             ResultsError: The disk is full or gone. What was there stays readable.
         """
-        self.run.append(SAMPLES, SAMPLE_COLUMNS, _sample_rows(record))
+        self.run.append(SAMPLES, SAMPLE_COLUMNS, sample_rows(record))
         row = launch_row(record)
         self.run.append(LAUNCHES, self._columns, [[row[name] for name in self._columns]])
 
@@ -80,16 +80,18 @@ def read_launches(path: Path) -> list[LaunchRecord]:
         ResultsError: A damaged file, named with its line.
     """
     by_launch: dict[int, dict[str, PhaseSamples]] = {}
-    for line, row in read_table(path / SAMPLES, SAMPLE_COLUMNS):
-        with bad_row(path / SAMPLES, line):
+    table = path / SAMPLES
+    for line, row in read_table(table, SAMPLE_COLUMNS):
+        with bad_row(table, line):
             phases = by_launch.setdefault(int(row["launch"]), {})
             samples = phases.setdefault(row["phase"], PhaseSamples())
             device_s = float(row["device_s"]) if row["device_s"] else None
             kind = samples.warmup if row["kind"] == "warmup" else samples.samples
             kind.append(Sample(float(row["wall_s"]), device_s))
     launches = []
-    for line, row in read_table(path / LAUNCHES, LAUNCH_COLUMNS, OLDER_LAUNCH_COLUMNS):
-        with bad_row(path / LAUNCHES, line):
+    table = path / LAUNCHES
+    for line, row in read_table(table, LAUNCH_COLUMNS, OLDER_LAUNCH_COLUMNS):
+        with bad_row(table, line):
             phases = by_launch.get(int(row["launch"]), {})
             launches.append(launch_of(row, phases))
     return launches
@@ -138,7 +140,8 @@ def _header(path: Path) -> tuple[str, ...]:
     return found if found in OLDER_LAUNCH_COLUMNS else LAUNCH_COLUMNS
 
 
-def _sample_rows(record: LaunchRecord) -> list[tuple[Any, ...]]:
+def sample_rows(record: LaunchRecord) -> list[tuple[Any, ...]]:
+    """A launch's samples as rows of ``samples.csv``."""
     rows: list[tuple[Any, ...]] = []
     for phase in record.phases:
         for kind, samples in (("warmup", phase.samples.warmup), ("sample", phase.samples.samples)):
