@@ -19,6 +19,7 @@ from weakref import WeakKeyDictionary
 from dabench.base.errors import UnsupportedError
 from dabench.network.pretrained import weights_left_out
 from dabench.plan.references import LIBRARIES, Reference, is_reference
+from dabench.plan.revisions import Place
 from dabench_models import build
 
 if TYPE_CHECKING:
@@ -113,8 +114,7 @@ def _made(reference: Reference) -> Any:
     library = LIBRARIES.get(reference.source)
     if library is not None:
         return _MAKERS[reference.source](reference.factory, {**library.defaults, **arguments})
-    path = Path(reference.source)
-    found: Any = _file_module(path) if reference.is_file else _module(reference.source)
+    found: Any = _file_module(reference.place()) if reference.is_file else _module(reference.source)
     for part in reference.factory.split("."):
         found = getattr(found, part)
     return found(**arguments)
@@ -183,14 +183,14 @@ def _module(name: str) -> ModuleType:
     return importlib.import_module(name)
 
 
-def _file_module(path: Path) -> ModuleType:
+def _file_module(place: Place) -> ModuleType:
     """Imports a file: as part of its package if it is in one, else under a name of its own."""
-    path = path.resolve()
+    path = place.file
     root, name = path.parent, path.stem
     while (root / "__init__.py").exists():
         root, name = root.parent, f"{root.name}.{name}"
     # The package's root before its own folders, as for those who run it from there.
-    _look_first_in([root, path.parent, Path.cwd()])
+    _look_first_in([root, path.parent, place.folder])
     name = name.removesuffix(".__init__")
     if root != path.parent and all(part.isidentifier() for part in name.split(".")):
         return importlib.import_module(name)

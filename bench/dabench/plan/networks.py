@@ -72,26 +72,32 @@ def identity_of(name: str) -> dict[str, str | None] | None:
     if library is not None:
         return {"version": metadata.version(library.distribution)}
     if reference.is_file:
-        path = Path(reference.source).resolve()
-        return {"sha256": _digest(_sources(path)), "commit": _commit(path.parent)}
+        place = reference.place()
+        # Of a copy at a revision the sources say all; it is in no checkout.
+        commit = None if reference.revision else _commit(place.file.parent)
+        return {"sha256": _digest(_sources(place.file, place.folder)), "commit": commit}
     files, folder = _module_sources(reference.source)
     return {"sha256": _digest(files), "commit": _commit(folder) if folder else None}
 
 
-def _sources(path: Path) -> list[Path]:
+def _sources(path: Path, folder: Path) -> list[Path]:
     """A file and all others of Python it may import from where it lies.
 
     Its folder, and the whole package it is part of: imports are found by running
     code, so every file counts, and a change that turns out not to matter is
     asked about once more than it need be. Beyond them, what it imports by name from
     beside the package or from the working folder.
+
+    Args:
+        path: The file.
+        folder: The working folder.
     """
     package = path.parent
     while (package / "__init__.py").exists() and (package.parent / "__init__.py").exists():
         package = package.parent
     beside = package.parent if (package / "__init__.py").exists() else package
     found = (each for each in package.rglob("*.py") if _is_source(each.relative_to(package)))
-    nearby = _imported(path, (beside, path.parent, Path.cwd()))
+    nearby = _imported(path, (beside, path.parent, folder))
     return sorted({path, *nearby, *itertools.islice(found, MOST_SOURCES)})
 
 
@@ -146,7 +152,7 @@ def _module_sources(name: str) -> tuple[list[Path], Path | None]:
     inside = Path.cwd().joinpath(*name.split("."))
     for path in (inside / "__init__.py", inside.with_suffix(".py")):
         if path.is_file():
-            return _sources(path), path.parent
+            return _sources(path, Path.cwd()), path.parent
     if (folder := Path.cwd() / first).is_dir():
         return sorted(folder.rglob("*.py"))[:MOST_SOURCES], folder
     spec = importlib.util.find_spec(first)

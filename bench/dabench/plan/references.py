@@ -3,6 +3,7 @@
 A reference says where a factory is and what to call it with::
 
     path/to/file.py:factory            a function or class in a file
+    path/to/file.py:factory@REVISION   the same as git has it at a revision
     package.module:factory             the same in an installed or nearby package
     torchvision:NAME  timm:NAME  smp:NAME
     timm:resnet18(num_classes=10)      with keyword arguments
@@ -18,12 +19,13 @@ import importlib.util
 import keyword
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from dabench.base.errors import UsageError, bad_value
+from dabench.plan.revisions import Place, at_revision
 
 Arguments = tuple[tuple[str, Any], ...]
 
@@ -80,11 +82,13 @@ class Reference:
         source: A name of `LIBRARIES`, the path of a Python file, or a module.
         factory: The name within it; dots lead to attributes.
         arguments: Keyword arguments of the factory.
+        revision: Of the repository that the file is in; empty for the file as it is.
     """
 
     source: str
     factory: str
     arguments: Arguments
+    revision: str = ""
 
     @classmethod
     def of(cls, name: str) -> Reference:
@@ -99,18 +103,32 @@ class Reference:
             source, call = name[: colons[-1]].strip(), _CALL.fullmatch(name[colons[-1] + 1 :])
         if call is None or not source or not call["factory"].strip():
             raise bad_value("--model", name, f"it takes a name of 'dabench models' or {FORMS}")
-        return cls(source, call["factory"].strip(), _arguments(name, call["arguments"] or ""))
+        factory, revision = call["factory"].strip(), ""
+        if source.endswith(".py"):
+            factory, _, revision = factory.partition("@")
+        return cls(source, factory, _arguments(name, call["arguments"] or ""), revision)
 
     @property
     def name(self) -> str:
         """The reference in its one way of being written."""
         listed = ", ".join(f"{key}={value!r}" for key, value in self.arguments)
-        return f"{self.source}:{self.factory}" + (f"({listed})" if listed else "")
+        at = f"@{self.revision}" if self.revision else ""
+        return f"{self.source}:{self.factory}{at}" + (f"({listed})" if listed else "")
 
     @property
     def is_file(self) -> bool:
         """Whether the source is a Python file."""
         return self.source.endswith(".py")
+
+    def place(self) -> Place:
+        """Where its file is, and the folder that stands for the working one.
+
+        Raises:
+            UsageError: No such revision, or the file is not in it.
+        """
+        if not self.revision:
+            return Place(Path(self.source).resolve(), Path.cwd())
+        return at_revision(Path(self.source), self.revision)
 
     def check(self) -> None:
         """Checks what can be checked without importing anything.
@@ -124,7 +142,9 @@ class Reference:
                 mend = f"pip install 'dabench[{library.extra}]'" if library.extra else ""
                 raise UsageError(f"--model: {self.name}: {library.package} is missing; {mend}")
             return
-        if self.is_file and not Path(self.source).is_file():
+        if self.revision:
+            self.place()
+        elif self.is_file and not Path(self.source).is_file():
             raise bad_value("--model", self.name, f"there is no file {self.source!r}")
         if not self.is_file and not _is_module(self.source):
             near = difflib.get_close_matches(self.source, LIBRARIES, n=1)
@@ -145,7 +165,7 @@ def with_arguments(name: str, arguments: Arguments) -> str:
         return name
     reference = Reference.of(name)
     both = {**dict(arguments), **dict(reference.arguments)}
-    return Reference(reference.source, reference.factory, tuple(both.items())).name
+    return replace(reference, arguments=tuple(both.items())).name
 
 
 def parse_argument(text: str) -> tuple[str, Any]:
