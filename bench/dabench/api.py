@@ -13,11 +13,13 @@ from dabench.plan.references import is_reference
 from dabench.records.measurements import Measurement
 from dabench.run.counts import CountRequest, count_models
 from dabench.run.session import NoProgress, Session, run_grids
+from dabench.timing.verdicts import DELTA
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from dabench.counting.counts import ModelCount
+    from dabench.findings.compare import Compared
     from dabench.findings.tables import Results
 
 
@@ -160,6 +162,27 @@ def count(
     for each in counted.failed:
         raise DabenchError(f"cannot count {model} ({mode}): {each['reason']}")
     return ModelCount.of(counted.counts[0])
+
+
+def compare(base: str | Path, new: str | Path, *, delta: float = DELTA) -> list[Compared]:
+    """Compares the cases that two runs of one machine have in common, as ``dabench compare`` does.
+
+    Args:
+        base: Folder of a run.
+        new: Of another one.
+        delta: Differences of up to this share are called the same.
+
+    Returns:
+        Per case and phase; see `dabench.findings.compare.Compared`: ``verdict`` of new against
+        base, ``ratio`` with its interval, ``code`` and ``reason`` where it is undecided.
+
+    Raises:
+        UsageError: No timings there, two machines, or no case in common.
+        ResultsError: A damaged file, named with its line.
+    """
+    from dabench.findings.compare import compare_runs
+
+    return compare_runs(Path(base), Path(new), delta)
 
 
 def load_results(*folders: str | Path) -> Results:

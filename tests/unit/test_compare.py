@@ -7,6 +7,7 @@ import pytest
 from fakes import FakeClock, make_case, make_launch
 from records import ENVIRONMENT, write_record
 
+import dabench
 from dabench.base.errors import ResultsError, UsageError
 from dabench.findings.compare import CODES, compare_runs, compare_within, explained
 from dabench.plan.cases import PlannedCase, expand
@@ -52,6 +53,8 @@ def test_cases_that_both_runs_have_are_judged_together(tmp_path):
     assert two.judgement.level < 0.05
     assert compare_runs(new, base)[0].verdict == "faster"
     assert one.code == one.reason == ""
+    assert [each.verdict for each in dabench.compare(base, str(new))] == ["same", "slower"]
+    assert dabench.compare(base, new, delta=0.2)[1].verdict == "same"
 
 
 def test_an_open_case_says_what_would_decide_it(tmp_path):

@@ -95,7 +95,8 @@ def test_two_revisions_of_one_file_are_compared(repository):
     )  # fmt: skip
     assert done.returncode in (0, 1), done.stderr
     counts = dabench(
-        "flops", "--model", f"{name}@v1,{name}@HEAD,{name}", "--size", "32x32", "--mode", "eval", "--json",
+        "flops", "--model", f"{name}@v1,{name}@HEAD,{name}", "--size", "32x32",
+        "--mode", "eval", "--json",
         cwd=repository, DABENCH_CACHE=repository.parent / "cache",
     )  # fmt: skip
     found = [each["macs"] for each in json.loads(counts.stdout)["counts"]]

@@ -29,7 +29,10 @@ from dabench.plan.revisions import Place, at_revision
 
 Arguments = tuple[tuple[str, Any], ...]
 
-FORMS = "path/to/file.py:factory, package.module:factory, torchvision:NAME, timm:NAME, smp:NAME"
+FORMS = (
+    "path/to/file.py:factory[@REVISION], package.module:factory, torchvision:NAME, timm:NAME, "
+    "smp:NAME"
+)
 
 _CALL = re.compile(r"(?P<factory>[^()]+)(\((?P<arguments>.*)\))?", re.DOTALL)
 _DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
