@@ -120,6 +120,8 @@ def test_sides_are_measured_one_after_the_other_and_back(tmp_path):
     assert row["launches"] == 2
     lines = (tmp_path / "run" / "launches.csv").read_text().splitlines()[1:]
     assert [line.split(",")[2].split("/")[2] for line in lines] == ["b1", "b2", "b2", "b1"]
+    shown = dabench("compare", "run", cwd=tmp_path)
+    assert "dw-disc b1 -> b2 eval" in shown.stdout
     again = dabench("compare", "run", "--json", cwd=tmp_path)
     assert json.loads(again.stdout)["verdicts"] == [row]
     assert again.returncode == done.returncode

@@ -298,7 +298,9 @@ def _name(each: Compared) -> str:
         return each.new.case_id
     words = []
     for axis in AXES.values():
-        one, two = (axis.part(case) or axis.usual[0] for case in (each.base, each.new))
+        # What is as usual is left out of a case's id.
+        usual = str(axis.usual[0]) if axis.usual else ""
+        one, two = (axis.part(case) or usual for case in (each.base, each.new))
         if one != two:
             words.append(f"{one} -> {two}")
         elif axis.key in ("model", "batch", "mode"):
