@@ -1,5 +1,6 @@
 """Names of networks: references read, checked and put together without importing anything."""
 
+import json
 import subprocess
 import sys
 
@@ -349,6 +350,36 @@ def by_smp():
 """
 
 
+@pytest.fixture(scope="module")
+def built_without_network(tmp_path_factory):
+    """Factory -> what is said of its network, or what it raised; all in one process of their own.
+
+    None of them can reach the network, and after each all loaders must be torch's own again.
+    """
+    folder = tmp_path_factory.mktemp("fetches")
+    (folder / "net.py").write_text(FETCHES)
+    code = (
+        "import json, socket, sys\n"
+        "def refuse(*_, **__): raise AssertionError('it went to the network')\n"
+        "socket.socket.connect = socket.create_connection = refuse\n"
+        "from dabench.network.build import build_network, notes_of\n"
+        "from torch import hub, nn\n"
+        "for factory in sys.argv[2:]:\n"
+        "    try:\n"
+        "        said = notes_of(build_network(f'{sys.argv[1]}:{factory}'))\n"
+        "    except Exception as error:\n"
+        "        said = repr(error)\n"
+        "    load = hub.load_state_dict_from_url, nn.Module.load_state_dict\n"
+        "    print(json.dumps([factory, said, [each.__module__ for each in load]]))\n"
+    )
+    factories = ("own", "picked", "adapted", "older", "vision", "by_timm", "by_smp")
+    shown = subprocess.run(
+        [sys.executable, "-c", code, f"{folder}/net.py", *factories],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return {name: rest for name, *rest in map(json.loads, shown.stdout.splitlines())}
+
+
 @pytest.mark.parametrize(
     ("factory", "what"),
     [
@@ -361,24 +392,9 @@ def by_smp():
         pytest.param("by_smp", "the encoder resnet18's imagenet", marks=pytest.mark.extras),
     ],
 )
-def test_no_weights_are_fetched_and_a_note_says_so(tmp_path, factory, what):
-    (tmp_path / "net.py").write_text(FETCHES)
-    code = (
-        "import sys, socket\n"
-        "def refuse(*_, **__): raise AssertionError('it went to the network')\n"
-        "socket.socket.connect = socket.create_connection = refuse\n"
-        "from dabench.network.build import build_network, notes_of\n"
-        "print(notes_of(build_network(sys.argv[1])))\n"
-        "from torch import hub, nn\n"
-        "print(hub.load_state_dict_from_url.__module__, nn.Module.load_state_dict.__module__)\n"
-    )
-    shown = subprocess.run(
-        [sys.executable, "-c", code, f"{tmp_path}/net.py:{factory}"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert shown.returncode == 0, shown.stderr
-    note, homes = shown.stdout.splitlines()
+def test_no_weights_are_fetched_and_a_note_says_so(built_without_network, factory, what):
+    note, homes = built_without_network[factory]
     assert note.startswith("trained weights are left out (")
     assert what in note
     assert "--pretrained on" in note
-    assert homes == "torch.hub torch.nn.modules.module"  # all is put back
+    assert homes == ["torch.hub", "torch.nn.modules.module"]  # all is put back

@@ -63,7 +63,7 @@ def verdicts(world, judged, times, **options):
 @pytest.mark.parametrize("world", WORLDS)
 @pytest.mark.parametrize(("judged", "launches"), [(judge, 8), (judge_sequentially, LOOKS[-1])])
 def test_the_same_thing_twice_is_seldom_called_different(world, judged, launches):
-    found = verdicts(world, judged, 200, launches=launches)
+    found = verdicts(world, judged, 120, launches=launches)
     assert sum(each in ("faster", "slower") for each in found) <= LEVEL * len(found)
 
 
@@ -81,7 +81,7 @@ def test_without_a_margin_the_error_rate_is_the_level(judged):
 
 @pytest.mark.parametrize("world", [log_normal, heavy_tails])
 def test_five_percent_are_found(world):
-    found = verdicts(world, judge_sequentially, 150, launches=LOOKS[-1], slowdown=0.05)
+    found = verdicts(world, judge_sequentially, 100, launches=LOOKS[-1], slowdown=0.05)
     assert found.count("slower") >= 0.9 * len(found)
 
 
@@ -100,7 +100,7 @@ def test_a_family_is_seldom_deceived_by_modes_or_tails(world, judged, launches):
     random = np.random.default_rng(11)
     wrong = 0
     for _ in range(25):
-        family = {n: sides(random, world, launches) for n in range(15)}
+        family = {n: sides(random, world, launches) for n in range(10)}
         wrong += any(each.verdict in ("faster", "slower") for each in judged(family).values())
     assert wrong <= 1
 
