@@ -44,10 +44,10 @@ MAX_TIME = "2min"
 @with_options(*OPTIONS)
 def compare(
     base: Annotated[
-        Path | None, typer.Argument(metavar="[BASE", help="A run.", show_default=False)
+        Path | None, typer.Argument(metavar="BASE", help="A run.", show_default=False)
     ] = None,
     new: Annotated[
-        Path | None, typer.Argument(metavar="NEW]", help="Another one.", show_default=False)
+        Path | None, typer.Argument(metavar="NEW", help="Another one.", show_default=False)
     ] = None,
     vs: Annotated[
         str | None,

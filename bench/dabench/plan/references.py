@@ -30,8 +30,8 @@ from dabench.plan.revisions import Place, at_revision
 Arguments = tuple[tuple[str, Any], ...]
 
 FORMS = (
-    "path/to/file.py:factory[@REVISION], package.module:factory, torchvision:NAME, timm:NAME, "
-    "smp:NAME"
+    "path/to/file.py:factory, the same with @REVISION, package.module:factory, torchvision:NAME, "
+    "timm:NAME, smp:NAME"
 )
 
 _CALL = re.compile(r"(?P<factory>[^()]+)(\((?P<arguments>.*)\))?", re.DOTALL)
