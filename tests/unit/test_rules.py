@@ -487,6 +487,19 @@ def test_a_network_that_looks_at_its_data_is_run_on_some():
     assert "run on data" in found.note
 
 
+def test_what_is_run_on_data_is_run_on_small_batches_only():
+    seen = []
+
+    class Notes(LooksAtItsData):
+        def forward(self, x):
+            seen.append(len(x))
+            return super().forward(x)
+
+    found = count(Notes(), (3, 8, 8), batch=64)
+    assert found.macs == 64 * (P * 216 + P * 8)
+    assert max(seen) <= 6
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_a_network_of_another_dtype_is_counted_in_it(dtype):
     network = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8)).to(dtype)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -93,6 +93,15 @@ def _given(error: Any) -> str:
     return ""
 
 
+def _refuse(message: str) -> NoReturn:
+    """Ends with one line, or under ``--debug`` with the traceback of the error at hand."""
+    if "--debug" in sys.argv:
+        traceback.print_exc()
+    else:
+        error_line(message)
+    sys.exit(2)
+
+
 def main() -> None:
     """Runs the command line; an error becomes one line and an exit code.
 
@@ -114,19 +123,14 @@ def main() -> None:
     except typer.Abort:
         sys.exit(INTERRUPTED)
     except DabenchError as error:
-        if "--debug" in sys.argv:
-            raise
-        error_line(str(error))
-        sys.exit(2)
+        _refuse(str(error))
     except BrokenPipeError:
         # The reader of our output, such as head, has gone: not an error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
-        if "--debug" in sys.argv:
-            raise
         where = f"{error.filename}: " if error.filename else ""
-        error_line(f"{where}{error.strerror or error}")
-        sys.exit(2)
-    except Exception:  # noqa: BLE001 - whatever it is, it must not be taken for a verdict
+        _refuse(f"{where}{error.strerror or error}")
+    except Exception as error:
+        # Python itself would end with 1, which of compare means slower.
         traceback.print_exc()
-        sys.exit(FAULT)
+        raise SystemExit(FAULT) from error

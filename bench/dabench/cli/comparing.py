@@ -25,8 +25,8 @@ from dabench.cli.options import (
     option,
     with_options,
 )
-from dabench.cli.output import console, print_json, print_line, print_table
-from dabench.cli.timing import progress
+from dabench.cli.output import print_json, print_line, print_table
+from dabench.cli.timing import INTERRUPTED, progress, say_where
 from dabench.plan.axes import AXES
 from dabench.plan.grids import AXIS_KEYS
 from dabench.plan.references import is_reference
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from dabench.findings.compare import Compared
     from dabench.run.session import Session
 
-SLOWER, UNDECIDED, INTERRUPTED = 1, 3, 130
+SLOWER, UNDECIDED = 1, 3
 LAUNCHES = "8"
 MAX_TIME = "2min"
 
@@ -84,19 +84,18 @@ def compare(
     """
     given = named(locals())
     margin = None if delta is None else fraction_of("--delta", delta)
-    hidden = quiet or json
     interrupted = False
     if resume_from is not None:
         check_alone(given, {"strict", "explain_verdict"})
         _check_made_to_compare(resume_from)
-        folder, interrupted = _go_on(resume_from, quiet=hidden)
+        folder, interrupted = _go_on(resume_from, quiet=quiet, json=json)
         found = _within(folder, None)
     elif base is not None:
         _check_stored(given)
         folder = base
         found = _within(base, margin) if new is None else _stored(base, new, margin)
     else:
-        folder, interrupted = _measure(given, out=out, quiet=hidden)
+        folder, interrupted = _measure(given, out=out, quiet=quiet, json=json)
         found = _within(folder, None)
     _show(found, _floor(folder), explain=explain_verdict, json=json)
     if interrupted:
@@ -135,14 +134,17 @@ def _within(folder: Path, delta: float | None) -> list[Compared]:
     return compare_within(folder, delta)
 
 
-def _go_on(folder: Path, *, quiet: bool) -> tuple[Path, bool]:
+def _go_on(folder: Path, *, quiet: bool, json: bool) -> tuple[Path, bool]:
     from dabench.run.session import resume
 
-    with progress(quiet=quiet) as observer:
-        return kept(resume(folder, observer=observer), quiet=quiet)
+    with progress(quiet=quiet or json) as observer:
+        session = resume(folder, observer=observer)
+    return _kept(session, quiet=quiet, json=json)
 
 
-def _measure(given: Mapping[str, Any], *, out: Path | None, quiet: bool) -> tuple[Path, bool]:
+def _measure(
+    given: Mapping[str, Any], *, out: Path | None, quiet: bool, json: bool
+) -> tuple[Path, bool]:
     """Measures both sides into a run; its folder, and whether Ctrl-C ended it."""
     from dabench.records.folder import new_run_folder
     from dabench.run.session import Compares, run_grids
@@ -168,21 +170,16 @@ def _measure(given: Mapping[str, Any], *, out: Path | None, quiet: bool) -> tupl
     )
     name = f"compare-{'-'.join(sides[0][0].models)}"[:60]
     command = shlex.join(["dabench", *sys.argv[1:]])
-    with new_run_folder(out, name) as folder, progress(quiet=quiet) as observer:
+    with new_run_folder(out, name) as folder, progress(quiet=quiet or json) as observer:
         session = run_grids(
             sides, folder=folder, observer=observer, command=command, compares=compares
         )
-    return kept(session, quiet=quiet)
+    return _kept(session, quiet=quiet, json=json)
 
 
-def kept(session: Session, *, quiet: bool) -> tuple[Path, bool]:
-    """Says where a run is; its folder, and whether Ctrl-C ended it."""
+def _kept(session: Session, *, quiet: bool, json: bool) -> tuple[Path, bool]:
     assert session.folder is not None
-    if not quiet:
-        console(stderr=True).print(f"Records: {session.folder}", markup=False)
-        if session.outcome.interrupted:
-            again = f"dabench {sys.argv[1]} --resume {session.folder}"
-            console(stderr=True).print(f"Interrupted; '{again}' continues.", markup=False)
+    say_where(session, "compare", quiet=quiet, json=json)
     return session.folder, session.outcome.interrupted
 
 

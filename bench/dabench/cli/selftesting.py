@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from dabench.base.errors import UsageError
-from dabench.cli.comparing import INTERRUPTED, kept
 from dabench.cli.options import (
     OPTIONS,
     Json,
@@ -24,7 +24,10 @@ from dabench.cli.options import (
     with_options,
 )
 from dabench.cli.output import print_json, print_line, print_table
-from dabench.cli.timing import progress
+from dabench.cli.timing import INTERRUPTED, progress, say_where
+
+if TYPE_CHECKING:
+    from dabench.run.session import Session
 
 MODEL, SIZE, LAUNCHES = "dw-disc", "128x128", "40"
 
@@ -50,31 +53,33 @@ def selftest(
         from dabench.run.session import resume
 
         with progress(quiet=quiet or json) as observer:
-            folder, interrupted = kept(resume(resume_from, observer=observer), quiet=quiet or json)
+            session = resume(resume_from, observer=observer)
     else:
-        folder, interrupted = _measure(given, out=out, quiet=quiet or json)
-    if interrupted:
+        session = _measure(given, out=out, quiet=quiet or json)
+    say_where(session, "selftest", quiet=quiet, json=json)
+    if session.outcome.interrupted:
         raise typer.Exit(INTERRUPTED)
-    _show(folder, json=json)
+    assert session.folder is not None
+    _show(session.folder, json=json)
 
 
-def _measure(given: dict[str, Any], *, out: Path | None, quiet: bool) -> tuple[Path, bool]:
-    from dabench.findings.selftest import NAME
+def _measure(given: Mapping[str, Any], *, out: Path | None, quiet: bool) -> Session:
+    from dabench.findings.selftest import FEWEST, NAME
     from dabench.records.folder import new_run_folder
     from dabench.run.session import run_grids
 
     small = {} if "model" in given else {"model": [MODEL], "size": [SIZE]}
     grid, settings = grid_of({"launches": LAUNCHES, **small, **given})
-    if settings.first_launches < 8:
-        raise UsageError(f"--launches: {settings.first_launches} are too few; 8 are the least")
+    if settings.first_launches < FEWEST:
+        few = settings.first_launches
+        raise UsageError(f"--launches: {few} are too few; {FEWEST} are the least")
     command = shlex.join(["dabench", *sys.argv[1:]])
     name = f"{NAME}-{'-'.join(grid.models)}"
     with new_run_folder(out, name) as folder, progress(quiet=quiet) as observer:
-        session = run_grids(
+        return run_grids(
             [(grid, settings)], folder=folder, observer=observer, command=command,
             details={NAME: True},
         )  # fmt: skip
-    return kept(session, quiet=quiet)
 
 
 def _show(folder: Path, *, json: bool) -> None:

@@ -160,12 +160,19 @@ def _show(run: Callable[[Observer], Session], *, quiet: bool, json: bool) -> Non
         print_json({"environment": session.environment, "measurements": measurements})
     else:
         print_measurements(rows)
-        if not quiet:
-            console(stderr=True).print(f"Records: {session.folder}", markup=False)
+    say_where(session, "sweep", quiet=quiet, json=json)
     if session.outcome.interrupted:
-        if not json:
-            again = f"dabench sweep --resume {session.folder}"
-            console(stderr=True).print(f"Interrupted; '{again}' continues.", markup=False)
         raise typer.Exit(INTERRUPTED)
     if not any(row.status == "ok" for row in rows):
         raise typer.Exit(1)
+
+
+def say_where(session: Session, command: str, *, quiet: bool, json: bool) -> None:
+    """Says where the records of a run are and, should it be interrupted, what continues it."""
+    if json:
+        return
+    if not quiet:
+        console(stderr=True).print(f"Records: {session.folder}", markup=False)
+    if session.outcome.interrupted:
+        again = f"dabench {command} --resume {session.folder}"
+        console(stderr=True).print(f"Interrupted; '{again}' continues.", markup=False)

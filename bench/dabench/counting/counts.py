@@ -221,7 +221,8 @@ def count_network(
 ) -> ModelCount:
     """Counts a network that is already built; see `count_model`.
 
-    Batches of 2 and 4 images are traced, and the batch asked for and those of ``also``. If the
+    Batches of 2 and 4 images are traced, and the batch asked for and those of ``also`` (of a
+    network that must be run on data small ones only). If the
     multiply-adds of every layer are a constant (products of weights alone) plus a part in
     proportion to the batch, the counts of any batch follow exactly. If not (products between
     images of a batch, or a network that takes one image only), those of the batch asked for
@@ -279,6 +280,9 @@ def _traced(
     # At least three: through two any line goes.
     for images in dict.fromkeys((_SMALLER, 2 * _SMALLER, batch, *also, 3 * _SMALLER)):
         if images == 3 * _SMALLER and len(traces) > 2 and images not in (batch, *also):
+            continue
+        # With data a batch takes the memory and the time of a real one.
+        if images > 3 * _SMALLER and any(each.on_data for each in traces.values()):
             continue
         # Of a batch that a network does not take nothing can be said.
         with suppress(Exception):

@@ -68,6 +68,7 @@ class Trace:
         shapes: Module path -> output shape (N, ...), where that is a tensor.
         end_elements: Of the input and all outputs together.
         note: What a reader must know of how it was run; empty if nothing.
+        on_data: Whether it had to be run on a real input.
     """
 
     own: Mapping[tuple[str, str], Mapping[str, OperatorCounts]]
@@ -76,6 +77,7 @@ class Trace:
     shapes: Mapping[str, tuple[int, ...]]
     end_elements: int
     note: str = ""
+    on_data: bool = False
 
 
 def trace_operators(network: nn.Module, shape: tuple[int, ...], *, backward: bool) -> Trace:
@@ -100,7 +102,7 @@ def trace_operators(network: nn.Module, shape: tuple[int, ...], *, backward: boo
             return replace(traced, note="; ".join(filter(None, (_ALL_COUNTED, traced.note))))
     traced = _traced(network, shape, backward=backward, fake=False)
     on_data = f"run on data, since it cannot be run without: {reason}"
-    return replace(traced, note="; ".join(filter(None, (on_data, traced.note))))
+    return replace(traced, note="; ".join(filter(None, (on_data, traced.note))), on_data=True)
 
 
 @contextmanager

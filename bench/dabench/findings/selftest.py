@@ -28,6 +28,10 @@ PER_SIDE = 8
 """Launches of each side in one comparison, as `dabench compare` has them by default."""
 
 
+FEWEST = 8
+"""Launches that give three comparisons of two and two."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SelfTest:
     """What comparing a case with itself gave.
@@ -82,9 +86,9 @@ def read_selftest(path: Path, delta: float = DELTA) -> list[SelfTest]:
 def _tested(
     case_id: str, phase: str, launches: Sequence[Sequence[float]], delta: float
 ) -> SelfTest:
+    if len(launches) < FEWEST:
+        raise UsageError(f"{case_id}: {len(launches)} launches are too few; {FEWEST} are the least")
     per_side = min(PER_SIDE, len(launches) // 4)
-    if per_side < 2:
-        raise UsageError(f"{case_id}: {len(launches)} launches are too few; 8 are the least")
     judged = [judge({NAME: each}, delta)[NAME] for each in _comparisons(launches, per_side)]
     halves = [math.log(each.ratio.high / each.ratio.low) / 2 for each in judged]
     return SelfTest(

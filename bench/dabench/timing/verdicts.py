@@ -174,7 +174,9 @@ def judge_sequentially(
         decided |= {name: each for name, each in found.items() if each.verdict != "undecided"}
     return {
         name: decided.get(name)
-        or replace(latest[name], needed=_needed_looks(latest[name], family[name].launches, delta))
+        or replace(
+            latest[name], needed=_needed_looks(latest[name], family[name].launches, delta, size)
+        )
         for name in family
         if name in latest
     }
@@ -266,14 +268,14 @@ def _growing(launches: int) -> Sequence[int]:
     return totals
 
 
-def _needed_looks(judged: Judgement, there: int, delta: float) -> int | None:
+def _needed_looks(judged: Judgement, there: int, delta: float, size: int) -> int | None:
     """Launches beyond those that are there until the look that would decide; None if none would."""
     # The family's share stays as it was at the last look.
     share = judged.level / look_level(LOOKS.index(judged.launches))
     for number, launches in enumerate(LOOKS):
         if launches > judged.launches:
             level = share * look_level(number)
-            further = _needed(judged.evidence, judged.launches, delta, level, 1)
+            further = _needed(judged.evidence, judged.launches, delta, level, size)
             if further is not None and further <= launches - judged.launches:
                 return max(launches - there, 1)
     return None
