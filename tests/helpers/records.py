@@ -5,7 +5,7 @@ from pathlib import Path
 from fakes import make_launch
 
 from dabench.counting.counts import count_model
-from dabench.plan.cases import expand
+from dabench.plan.cases import PlannedCase, expand
 from dabench.plan.settings import Grid, Settings
 from dabench.records.folder import RunFolder
 from dabench.records.measurements import summarise
@@ -27,8 +27,26 @@ TIME_SHARES = {"dw-disc": {"leaky_relu_": 0.125}}
 def write_record(folder: Path, **details) -> TimingRecord:
     """A run of timings in a new folder, made at a fixed time."""
     details = {"command": "dabench sweep test", "environment": ENVIRONMENT, "plan": [], **details}
-    run = RunFolder.create(folder, "timing", created="2026-01-02T03:04:05+00:00", **details)
+    details = {"created": "2026-01-02T03:04:05+00:00", **details}
+    run = RunFolder.create(folder, "timing", **details)
     return TimingRecord(run)
+
+
+def write_medians(folder, launches, **details):
+    """A run of {case: [median of each launch, ...]}, all three samples of a launch alike."""
+    plan = [PlannedCase(case=case, settings=Settings.of()).to_dict() for case in launches]
+    changes = details.pop("changes", {})
+    writer = write_record(folder, plan=plan, **details)
+    number = 0
+    for index in range(max(map(len, launches.values()))):
+        for case, medians in launches.items():
+            if index < len(medians):
+                times = medians[index] if isinstance(medians[index], list) else [medians[index]] * 3
+                writer.launch(
+                    make_launch(case, times, launch=number, round=index, **changes.get(case, {}))
+                )
+                number += 1
+    return folder
 
 
 def write_run(root: Path, name: str = "20260102-030405-test", cpu: str = "Test CPU") -> Path:

@@ -4,13 +4,14 @@ import json
 import math
 
 import pytest
-from fakes import FakeClock, make_case, make_launch
+from fakes import FakeClock, make_case
 from records import ENVIRONMENT, write_record
+from records import write_medians as write
 
 import dabench
 from dabench.base.errors import ResultsError, UsageError
 from dabench.findings.compare import CODES, compare_runs, compare_within, explained
-from dabench.plan.cases import PlannedCase, expand
+from dabench.plan.cases import expand
 from dabench.plan.settings import Grid, Settings
 from dabench.records.comparisons import Comparison
 from dabench.run.deciding import Decider
@@ -20,23 +21,6 @@ from dabench.timing.verdicts import LOOKS
 
 STEADY = (1.0, 1.004, 0.996, 1.002, 0.998, 1.001)
 ONE, TWO = make_case(), make_case(batch=8)
-
-
-def write(folder, launches, **details):
-    """{case: [median of each launch, ...]}, all three samples of a launch alike."""
-    plan = [PlannedCase(case=case, settings=Settings.of()).to_dict() for case in launches]
-    changes = details.pop("changes", {})
-    writer = write_record(folder, plan=plan, **details)
-    number = 0
-    for index in range(max(map(len, launches.values()))):
-        for case, medians in launches.items():
-            if index < len(medians):
-                times = medians[index] if isinstance(medians[index], list) else [medians[index]] * 3
-                writer.launch(
-                    make_launch(case, times, launch=number, round=index, **changes.get(case, {}))
-                )
-                number += 1
-    return folder
 
 
 def times(factor, pattern=STEADY):

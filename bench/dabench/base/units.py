@@ -6,8 +6,8 @@ import re
 
 _SIZE = re.compile(r"\d+x\d+")
 _SHAPE = re.compile(r"\d+x\d+x\d+")
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|min|h)?")
-_SECONDS = {"ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|min|h|d)?")
+_SECONDS = {"ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86_400.0}
 
 
 def parse_size(text: str) -> tuple[int, ...]:
@@ -48,7 +48,7 @@ def parse_fraction(text: str) -> float:
 
 
 def parse_duration(text: str) -> float:
-    """Reads ``90``, ``90s``, ``1.5min``, ``200ms`` or ``1h`` as seconds.
+    """Reads ``90``, ``90s``, ``1.5min``, ``200ms``, ``1h`` or ``30d`` as seconds.
 
     Raises:
         ValueError: Not of that form.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -14,6 +15,7 @@ from typing import Any
 import psutil
 
 from dabench.base.cores import usable_cores
+from dabench.base.files import slug
 from dabench.device.processor import cpu_flags, cpu_model
 
 _VARIABLES = (
@@ -44,6 +46,35 @@ MACHINE = (
 
 FINGERPRINT = (*MACHINE, "python", "threads", "dabench", "commit", "packages")
 """What must be equal for two records to be of one machine, software and setting."""
+
+
+HARDWARE = ("cpu", "logical_cores", "usable_cores", "gpus")
+"""Facts in which two machines must agree for their times to be compared at all."""
+
+SOFTWARE = (
+    "torch", "cuda", "cudnn", "driver", "cpu_capability", "variables", "packages", "python",
+    "threads", "governor",
+)  # fmt: skip
+"""Facts in which they must agree for a difference to be the networks' own."""
+
+
+def machine_key(environment: Mapping[str, Any]) -> str:
+    """A machine's identity, fit for a file name.
+
+    Of nothing that changes with its clock rate, its load, a reboot or an upgrade.
+    """
+    facts = {name: environment.get(name) or None for name in HARDWARE}
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    name = facts["gpus"][0] if facts["gpus"] else facts["cpu"]
+    return f"{slug(str(name))[:40]}-{digest[:8]}"
+
+
+def differing(one: Mapping[str, Any], other: Mapping[str, Any], facts: Sequence[str]) -> str | None:
+    """The first fact in which two machines differ, in words; what one does not know is none."""
+    for name in facts:
+        if name in one and name in other and one[name] != other[name]:
+            return f"{name} {json.dumps(one[name])} and {json.dumps(other[name])}"
+    return None
 
 
 def describe_host() -> dict[str, Any]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median, stdev
@@ -12,6 +11,7 @@ from typing import Any
 
 from dabench.base.errors import UsageError
 from dabench.base.units import format_seconds
+from dabench.device.machine import HARDWARE, SOFTWARE, differing
 from dabench.plan.cases import Case
 from dabench.records.comparisons import (
     DISTURBANCES,
@@ -26,15 +26,6 @@ from dabench.records.summary import launches_by_case
 from dabench.records.timings import read_plan
 from dabench.timing.statistics import Interval, trend
 from dabench.timing.verdicts import DELTA, LOOKS, Judgement, Sides, Verdict
-
-HARDWARE = ("cpu", "logical_cores", "usable_cores", "gpus")
-"""Facts in which two machines must agree for their times to be compared at all."""
-
-SOFTWARE = (
-    "torch", "cuda", "cudnn", "driver", "cpu_capability", "variables", "packages", "python",
-    "threads", "governor",
-)  # fmt: skip
-"""Facts in which they must agree for a difference to be the networks' own."""
 
 CODES: Mapping[str, str] = {
     "open": "the interval reaches over the margin",
@@ -179,14 +170,6 @@ def read_sides(path: Path) -> dict[str, Side]:
         )
         for each in plan
     }
-
-
-def differing(one: Mapping[str, Any], other: Mapping[str, Any], facts: Sequence[str]) -> str | None:
-    """The first fact in which two machines differ, in words; what one does not know is none."""
-    for name in facts:
-        if name in one and name in other and one[name] != other[name]:
-            return f"{name} {json.dumps(one[name])} and {json.dumps(other[name])}"
-    return None
 
 
 def _compared(family: Family, delta: float, *, sequential: bool) -> list[Compared]:

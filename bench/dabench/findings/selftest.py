@@ -16,7 +16,8 @@ from statistics import median, stdev
 from typing import Any
 
 from dabench.base.errors import DabenchError, UsageError
-from dabench.findings.compare import HARDWARE, differing, read_sides
+from dabench.device.machine import HARDWARE, differing
+from dabench.findings.compare import read_sides
 from dabench.records.comparisons import seconds_per_pass
 from dabench.records.folder import RUN, read_run
 from dabench.timing.verdicts import DELTA, Sides, judge
