@@ -5,6 +5,8 @@ import os
 import pytest
 from hypothesis import HealthCheck, settings
 
+pytest_plugins = ["pytester"]
+
 # A slow machine is no fault of what is tested.
 settings.register_profile("dabench", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("dabench")

@@ -10,6 +10,7 @@ from dabench.base.errors import DabenchError
 from dabench.plan.grids import AXIS_KEYS, SETTINGS, arguments_of, load_grids, make_grid, parse
 from dabench.plan.networks import spec_of
 from dabench.plan.references import is_reference
+from dabench.plan.settings import Grid, Settings
 from dabench.records.measurements import Measurement
 from dabench.run.counts import CountRequest, count_models
 from dabench.run.session import NoProgress, Session, run_grids
@@ -101,20 +102,34 @@ def time(
         DabenchError: The worker process could not be started or describe the machine.
         KeyboardInterrupt: Ctrl-C; what was measured is in ``out``, if given.
     """
-    unknown = sorted(set(options) - {*AXIS_KEYS, *SETTINGS})
-    if unknown:
-        raise TypeError(f"time() got an unexpected keyword argument {unknown[0]!r}")
     given: Mapping[str, Any] = {"model": model, **options}
-    axes = {key: _several(key, given[key]) for key in AXIS_KEYS if given.get(key) is not None}
-    settings = {key: parse(key, given[key]) for key in SETTINGS if given.get(key) is not None}
     folder = None if out is None else Path(out)
     session = run_grids(
-        [make_grid(axes, settings)],
+        [grid_of("time()", given)],
         folder=folder,
         observer=NoProgress(),
         command=f"dabench.time({', '.join(f'{k}={v!r}' for k, v in given.items())})",
     )
     return TimeResult(session)
+
+
+def grid_of(caller: str, given: Mapping[str, Any]) -> tuple[Grid, Settings]:
+    """A grid from the options of a call.
+
+    Args:
+        caller: For the error, such as ``time()``.
+        given: As of `time`, the model among them.
+
+    Raises:
+        UsageError: A value that does not exist.
+        TypeError: A keyword that is no option.
+    """
+    unknown = sorted(set(given) - {*AXIS_KEYS, *SETTINGS})
+    if unknown:
+        raise TypeError(f"{caller} got an unexpected keyword argument {unknown[0]!r}")
+    axes = {key: _several(key, given[key]) for key in AXIS_KEYS if given.get(key) is not None}
+    settings = {key: parse(key, given[key]) for key in SETTINGS if given.get(key) is not None}
+    return make_grid(axes, settings)
 
 
 def sweep(source: str | Path, *, out: str | Path | None = None) -> TimeResult:

@@ -25,8 +25,8 @@ from dabench.timing.engine import StopRule, measure
 from dabench_models import build
 
 
-def command(*arguments):
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
+def command(*arguments, **changes):
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")} | changes
     return lambda: subprocess.run(
         [sys.executable, *arguments], check=True, capture_output=True, env=environment
     )
@@ -223,3 +223,17 @@ def test_samples_are_read_about_as_fast_as_pandas_can(compare, tmp_path):
     )
     assert len(load([tmp_path / "big"]).samples) == n
     compare.check("reading a million samples over pandas alone", ours / bare, at_most=2.5)
+
+
+@pytest.mark.quick
+def test_the_plugin_costs_nothing_where_it_is_not_used(compare, tmp_path, monkeypatch):
+    """At most 20 ms, of the four tenths of a second that pytest takes to start where it is fast."""
+    (tmp_path / "test_nothing.py").write_text("def test_nothing(): pass\n")
+    monkeypatch.chdir(tmp_path)
+    plain = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "pytest_benchmark.plugin")
+    with_ours, without = compare.medians(
+        command(*plain, "-p", "dabench.guard.plugin", PYTEST_DISABLE_PLUGIN_AUTOLOAD="1"),
+        command(*plain, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1"),
+        rounds=25,
+    )
+    compare.check("pytest with the plugin over without", with_ours / without, at_most=1.05)

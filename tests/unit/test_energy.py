@@ -3,7 +3,8 @@
 import pytest
 
 from dabench.device.energy import Counter, NoEnergyError, Rapl
-from dabench.run.worker import _joules, _meter
+from dabench.run.sampling import _joules
+from dabench.run.worker import _meter
 from dabench.timing.engine import PhaseSamples, Sample
 
 

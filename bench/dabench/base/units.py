@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from dabench.base.errors import bad_value
+
 _SIZE = re.compile(r"\d+x\d+")
 _SHAPE = re.compile(r"\d+x\d+x\d+")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|min|h|d)?")
@@ -45,6 +47,26 @@ def parse_fraction(text: str) -> float:
     if stripped.endswith("%"):
         return float(stripped[:-1]) / 100
     return float(stripped)
+
+
+def threshold_of(name: str, value: object) -> float:
+    """A fraction as typed: at least 0 and below 1.
+
+    Args:
+        name: Of the option, for the error.
+        value: A text such as ``5%``, or a number.
+
+    Raises:
+        UsageError: It is none.
+    """
+    allowed = "it takes a percentage such as 2%, below 100%"
+    try:
+        fraction = parse_fraction(str(value))
+    except ValueError:
+        raise bad_value(name, value, allowed) from None
+    if not 0 <= fraction < 1:
+        raise bad_value(name, value, allowed)
+    return fraction
 
 
 def parse_duration(text: str) -> float:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dabench.base.errors import UsageError, bad_value
-from dabench.base.units import format_seconds
+from dabench.base.units import format_seconds, threshold_of
 from dabench.cli.options import (
     OPTIONS,
     Json,
@@ -19,7 +19,6 @@ from dabench.cli.options import (
     Quiet,
     ResumeFrom,
     check_alone,
-    fraction_of,
     grid_of,
     named,
     option,
@@ -83,7 +82,7 @@ def compare(
     Example: dabench compare --model dw-disc --vs "--memory-format nhwc" --decide
     """
     given = named(locals())
-    margin = None if delta is None else fraction_of("--delta", delta)
+    margin = None if delta is None else threshold_of("--delta", delta)
     interrupted = False
     if resume_from is not None:
         check_alone(given, {"strict", "explain_verdict"})
@@ -164,7 +163,7 @@ def _measure(
     sides = _sides({**usual, **given}, str(given["vs"]))
     settings = sides[0][1]
     compares = Compares(
-        delta=fraction_of("--delta", given["delta"]) if "delta" in given else DELTA,
+        delta=threshold_of("--delta", given["delta"]) if "delta" in given else DELTA,
         decide=decide,
         max_time_s=settings.max_time_s or 0.0,
     )

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dabench.base.units import format_interval, format_seconds
+from dabench.base.units import format_interval, format_seconds, threshold_of
 from dabench.cli.keeping import ROOT
-from dabench.cli.options import Json, fraction_of, option
+from dabench.cli.options import Json, option
 from dabench.cli.output import print_json, print_line, print_table
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def history(
     from dabench.findings.history import histories
     from dabench.timing.verdicts import DELTA
 
-    margin = DELTA if delta is None else fraction_of("--delta", delta)
+    margin = DELTA if delta is None else threshold_of("--delta", delta)
     found = histories(roots or [ROOT], case, margin)
     if json:
         print_json({"delta": margin, "histories": [each.to_dict() for each in found]})

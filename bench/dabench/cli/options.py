@@ -10,8 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dabench.base.errors import UsageError, bad_value, check_choice
-from dabench.base.units import parse_fraction
+from dabench.base.errors import UsageError, check_choice
 from dabench.plan.axes import AXES
 from dabench.plan.grids import AXIS_KEYS, SETTINGS, make_grid, parse
 from dabench.plan.references import split_names
@@ -150,22 +149,6 @@ def check_alone(given: Mapping[str, Any], also: frozenset[str] | set[str] = froz
     allowed = {"resume_from", "quiet", "json", *also}
     if others := sorted(given.keys() - allowed):
         raise UsageError(f"--resume goes on as planned; leave out {others[0]!r}")
-
-
-def fraction_of(name: str, text: str) -> float:
-    """A fraction as typed: at least 0 and below 1.
-
-    Raises:
-        UsageError: It is none.
-    """
-    allowed = "it takes a percentage such as 2%, below 100%"
-    try:
-        fraction = parse_fraction(text)
-    except ValueError:
-        raise bad_value(name, text, allowed) from None
-    if not 0 <= fraction < 1:
-        raise bad_value(name, text, allowed)
-    return fraction
 
 
 def grid_of(given: Mapping[str, Any]) -> tuple[Grid, Settings]:

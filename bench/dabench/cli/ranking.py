@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from dabench.base.units import format_seconds
-from dabench.cli.options import Json, fraction_of, option
+from dabench.base.units import format_seconds, threshold_of
+from dabench.cli.options import Json, option
 from dabench.cli.output import print_json, print_line, print_table
 
 
@@ -35,7 +35,7 @@ def rank(
     from dabench.findings.tables import parts_of
     from dabench.timing.verdicts import DELTA
 
-    margin = DELTA if delta is None else fraction_of("--delta", delta)
+    margin = DELTA if delta is None else threshold_of("--delta", delta)
     folders = [path for folder in runs for path in parts_of(folder) or [folder]]
     rankings, pairs = ranks.rank(folders, margin, printed=published)
     if json:

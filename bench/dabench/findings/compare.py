@@ -96,8 +96,14 @@ class Compared:
         }
 
 
-def compare_runs(base: Path, new: Path, delta: float = DELTA) -> list[Compared]:
+def compare_runs(base: Path, new: Path, delta: float = DELTA, families: int = 1) -> list[Compared]:
     """Compares the cases that two runs have in common.
+
+    Args:
+        base: Folder of a run.
+        new: Of another one.
+        delta: Differences of up to this share are called the same.
+        families: How many such pairs of runs are compared at once, of which these are one.
 
     Raises:
         UsageError: No timings in one of them, other hardware, or no case in common.
@@ -119,7 +125,7 @@ def compare_runs(base: Path, new: Path, delta: float = DELTA) -> list[Compared]:
             f"{base} and {new} have no case and phase in common; the first of each: "
             f"{next(iter(sides[0]), '-')} and {next(iter(sides[1]), '-')}"
         )
-    return _compared(family, delta, sequential=False)
+    return _compared(family, delta, sequential=False, families=families)
 
 
 def compare_within(path: Path, delta: float | None = None) -> list[Compared]:
@@ -172,9 +178,11 @@ def read_sides(path: Path) -> dict[str, Side]:
     }
 
 
-def _compared(family: Family, delta: float, *, sequential: bool) -> list[Compared]:
+def _compared(
+    family: Family, delta: float, *, sequential: bool, families: int = 1
+) -> list[Compared]:
     """Judges all phases of all pairs as one family."""
-    judged = family.judged(delta, sequential=sequential)
+    judged = family.judged(delta, sequential=sequential, families=families)
     return [_one(family, key, judged.get(key), delta, sequential) for key in family.pairs]
 
 

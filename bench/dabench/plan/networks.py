@@ -74,10 +74,10 @@ def identity_of(name: str) -> dict[str, str | None] | None:
     if reference.is_file:
         place = reference.place()
         # Of a copy at a revision the sources say all; it is in no checkout.
-        commit = None if reference.revision else _commit(place.file.parent)
+        commit = None if reference.revision else commit_of(place.file.parent)
         return {"sha256": _digest(_sources(place.file, place.folder)), "commit": commit}
     files, folder = _module_sources(reference.source)
-    return {"sha256": _digest(files), "commit": _commit(folder) if folder else None}
+    return {"sha256": _digest(files), "commit": commit_of(folder) if folder else None}
 
 
 def _sources(path: Path, folder: Path) -> list[Path]:
@@ -173,7 +173,7 @@ def _digest(files: Iterable[Path]) -> str:
     return digest.hexdigest()
 
 
-def _commit(folder: Path) -> str | None:
+def commit_of(folder: Path) -> str | None:
     """The commit of the checkout a folder is in, ``-dirty`` if changed."""
     command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--exclude=*"]
     try:

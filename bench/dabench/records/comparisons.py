@@ -114,12 +114,18 @@ class Family:
         )
         return Sides(base_s, new_s, (base_rounds, new_rounds) if self.alternated else None)
 
-    def judged(self, delta: float, *, sequential: bool) -> dict[Key, Judgement]:
-        """Judges what was measured on both sides; what failed still counts in the family."""
+    def judged(self, delta: float, *, sequential: bool, families: int = 1) -> dict[Key, Judgement]:
+        """Judges what was measured on both sides; what failed still counts in the family.
+
+        Args:
+            delta: The margin.
+            sequential: Whether it was looked at again and again.
+            families: Families of this size that are judged at once, of which this is one.
+        """
         there = {key: self.sides(key) for key in self.pairs if self.failure(key) is None}
         known = {key: sides for key, sides in there.items() if sides.launches > 1}
         judges = judge_sequentially if sequential else judge
-        return judges(known, delta, len(self.pairs))
+        return judges(known, delta, families * len(self.pairs))
 
     def failure(self, key: Key) -> str | None:
         """Why a side was not measured; None if both were."""

@@ -17,7 +17,7 @@ from dabench.plan.cases import Case, PlannedCase, launch_order, remaining
 from dabench.plan.settings import MIN_LAUNCHES, Settings
 from dabench.records.measurements import LaunchRecord, Measurement, PhaseRecord
 from dabench.records.summary import GRAPH_FIELDS, Graph, Summary, graph_of
-from dabench.run.worker import phase_samples
+from dabench.run.sampling import phase_samples
 from dabench.timing.clock import Clock, host_clock
 
 MAX_LAUNCHES = 20

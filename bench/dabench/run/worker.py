@@ -8,23 +8,20 @@ case layer by layer, ``ceilings`` what the device can reach at best.
 from __future__ import annotations
 
 import tempfile
-import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import psutil
 
 from dabench.base.errors import DabenchError, clean_line
 from dabench.device.energy import EnergyMeter, NoEnergyError
 from dabench.plan.cases import Case
 from dabench.plan.variants import EXPORTED
+from dabench.run.sampling import sampled
 from dabench.timing.clock import host_clock
-from dabench.timing.engine import PhaseSamples, Sample, StopRule, measure, measure_once
+from dabench.timing.engine import StopRule
 
 if TYPE_CHECKING:
     from dabench.counting.counts import ModelCount
@@ -135,26 +132,8 @@ def _time(request: Message, send: Send) -> None:
     for phase in case.phases:
         work = load.work(phase)
         device.reset_peak()
-        with _watched(device.throttle_events) as watch:
-            if steady:
-                result = measure(work, device, host_clock, rule, partial(_warmed_up, device, meter))
-                watch["joules"] = _joules(meter, phase, result)
-            else:
-                result = measure_once(work, device, host_clock, device.paper_passes)
-        send(
-            {
-                "kind": "phase",
-                "phase": phase,
-                "warmup": _pairs(result.warmup),
-                "samples": _pairs(result.samples),
-                "steady": result.steady,
-                "stop": result.stop,
-                "spent_s": result.spent_s,
-                "passes": 1 if steady else device.paper_passes,
-                "peak_bytes": load.peak_bytes(),
-                **watch,
-            }
-        )
+        message = sampled(phase, work, device, case.protocol, rule, meter)
+        send({**message, "peak_bytes": load.peak_bytes()})
     if load.notes:
         # Some are known only after a pass.
         send({"kind": "device", "device": {"notes": load.notes}})
@@ -186,21 +165,6 @@ def _meter(device: Device) -> tuple[EnergyMeter | None, str]:
     except NoEnergyError as error:
         return None, f"n/a: {error}"
     return meter, meter.source
-
-
-def _warmed_up(device: Device, meter: EnergyMeter | None) -> None:
-    """Between warm-up and samples: autotuning's workspaces and energy are not the network's."""
-    device.reset_peak()
-    if meter is not None:
-        meter.start()
-
-
-def _joules(meter: EnergyMeter | None, phase: str, result: PhaseSamples) -> float | None:
-    """Energy per pass, for phases that have nothing else to do between their passes."""
-    seconds = sum(sample.wall_s for sample in result.samples)
-    if meter is None or phase not in ("forward", "total") or seconds < meter.fewest_seconds:
-        return None
-    return meter.joules() / len(result.samples)
 
 
 def _layers(request: Message, send: Send) -> None:
@@ -248,35 +212,6 @@ def _ceilings(request: Message, send: Send) -> None:
     send({"kind": "ceilings", "ceilings": found})
 
 
-def _pairs(samples: list[Sample]) -> list[tuple[float, float | None]]:
-    return [(sample.wall_s, sample.device_s) for sample in samples]
-
-
-@contextmanager
-def _watched(throttle_events: Callable[[], int | None]) -> Iterator[Message]:
-    """Fills in how busy others kept the machine, and whether it slowed itself down."""
-    watch: Message = {}
-    events = throttle_events()
-    own, busy, wall = _cpu_seconds()
-    yield watch
-    own_after, busy_after, wall_after = _cpu_seconds()
-    # The system counts in ticks of 10 ms, per core, ours and its own.
-    others = (busy_after - busy) - (own_after - own) - 0.02 * (psutil.cpu_count() or 1)
-    watch["other_cores"] = max(others, 0.0) / max(wall_after - wall, 1e-9)
-    after = throttle_events()
-    watch["throttled"] = None if events is None or after is None else after > events
-
-
-def _cpu_seconds() -> tuple[float, float, float]:
-    """CPU time of this process and of the whole machine, and the wall clock."""
-    mine = psutil.Process().cpu_times()
-    machine = psutil.cpu_times()
-    idle = machine.idle + getattr(machine, "iowait", 0.0)
-    # Guest time is contained in user time.
-    total = sum(machine) - getattr(machine, "guest", 0.0) - getattr(machine, "guest_nice", 0.0)
-    return mine.user + mine.system, total - idle, time.monotonic()
-
-
 _HANDLERS: dict[str, Callable[[Message, Send], None]] = {
     "probe": _probe,
     "count": _count,
@@ -316,13 +251,3 @@ def _one_line(error: BaseException) -> str:
 def _only_wraps(error: BaseException) -> bool:
     """Whether an error says how it came about rather than what is wrong, as torch's exporter's."""
     return type(error).__module__.startswith(("torch.onnx", "torch.export", "torch._dynamo"))
-
-
-def phase_samples(message: Message) -> PhaseSamples:
-    """Reads a ``phase`` message back."""
-    return PhaseSamples(
-        warmup=[Sample(*pair) for pair in message["warmup"]],
-        samples=[Sample(*pair) for pair in message["samples"]],
-        steady=message["steady"],
-        stop=message["stop"],
-    )

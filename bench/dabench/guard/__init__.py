@@ -1,0 +1,1 @@
+"""A guard against regressions: a plugin of pytest, built on pytest-benchmark."""
