@@ -23,7 +23,15 @@ def test_a_layer_without_torch(layer):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["time", "--help"], ["compare", "--help"], ["--version"], ["models"]]
+    "arguments",
+    [
+        ["--help"],
+        ["time", "--help"],
+        ["compare", "--help"],
+        ["export", "--help"],
+        ["--version"],
+        ["models"],
+    ],
 )
 def test_help_imports_neither_torch_nor_pandas(arguments):
     code = (

@@ -143,7 +143,8 @@ def machine_name(environment: dict[str, Any], device_name: object, device: str) 
     """A machine as a column heading: its processor with its cores, or its GPU."""
     if device != "cpu":
         return str(device_name or device)
-    return f"{environment['cpu']}, {environment['logical_cores']} cores"
+    cores = environment.get("logical_cores")  # unknown of what another tool measured
+    return f"{environment['cpu']}, {cores} cores" if cores else str(environment["cpu"])
 
 
 def published() -> pd.DataFrame:

@@ -17,6 +17,9 @@ from dabench.plan.settings import Grid, Settings
 from dabench.plan.variants import why_impossible
 from dabench_models import ModelSpec
 
+OWN = "own"
+"""Mode, precision and layout of what dabench did not build."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Case:
@@ -48,6 +51,19 @@ class Case:
     fuse: str = "off"
     runtime: str = "eager"
     input: str = "device"
+
+    @classmethod
+    def apart(cls, name: str, *, device: str, batch: int = 1) -> Case:
+        """A case of something that dabench did not build, such as a callable.
+
+        Its one phase is ``forward``; input, mode, precision and layout are its own, which nobody
+        asks it.
+        """
+        return cls(
+            model=name, family="other", device=device, batch=batch, channels=0, height=0, width=0,
+            mode=OWN, dtype=OWN, memory_format=OWN, threads=0, protocol="steady",
+            phases=("forward",),
+        )  # fmt: skip
 
     @property
     def case_id(self) -> str:

@@ -32,10 +32,6 @@ Relaunch = Callable[[Message], list[Message]]
 """Measures the callable in a fresh process, by a stop rule; its messages, the last one last."""
 
 
-OWN = "own"
-"""Mode, precision and layout of a callable: whatever it does, which nobody asks it."""
-
-
 class _Call:
     """A callable as a pass."""
 
@@ -136,11 +132,7 @@ def time_callable(
     Raises:
         UsageError: This machine lacks the device, or the folder cannot be written.
     """
-    case = Case(
-        model=name, family="other", device=device, batch=batch, channels=0, height=0, width=0,
-        mode=OWN, dtype=OWN, memory_format=OWN, threads=0, protocol="steady",
-        phases=("forward",),
-    )  # fmt: skip
+    case = Case.apart(name, device=device, batch=batch)
     plan = [PlannedCase(case=case, settings=settings)]
     rules = {
         "warmup": STEADY_RULE, "launches": LAUNCH_RULE, "flags": FLAG_RULES,
