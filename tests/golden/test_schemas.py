@@ -34,6 +34,22 @@ def test_timings(schema, name):
         assert again[case_id, phase] == pytest.approx(median_s)
 
 
+def test_timings_with_rounds():
+    """Schema 3: before streams, throughputs and several processes at once."""
+    folder = RESULTS / "20261126-paper-gpu"
+    run = read_run(folder)
+    assert run["schema"] == 3
+    loaded = load([folder])
+    assert set(loaded.measurements["concurrency"]) == {1}
+    assert set(loaded.measurements["rate"]) == {0.0}
+    assert loaded.measurements["alone_s"].isna().all()
+    assert None not in {launch.round for launch in read_launches(folder)}
+    good = loaded.measurements[loaded.measurements["status"] == "ok"]
+    again = {r.case_id: r.median_s for r in summarised(folder, run) if r.median_s}
+    for case_id, median_s in good[["case_id", "median_s"]].itertuples(index=False):
+        assert again[case_id] == pytest.approx(median_s)
+
+
 def test_ratios_of_old_runs_follow_todays_rule():
     table = ratios(load([RESULTS / TIMINGS[1]]), ("disc", "dw-disc"))
     steady = table[(table["protocol"] == "steady") & (table["mode"] == "eval")]

@@ -20,6 +20,13 @@ CASE = make_case()
 ONE = 'def test_net(dabench):\n    dabench("dw-disc", batch=2)\n'
 
 
+@pytest.fixture(autouse=True)
+def alone(monkeypatch):
+    """pytest-benchmark measures nothing in a process that shares tests with others."""
+    for name in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_TESTRUNUID"):
+        monkeypatch.delenv(name, raising=False)
+
+
 @pytest.fixture
 def machine(monkeypatch):
     """What the engine finds: level, pattern and facts of the machine."""

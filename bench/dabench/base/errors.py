@@ -18,6 +18,10 @@ class UnsupportedError(DabenchError, NotImplementedError):
     """What a network, a device or a library cannot do; a row with that reason."""
 
 
+class OverloadError(DabenchError):
+    """A stream that comes faster than it can be worked off."""
+
+
 class ResultsError(DabenchError):
     """Records that cannot be read or written; the message names file and line."""
 

@@ -12,6 +12,7 @@ import typer
 
 from dabench.base.errors import UsageError, bad_value
 from dabench.base.units import format_bytes, parse_duration
+from dabench.cli.loads import Deadline, Percentiles, asked, loads_document, print_loads
 from dabench.cli.options import Json, option
 from dabench.cli.output import error_line, print_json, print_line, print_table
 
@@ -96,7 +97,12 @@ def _summary(entry: Entry) -> dict[str, Any]:
     }
 
 
-def show(run: Run, json: Json = False) -> None:
+def show(
+    run: Run,
+    percentiles: Percentiles = None,
+    deadline: Deadline = None,
+    json: Json = False,
+) -> None:
     """Show one run: its machine, what was asked, and what was measured.
 
     Example: dabench show results/demo
@@ -107,7 +113,9 @@ def show(run: Run, json: Json = False) -> None:
     from dabench.records.merging import PROVENANCE
     from dabench.records.summary import summarised
 
+    names, deadline_s = asked(percentiles, deadline)
     entry = read_entry(run)
+    tails = run if entry.document["kind"] == "timing" else None
     rows = summarised(run, entry.document) if entry.document["kind"] == "timing" else []
     provenance = read_json(run / PROVENANCE) or []
     if json:
@@ -117,6 +125,7 @@ def show(run: Run, json: Json = False) -> None:
                 "environment": entry.document["environment"],
                 "provenance": provenance,
                 "measurements": [row.to_dict() for row in rows],
+                **loads_document(tails, rows, names, deadline_s),
             }
         )
         return
@@ -140,6 +149,7 @@ def show(run: Run, json: Json = False) -> None:
     print_table("", ("what", "value"), said, words=("what", "value"))
     if rows:
         print_measurements(rows)
+        print_loads(tails, rows, names, deadline_s)
     else:
         print_line(f"'dabench report {run}' makes tables and pictures of it.")
 

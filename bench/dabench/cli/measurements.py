@@ -78,11 +78,21 @@ def _print_flags(flagged: Sequence[Measurement], varying: Sequence[str]) -> None
 _FLAGGED_ROWS = 6
 
 # Heading -> cell; the ways of running a network share one.
-_AXES: dict[str, Callable[[Measurement], str]] = {axis.heading: axis.cell for axis in AXES.values()}
+_BY_HEADING = {axis.heading: axis for axis in AXES.values()}
+_AXES: dict[str, Callable[[Measurement], str]] = {
+    heading: axis.cell for heading, axis in _BY_HEADING.items()
+}
 
 
 # Columns shown only where some row has them.
 _EXTRA: dict[str, Callable[[Measurement], str]] = {
+    "by itself": lambda row: format_seconds(row.alone_s),
+    "1 / latency": lambda row: (
+        "-" if row.latency_images_per_s is None else significant(row.latency_images_per_s)
+    ),
+    "on time": lambda row: "-" if row.on_time is None else f"{row.on_time:.1%}",
+    "overruns": lambda row: "-" if row.overruns is None else str(row.overruns),
+    "queue": lambda row: "-" if row.queue is None else str(row.queue),
     "compiling": lambda row: format_seconds(row.compile_s),
     "difference": lambda row: "-" if row.difference is None else f"{row.difference:.1e}",
     "J/image": lambda row: (
@@ -100,7 +110,11 @@ def _varying(rows: Sequence[Measurement]) -> tuple[str, ...]:
 
 
 def _settings_line(row: Measurement, varying: Sequence[str]) -> str:
-    same = [value(row) for name, value in _AXES.items() if name not in ("batch", *varying)]
+    same = [
+        axis.cell(row)
+        for axis in _BY_HEADING.values()
+        if axis.heading not in ("batch", *varying) and axis.cell(row) != axis.unsaid
+    ]
     batch = [] if "batch" in varying else [f"batch {row.batch}"]
     return f"{row.device_name}: {', '.join(batch + same)}"
 

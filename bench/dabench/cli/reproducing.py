@@ -12,7 +12,7 @@ import typer
 
 from dabench.base.errors import UsageError
 from dabench.cli.output import console
-from dabench.cli.timing import continue_timing, run_timing
+from dabench.cli.timing import Shown, continue_timing, run_timing
 from dabench.cli.training import (
     CamvidRoot,
     CityscapesRoot,
@@ -125,9 +125,9 @@ def _parts(folder: Path, plan: dict[str, Any], places: Places, *, quiet: bool) -
         part = folder / "timing"
         command = shlex.join(["dabench", *sys.argv[1:]])
         if has_run(part):
-            continue_timing(part, quiet=quiet, json=False)
+            continue_timing(part, Shown(quiet, json=False))
         else:
-            run_timing(load_grids(plan["timing"]), part, command=command, quiet=quiet, json=False)
+            run_timing(load_grids(plan["timing"]), part, Shown(quiet, json=False), command=command)
         parts[part] = True
     return parts
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dabench.base.errors import UsageError
+from dabench.cli.loads import Deadline, Percentiles, asked, loads_document, print_loads
 from dabench.cli.measurements import print_measurements
 from dabench.cli.options import (
     OPTIONS,
@@ -37,12 +39,29 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 
 
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What is printed of a run.
+
+    Attributes:
+        percentiles: Names of those to print.
+        deadline_s: Of which the share within is printed; None for none.
+    """
+
+    quiet: bool
+    json: bool
+    percentiles: Sequence[str] = ()
+    deadline_s: float | None = None
+
+
 @with_options(*OPTIONS)
 def time(
     resume_from: ResumeFrom = None,
     out: Out = None,
     quiet: Quiet = False,
     json: Json = False,
+    percentiles: Percentiles = None,
+    deadline: Deadline = None,
     **given: Any,
 ) -> None:
     """Time forward, backward and optimiser of models.
@@ -53,14 +72,15 @@ def time(
     Example: dabench time --model disc,dw-disc --batch 8 --mode train,eval
     """
     given = named(locals())
+    shown = Shown(quiet, json, *asked(percentiles, deadline))
     if resume_from is not None:
-        check_alone(given)
-        continue_timing(resume_from, quiet=quiet, json=json)
+        check_alone(given, {"percentiles", "deadline"})
+        continue_timing(resume_from, shown)
         return
     if "model" not in given:
         raise UsageError("--model: name at least one; 'dabench models' lists them")
     grid = grid_of(given)
-    _measure([grid], out=out, name=f"time-{_names(grid[0])}", quiet=quiet, json=json)
+    _measure([grid], shown, out=out, name=f"time-{_names(grid[0])}")
 
 
 @with_options(*OPTIONS)
@@ -75,6 +95,8 @@ def sweep(
     out: Out = None,
     quiet: Quiet = False,
     json: Json = False,
+    percentiles: Percentiles = None,
+    deadline: Deadline = None,
     **given: Any,
 ) -> None:
     """Measure a preset, the grids of a TOML file, or what the options say.
@@ -85,9 +107,10 @@ def sweep(
     Example: dabench sweep --model disc,dw-disc --batch 1,8
     """
     given = named(locals())
+    shown = Shown(quiet, json, *asked(percentiles, deadline))
     if resume_from is not None:
-        check_alone(given)
-        continue_timing(resume_from, quiet=quiet, json=json)
+        check_alone(given, {"percentiles", "deadline"})
+        continue_timing(resume_from, shown)
         return
     if source and preset:
         raise UsageError(f"--preset: {preset!r} beside {source!r}; name one")
@@ -99,7 +122,7 @@ def sweep(
         name = f"sweep-{_names(grids[0][0])}"
     else:
         raise UsageError(f"sweep needs a preset ({', '.join(presets())}), a .toml file or --model")
-    _measure(grids, out=out, name=name, quiet=quiet, json=json)
+    _measure(grids, shown, out=out, name=name)
 
 
 def _names(grid: Grid) -> str:
@@ -107,33 +130,32 @@ def _names(grid: Grid) -> str:
 
 
 def _measure(
-    grids: list[tuple[Grid, Settings]], *, out: Path | None, name: str, quiet: bool, json: bool
+    grids: list[tuple[Grid, Settings]], shown: Shown, *, out: Path | None, name: str
 ) -> None:
     from dabench.records.folder import new_run_folder
 
     command = shlex.join(["dabench", *sys.argv[1:]])
     with new_run_folder(out, name) as folder:
-        run_timing(grids, folder, command=command, quiet=quiet, json=json)
+        run_timing(grids, folder, shown, command=command)
 
 
 def run_timing(
-    grids: list[tuple[Grid, Settings]], folder: Path, *, command: str, quiet: bool, json: bool
+    grids: list[tuple[Grid, Settings]], folder: Path, shown: Shown, *, command: str
 ) -> None:
     """Measures grids into a new folder; prints the rows."""
     from dabench.run.session import run_grids
 
     _show(
         lambda observer: run_grids(grids, folder=folder, observer=observer, command=command),
-        quiet=quiet,
-        json=json,
+        shown,
     )
 
 
-def continue_timing(folder: Path, *, quiet: bool, json: bool) -> None:
+def continue_timing(folder: Path, shown: Shown) -> None:
     """Continues the run in a folder; prints its rows."""
     from dabench.run.session import resume
 
-    _show(lambda observer: resume(folder, observer=observer), quiet=quiet, json=json)
+    _show(lambda observer: resume(folder, observer=observer), shown)
 
 
 @contextlib.contextmanager
@@ -150,19 +172,28 @@ def progress(*, quiet: bool) -> Iterator[Observer]:
         yield observer
 
 
-def _show(run: Callable[[Observer], Session], *, quiet: bool, json: bool) -> None:
-    """Runs with progress, then prints rows; says where the records are."""
-    with progress(quiet=quiet or json) as observer:
+def _show(run: Callable[[Observer], Session], shown: Shown) -> None:
+    """Runs with progress, then prints rows; says where the records are.
+
+    Raises:
+        UsageError: No network can hold the rate that was asked for.
+    """
+    with progress(quiet=shown.quiet or shown.json) as observer:
         session = run(observer)
     rows = session.outcome.measurements
-    if json:
+    tails = (session.folder, rows, shown.percentiles, shown.deadline_s)
+    if shown.json:
         measurements = [row.to_dict() for row in rows]
-        print_json({"environment": session.environment, "measurements": measurements})
+        document = {"environment": session.environment, "measurements": measurements}
+        print_json({**document, **loads_document(*tails)})
     else:
         print_measurements(rows)
-    say_where(session, "sweep", quiet=quiet, json=json)
+        print_loads(*tails)
+    say_where(session, "sweep", quiet=shown.quiet, json=shown.json)
     if session.outcome.interrupted:
         raise typer.Exit(INTERRUPTED)
+    if rows and all(row.status == "overloaded" for row in rows):
+        raise UsageError(rows[0].reason)
     if not any(row.status == "ok" for row in rows):
         raise typer.Exit(1)
 

@@ -93,8 +93,8 @@ def _read(document: Mapping[str, Any]) -> WholeRun:
     phases: dict[int, dict[str, PhaseSamples]] = {}
     for launch, _, phase, kind, _, wall_s, device_s in document["samples"]:
         samples = phases.setdefault(int(launch), {}).setdefault(phase, PhaseSamples())
-        of_kind = samples.warmup if kind == "warmup" else samples.samples
-        of_kind.append(Sample(float(wall_s), float(device_s) if device_s else None))
+        timed = Sample(float(wall_s), float(device_s) if device_s else None)
+        samples.of_kind(kind).append(timed)
     labels = document["labels"]
     return WholeRun(
         document=document["run"],

@@ -18,7 +18,7 @@ from dabench.plan.cases import Case, PlannedCase
 from dabench.plan.settings import Settings
 from dabench.records.measurements import LaunchRecord
 from dabench.records.timings import launch_of, launch_row
-from dabench.timing.engine import PhaseSamples, Sample
+from dabench.timing.engine import KINDS, PhaseSamples, Sample
 
 MACHINE = (*HARDWARE, "torch", "dabench", "commit")
 """What the table says of the machine and its software."""
@@ -150,8 +150,8 @@ def _of_launch(launch: LaunchRecord, planned: PlannedCase) -> Iterator[Row]:
     if not launch.phases:
         yield {**of_launch, "phase": "", "kind": "", "index": 0, "wall_s": "", "device_s": ""}
     for phase in launch.phases:
-        for kind, samples in (("warmup", phase.samples.warmup), ("sample", phase.samples.samples)):
-            for index, sample in enumerate(samples):
+        for kind in KINDS:
+            for index, sample in enumerate(phase.samples.of_kind(kind)):
                 yield {
                     **of_launch,
                     "phase": phase.phase,
@@ -199,8 +199,7 @@ def _run(rows: Sequence[Mapping[str, Any]]) -> WholeRun:
         if row["phase"]:
             of_phase = samples.setdefault(launch, {}).setdefault(row["phase"], PhaseSamples())
             device_s = float(row["device_s"]) if row["device_s"] != "" else None
-            kind = of_phase.warmup if row["kind"] == "warmup" else of_phase.samples
-            kind.append(Sample(float(row["wall_s"]), device_s))
+            of_phase.of_kind(row["kind"]).append(Sample(float(row["wall_s"]), device_s))
     launches = [
         launch_of(
             {**{key: str(value) for key, value in row.items()}, "case_id": case_id,
@@ -217,11 +216,13 @@ def _run(rows: Sequence[Mapping[str, Any]]) -> WholeRun:
 
 
 _TEXTS = {field.name for field in fields(Case) if field.type == "str"}
+_WHOLE = {field.name for field in fields(Case) if field.type == "int"}
 
 
 def _case(row: Mapping[str, Any]) -> Case:
     known: dict[str, Any] = {
         name: str(row[name]) if name in _TEXTS else row[name] for name in _CASE if name != "phases"
     }
-    whole = {name: int(value) for name, value in known.items() if name not in _TEXTS}
-    return Case(**{**known, **whole}, phases=tuple(str(row["phases"]).split(",")))
+    numbers = {name: int(value) for name, value in known.items() if name in _WHOLE}
+    known |= {**numbers, "rate": float(known["rate"])}
+    return Case(**known, phases=tuple(str(row["phases"]).split(",")))

@@ -110,7 +110,7 @@ def _timed(run: WholeRun) -> Iterator[tuple[Case, str, list[list[float]]]]:
 
 def _axis_values(case: Case, phase: str) -> list[dict[str, str]]:
     values = {
-        axis.key: axis.part(case) or str(axis.usual[0])
+        axis.key: axis.part(case) or str(axis.usual[0] if axis.usual else axis.unsaid)
         for axis in AXES.values()
         if axis.key not in ("model", "phase")
     }

@@ -165,7 +165,17 @@ def _part(case: Case, key: str) -> str | None:
 
 
 def _way(case: Case) -> str:
-    keys = ("dtype", "memory_format", "compile", "fuse", "runtime", "input", "protocol")
+    keys = (
+        "dtype",
+        "memory_format",
+        "compile",
+        "fuse",
+        "runtime",
+        "input",
+        "protocol",
+        "rate",
+        "concurrency",
+    )
     return " ".join(filter(None, (_part(case, key) for key in keys)))
 
 

@@ -22,7 +22,7 @@ from dabench.base.errors import ResultsError, UsageError
 from dabench.plan.axes import EAGER, columns_of, variant_name
 from dabench.records.counts import read_counts, read_uncounted
 from dabench.records.folder import damaged, has_run, read_run
-from dabench.records.measurements import COLUMNS, SINCE_SCHEMA_2, Measurement
+from dabench.records.measurements import COLUMNS, SINCE_SCHEMA_2, SINCE_SCHEMA_4, Measurement
 from dabench.records.summary import summarised
 from dabench.records.timings import (
     LAUNCH_COLUMNS,
@@ -371,16 +371,17 @@ def parts_of(folder: Path) -> list[Path]:
 
 
 def _read_measurements(path: Path) -> pd.DataFrame:
-    """Reads ``measurements.csv``, also of schema 1."""
-    first = [name for name in COLUMNS if name not in SINCE_SCHEMA_2]
+    """Reads ``measurements.csv``, also of older schemas."""
     with contextlib.suppress(OSError, UnicodeDecodeError):
         with path.open(encoding="utf-8") as file:
-            is_first = file.readline().rstrip("\n") == ",".join(first)
-        if is_first:
-            usual: dict[str, Any] = {
-                f.name: f.default for f in fields(Measurement) if f.name in SINCE_SCHEMA_2
-            }
-            return _read_csv(path, first).assign(**usual)
+            header = file.readline().rstrip("\n")
+        for since in (SINCE_SCHEMA_2, SINCE_SCHEMA_4):
+            older = [name for name in COLUMNS if name not in since]
+            if header == ",".join(older):
+                usual: dict[str, Any] = {
+                    f.name: f.default for f in fields(Measurement) if f.name in since
+                }
+                return _read_csv(path, older).assign(**usual)
     return _read_csv(path, COLUMNS)
 
 

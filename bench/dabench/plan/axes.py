@@ -7,6 +7,7 @@ An axis is an entry here, a field of `Grid`, of `Case` and of
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 Mode = Literal["train", "eval"]
 Dtype = Literal["fp32", "tf32", "bf16", "fp16"]
 MemoryFormat = Literal["nchw", "nhwc"]
-Protocol = Literal["steady", "paper"]
+Protocol = Literal["steady", "paper", "stream", "throughput"]
 Phase = Literal["forward", "backward", "optimizer", "total"]
 Compile = Literal["off", "default", "reduce-overhead", "max-autotune", "freeze"]
 Fuse = Literal["off", "on"]
@@ -65,6 +66,7 @@ class Axis:
         columns: Names of its columns in the records.
         heading: Heading of its column in printed tables.
         cell: Maps a row of the measurements to the text in that column.
+        unsaid: What that says where there is nothing to say.
     """
 
     key: str
@@ -83,6 +85,7 @@ class Axis:
     columns: tuple[str, ...]
     heading: str
     cell: Callable[[Any], str]
+    unsaid: str = ""
 
     @property
     def option(self) -> str:
@@ -276,6 +279,29 @@ AXES: Mapping[str, Axis] = MappingProxyType(
                 form="it takes device, host or CxHxW, such as 3x512x1024",
             ),
             _axis("protocol", "protocols", "Default steady.", usual=("steady",), choices=PROTOCOLS),
+            _axis(
+                "rate",
+                "rates",
+                "Frames per second of --protocol stream.",
+                read=float,
+                ok=lambda rate: 0 < rate < math.inf,
+                form="it takes frames per second, such as 30",
+                part=lambda case: f"{case.rate:g}hz" if case.rate else None,
+                cell=lambda row: f"{row.rate:g} Hz" if row.rate else "-",
+                unsaid="-",
+            ),
+            _axis(
+                "concurrency",
+                "concurrencies",
+                "Processes that share the device at once. Default 1.",
+                usual=(1,),
+                read=int,
+                ok=lambda count: 1 <= count <= 256,
+                form="it takes whole numbers from 1 to 256",
+                part=lambda case: f"x{case.concurrency}" if case.concurrency > 1 else None,
+                heading="at once",
+                unsaid="1",
+            ),
         )
     }
 )

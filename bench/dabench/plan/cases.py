@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from dabench.base.errors import bad_value
+from dabench.base.errors import UsageError, bad_value
 from dabench.plan.axes import AXES, PHASES
 from dabench.plan.networks import spec_of
 from dabench.plan.references import is_reference, with_arguments
@@ -32,6 +32,8 @@ class Case:
         fuse: ``on`` folds batch norm into convolutions.
         runtime: What runs the network.
         input: ``host`` adds the copy to the device and the argmax.
+        rate: Frames per second of a stream; 0 of what is none.
+        concurrency: Processes that share the device at once.
     """
 
     model: str
@@ -51,6 +53,8 @@ class Case:
     fuse: str = "off"
     runtime: str = "eager"
     input: str = "device"
+    rate: float = 0.0
+    concurrency: int = 1
 
     @classmethod
     def apart(cls, name: str, *, device: str, batch: int = 1) -> Case:
@@ -119,6 +123,7 @@ def expand(grid: Grid, settings: Settings) -> list[PlannedCase]:
             a network that takes none, or phases that none of the modes has.
     """
     _check_phases(grid)
+    _check_rates(grid)
     if grid.model_args and not any(map(is_reference, grid.models)):
         raise bad_value(
             "--model-arg", grid.model_args[0][0], "only networks from outside take arguments"
@@ -140,6 +145,8 @@ def expand(grid: Grid, settings: Settings) -> list[PlannedCase]:
             width=width,
             threads=chosen.pop("threads") or 0,
             phases=phases or grid.phases,
+            # Of what is no stream it says nothing.
+            rate=(chosen.pop("rate") or 0.0) * (chosen["protocol"] == STREAM),
             **chosen,
         )
         impossible = _impossible(spec, case) if phases else _NO_SUCH_PHASE
@@ -147,15 +154,22 @@ def expand(grid: Grid, settings: Settings) -> list[PlannedCase]:
     return list(planned.values())
 
 
-_NO_SUCH_PHASE = "eval mode and the paper protocol have only forward"
+_NO_SUCH_PHASE = (
+    "eval mode and the paper protocol have only forward, streams and throughput of training only "
+    "total"
+)
+STREAM, THROUGHPUT = LOADS = "stream", "throughput"
 
 
 def phases_of(mode: str, protocol: str, wanted: Sequence[str] = ()) -> tuple[str, ...]:
     """The phases a mode has, in order, limited to those wanted.
 
-    The paper timed forward passes only, in both modes.
+    The paper timed forward passes only, in both modes; what streams in or is queued is whole.
     """
-    has = ("forward",) if mode == "eval" or protocol == "paper" else PHASES
+    if mode == "eval" or protocol == "paper":
+        has: tuple[str, ...] = ("forward",)
+    else:
+        has = ("total",) if protocol in LOADS else PHASES
     return tuple(phase for phase in has if not wanted or phase in wanted)
 
 
@@ -164,6 +178,14 @@ def _check_phases(grid: Grid) -> None:
     if not any(phases_of(mode, protocol, grid.phases) for mode, protocol in pairs):
         wanted = ",".join(grid.phases)
         raise bad_value("--phase", wanted, _NO_SUCH_PHASE)
+
+
+def _check_rates(grid: Grid) -> None:
+    """A stream needs a rate, and nothing else has one."""
+    if STREAM in grid.protocols and not grid.rates:
+        raise UsageError("--protocol: a stream needs a --rate, in frames per second")
+    if grid.rates and STREAM not in grid.protocols:
+        raise bad_value("--rate", f"{grid.rates[0]:g}", "only --protocol stream has one")
 
 
 def input_shape(spec: ModelSpec, size: Sequence[int] | None) -> tuple[int, int, int]:
@@ -205,6 +227,8 @@ def _impossible(spec: ModelSpec, case: Case) -> str | None:
         )
     if case.dtype == "tf32" and not case.device.startswith("cuda"):
         return "tf32 is a mode of NVIDIA's matrix units; use --device cuda"
+    if case.concurrency > 1 and case.protocol in ("paper", STREAM):
+        return f"--concurrency: under the protocol {case.protocol} one process runs alone"
     return why_impossible(case)
 
 

@@ -122,7 +122,9 @@ class Grid:
         memory_formats: ``nchw``, ``nhwc``.
         threads: Threads of CPU kernels; empty leaves torch's default.
         phases: Which to time; empty takes all of the mode.
-        protocols: ``steady``, ``paper``.
+        protocols: ``steady``, ``paper``, ``stream``, ``throughput``.
+        rates: Frames per second of streams.
+        concurrencies: Processes that share the device at once.
         compiles: Modes of torch.compile; ``freeze`` also folds the weights in.
         fuses: Whether batch norm is folded into convolutions.
         runtimes: What runs the network.
@@ -146,6 +148,8 @@ class Grid:
     fuses: tuple[str, ...] = ("off",)
     runtimes: tuple[str, ...] = ("eager",)
     inputs: tuple[str, ...] = ("device",)
+    rates: tuple[float, ...] = ()
+    concurrencies: tuple[int, ...] = (1,)
     model_args: tuple[tuple[str, object], ...] = ()
 
     def __post_init__(self) -> None:

@@ -29,8 +29,8 @@ from dabench.base.errors import ResultsError, UsageError
 from dabench.base.files import disk_errors, json_text, slug, sync_folder, write_atomically
 from dabench.device.machine import difference
 
-SCHEMA = 3
-"""1: timing, training; 2: ways to run a network; 3: kinds of runs, rounds of launches."""
+SCHEMA = 4
+"""1: timing, training; 2: ways to run a network; 3: kinds of runs, rounds; 4: streams."""
 
 RUN, LOCK = "run.json", ".lock"
 KINDS = ("timing", "profile", "train", "suite", "count", "ceilings")

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from statistics import fmean, median, stdev
 from typing import Any
 
-from dabench.plan.cases import Case
+from dabench.plan.cases import STREAM, Case
 from dabench.timing.engine import MIN_SAMPLES, PhaseSamples
 from dabench.timing.statistics import Interval, drift, launch_interval, quantile
 
@@ -37,6 +37,7 @@ class PhaseRecord:
     Attributes:
         joules: Energy per pass, where the machine can tell.
         spent_s: Seconds of its warm-up and samples together.
+        queue: Frames of a stream that were not done when it ended.
     """
 
     phase: str
@@ -47,6 +48,7 @@ class PhaseRecord:
     throttled: bool | None
     joules: float | None = None
     spent_s: float | None = None
+    queue: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,8 +59,8 @@ class LaunchRecord:
         launch: Number of the launch within the run, in the order they ran.
         round: Number of the round it belongs to; in a round every interleaved case runs once.
             None for blocked cases.
-        status: ``ok``, ``oom``, ``unsupported``, ``crashed``, ``timeout`` or
-            ``error``; the reason says more.
+        status: ``ok``, ``oom``, ``unsupported``, ``overloaded``, ``crashed``, ``timeout``
+            or ``error``; the reason says more.
         device: What the worker said of its device and settings.
     """
 
@@ -104,6 +106,12 @@ class Measurement:
         difference: Relative L2 distance of its output from the plain network's.
         joules_per_image: Energy, the machine's idle draw included.
         energy: What measured it, or why nothing could.
+        alone_s: Median over launches of passes by themselves, where a sample is something else:
+            of a stream from start to end, beside a throughput synchronised one by one.
+        latency_images_per_s: Images of one pass over `alone_s`, beside a throughput.
+        on_time: Share of a stream's frames that were done before the next arrived.
+        overruns: Frames whose pass by itself took longer than the period.
+        queue: Most frames that were not done when a launch's stream ended.
     """
 
     case_id: str
@@ -156,6 +164,13 @@ class Measurement:
     difference: float | None = None
     joules_per_image: float | None = None
     energy: str | None = None
+    rate: float = 0.0
+    concurrency: int = 1
+    alone_s: float | None = None
+    latency_images_per_s: float | None = None
+    on_time: float | None = None
+    overruns: int | None = None
+    queue: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """A flat JSON document with the vocabulary's column names."""
@@ -167,6 +182,9 @@ COLUMNS = tuple(column.name for column in fields(Measurement))
 
 SINCE_SCHEMA_2 = COLUMNS[COLUMNS.index("compile") :]
 """Columns that records of schema 1 lack; in those everything was as usual."""
+
+SINCE_SCHEMA_4 = COLUMNS[COLUMNS.index("rate") :]
+"""Columns that records of schemas 2 and 3 lack, too; likewise."""
 
 
 def _identity(case: Case) -> dict[str, Any]:
@@ -250,11 +268,13 @@ def _measurement(
         ci_scope=OVER_LAUNCHES if len(records) > 1 else WITHIN_ONE_LAUNCH,
         device_median_s=device_median,
         # An optimiser's step takes as long for any number of images.
-        images_per_s=None if phase == "optimizer" else case.batch * passes / rate_s,
+        images_per_s=_images_per_s(case, phase, passes, rate_s),
         macs=algorithmic,
         flops=None if algorithmic is None else 2 * algorithmic,
         executed_flops=None if executed is None else 2 * executed,
-        flops_per_s=None if executed is None else 2 * executed * passes / rate_s,
+        flops_per_s=None
+        if executed is None or case.protocol == STREAM
+        else 2 * executed * passes * case.concurrency / rate_s,
         peak_bytes=max(peaks) if peaks else None,
         warmup_n=sum(len(record.samples.warmup) for record in records),
         stop=_stop(records, interval, target_ci),
@@ -263,8 +283,36 @@ def _measurement(
         difference=device.get("difference"),
         joules_per_image=median(joules) / case.batch if joules else None,
         energy=device.get("energy"),
+        **_of_load(case, records),
         flags="; ".join(_flags(records, times, pooled, interval, launches)),
     )
+
+
+def _images_per_s(case: Case, phase: str, passes: int, seconds: float) -> float | None:
+    """Images of all processes that run at once; a stream's rate is given, not measured."""
+    # An optimiser's step takes as long for any number of images.
+    if phase == "optimizer" or case.protocol == STREAM:
+        return None
+    return case.concurrency * case.batch * passes / seconds
+
+
+def _of_load(case: Case, records: Sequence[PhaseRecord]) -> dict[str, Any]:
+    """What is known of streams and throughputs alone."""
+    alone = [[each.wall_s for each in record.samples.alone] for record in records]
+    if not all(alone):
+        return {}
+    alone_s = median(map(median, alone))
+    if case.protocol != STREAM:
+        return {"alone_s": alone_s, "latency_images_per_s": case.batch / alone_s}
+    period_s = 1 / case.rate
+    latencies = [each.wall_s for record in records for each in record.samples.samples]
+    queues = [record.queue for record in records if record.queue is not None]
+    return {
+        "alone_s": alone_s,
+        "on_time": fmean(seconds <= period_s for seconds in latencies),
+        "overruns": sum(seconds > period_s for launch in alone for seconds in launch),
+        "queue": max(queues, default=None),
+    }
 
 
 def _times(pooled: Sequence[float], interval: Interval) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from dabench.plan.cases import PlannedCase
 from dabench.records.counts import write_counts
 from dabench.records.folder import RUN, RunFolder, bad_row, read_json, read_table
 from dabench.records.measurements import COLUMNS, LaunchRecord, Measurement, PhaseRecord
-from dabench.timing.engine import PhaseSamples, Sample
+from dabench.timing.engine import KINDS, PhaseSamples, Sample
 
 LAUNCHES, SAMPLES = "launches.csv", "samples.csv"
 MEASUREMENTS, SUMMARY = "measurements.csv", "summary.json"
@@ -86,8 +86,7 @@ def read_launches(path: Path) -> list[LaunchRecord]:
             phases = by_launch.setdefault(int(row["launch"]), {})
             samples = phases.setdefault(row["phase"], PhaseSamples())
             device_s = float(row["device_s"]) if row["device_s"] else None
-            kind = samples.warmup if row["kind"] == "warmup" else samples.samples
-            kind.append(Sample(float(row["wall_s"]), device_s))
+            samples.of_kind(row["kind"]).append(Sample(float(row["wall_s"]), device_s))
     launches = []
     table = path / LAUNCHES
     for line, row in read_table(table, LAUNCH_COLUMNS, OLDER_LAUNCH_COLUMNS):
@@ -144,8 +143,8 @@ def sample_rows(record: LaunchRecord) -> list[tuple[Any, ...]]:
     """A launch's samples as rows of ``samples.csv``."""
     rows: list[tuple[Any, ...]] = []
     for phase in record.phases:
-        for kind, samples in (("warmup", phase.samples.warmup), ("sample", phase.samples.samples)):
-            for index, sample in enumerate(samples):
+        for kind in KINDS:
+            for index, sample in enumerate(phase.samples.of_kind(kind)):
                 key = (record.launch, record.case_id, phase.phase, kind, index)
                 rows.append((*key, repr(sample.wall_s), _text(sample.device_s)))
     return rows
@@ -183,8 +182,9 @@ def launch_of(row: Mapping[str, str], samples: Mapping[str, PhaseSamples]) -> La
     for name, details in json.loads(row["phases"]).items():
         found = samples[name]
         found.steady, found.stop = details["steady"], details["stop"]
-        # Records of schema 1 know no energy, those of schema 2 not what was spent.
-        known = {"joules": None, "spent_s": None, **details}
+        # Records of schema 1 know no energy, those of schema 2 not what was spent, those of
+        # schema 3 no streams.
+        known = {"joules": None, "spent_s": None, "queue": None, **details}
         rest = {key: known[key] for key in _PHASE_FIELDS}
         phases.append(PhaseRecord(phase=name, samples=found, **rest))
     return LaunchRecord(

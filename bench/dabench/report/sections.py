@@ -113,8 +113,7 @@ def _seconds_of(rows: pd.DataFrame, source: str, machine: str) -> str:
 
 def speed_tables(out: Writer, loaded: Results) -> None:
     """Time, throughput and memory of everything measured steadily."""
-    good = loaded.measurements
-    good = good[(good["status"] == "ok") & (good["protocol"] == "steady")]
+    good = _plain(loaded.measurements)
     if good.empty:
         return
     out.heading("Speed and memory")
@@ -139,6 +138,64 @@ def speed_tables(out: Writer, loaded: Results) -> None:
             f"{str(family).capitalize()}s on {machine}; n is samples / launches; GFLOP/s from "
             "executed operations; peak memory includes weights and input; flags are explained "
             "under 'How this was measured'.",
+        )
+
+
+def _plain(measurements: pd.DataFrame) -> pd.DataFrame:
+    """What one process measured pass by pass."""
+    good = measurements[measurements["status"] == "ok"]
+    return good[(good["protocol"] == "steady") & (good["concurrency"] == 1)]
+
+
+def loads_tables(out: Writer, loaded: Results) -> None:
+    """Streams, passes queued back to back, and several processes at once."""
+    good = loaded.measurements[loaded.measurements["status"] == "ok"]
+    streams = good[good["protocol"] == "stream"]
+    others = good[(good["protocol"] == "throughput") | (good["concurrency"] > 1)]
+    if streams.empty and others.empty:
+        return
+    out.heading("Under load")
+    for machine, rows in streams.groupby("machine", sort=False):
+        table = pd.DataFrame(
+            {
+                "model": rows["model"],
+                **_setting_columns(rows),
+                "frames/s": rows["rate"].map("{:g}".format),
+                "latency from arrival": rows["median_s"].map(format_seconds),
+                "95% interval": [interval(row) for _, row in rows.iterrows()],
+                "pass by itself": rows["alone_s"].map(format_seconds),
+                "on time": rows["on_time"].map("{:.1%}".format),
+                "overruns": rows["overruns"].astype(str),
+                "queue at the end": rows["queue"].astype(str),
+                "n": [f"{row['n']} / {row['launches']}" for _, row in rows.iterrows()],
+                "flags": flags(rows),
+            }
+        )
+        out.table(
+            table,
+            f"Streams on {machine}: frames arrive at a constant rate whether the last is done or "
+            "not; on time: done before the next arrives; overruns: passes that by themselves take "
+            "longer than the period; n is frames / launches.",
+        )
+    for machine, rows in others.groupby("machine", sort=False):
+        table = pd.DataFrame(
+            {
+                "model": rows["model"],
+                **_setting_columns(rows),
+                "time per pass": rows["median_s"].map(format_seconds),
+                "95% interval": [interval(row) for _, row in rows.iterrows()],
+                "images/s": rows["images_per_s"].map(significant),
+                "1 / latency": rows["latency_images_per_s"].map(
+                    lambda value: "-" if value != value else significant(value)
+                ),
+                "n": [f"{row['n']} / {row['launches']}" for _, row in rows.iterrows()],
+                "flags": flags(rows),
+            }
+        )
+        out.table(
+            table,
+            f"Throughput on {machine}: images/s of all processes at once; 1 / latency: images/s of "
+            "passes that are synchronised one by one; n is samples / launches.",
         )
 
 
@@ -326,8 +383,7 @@ def _ratio_setting(table: pd.DataFrame) -> dict[str, pd.Series[str]]:
 
 def pictures(out: Writer, loaded: Results, folder: Path, name: str) -> None:
     """Charts of what was measured steadily: a PNG per machine and family."""
-    good = loaded.measurements
-    good = good[(good["status"] == "ok") & (good["protocol"] == "steady")]
+    good = _plain(loaded.measurements)
     if good.empty:
         return
     out.heading("Charts")
@@ -394,6 +450,7 @@ _RULES = {
     "warmup": "Warm-up",
     "flags": "Flags",
     "variants": "Other ways to run a network",
+    "loads": "Loads",
 }
 _STEADY = (
     "Protocol `steady`: random inputs and weights made outside the timed region, garbage "

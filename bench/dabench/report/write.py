@@ -114,6 +114,7 @@ def _timing(out: Writer, runs: list[Path], folder: Path, name: str) -> pd.DataFr
             sections.paper_table(out, loaded, device)
     sections.ratio_table(out, loaded)
     sections.speed_tables(out, loaded)
+    sections.loads_tables(out, loaded)
     variants.section(out, loaded)
     sections.pictures(out, loaded, folder, name)
     sections.operations_table(out, loaded.counts)

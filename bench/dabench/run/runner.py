@@ -377,4 +377,5 @@ def _phase_record(message: Message) -> PhaseRecord:
         throttled=message["throttled"],
         joules=message.get("joules"),
         spent_s=message.get("spent_s"),
+        queue=message.get("queue"),
     )

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -20,9 +19,11 @@ from dabench.timing.engine import (
     measure,
     measure_once,
 )
+from dabench.timing.loads import measure_stream, measure_throughput
 
 if TYPE_CHECKING:
     from dabench.device.base import Device
+    from dabench.run.team import Team
 
 Message = dict[str, Any]
 
@@ -34,6 +35,8 @@ def sampled(
     protocol: str,
     rule: StopRule,
     meter: EnergyMeter | None = None,
+    rate: float = 0.0,
+    team: Team | None = None,
 ) -> Message:
     """Samples one phase; `phase_samples` reads the samples back.
 
@@ -44,23 +47,42 @@ def sampled(
         protocol: How.
         rule: When to stop.
         meter: Counts the device's joules; None where nothing can.
+        rate: Frames per second of a stream.
+        team: The processes that do the same at once; None is this one alone.
     """
-    steady = protocol == "steady"
-    with _watched(device.throttle_events) as watch:
-        if steady:
-            result = measure(work, device, host_clock, rule, partial(_warmed_up, device, meter))
-            watch["joules"] = _joules(meter, phase, result)
-        else:
+    once = protocol == "paper"
+
+    def warmed_up() -> None:
+        # Autotuning's workspaces and energy are not the network's.
+        device.reset_peak()
+        if meter is not None:
+            meter.start()
+        if team is not None:
+            team.begin()
+
+    with _watched(device.throttle_events, team.pids if team else ()) as watch:
+        if once:
             result = measure_once(work, device, host_clock, device.paper_passes)
+        elif protocol == "stream":
+            result = measure_stream(work, device, host_clock, rule, rate, warmed_up)
+        elif protocol == "throughput":
+            result = measure_throughput(work, device, host_clock, rule, warmed_up)
+        else:
+            result = measure(work, device, host_clock, rule, warmed_up)
+            watch["joules"] = _joules(meter, phase, result)
+        if team is not None:
+            team.end(work, device)
     return {
         "kind": "phase",
         "phase": phase,
         "warmup": _pairs(result.warmup),
         "samples": _pairs(result.samples),
+        "alone": _pairs(result.alone),
+        "queue": result.queue,
         "steady": result.steady,
         "stop": result.stop,
         "spent_s": result.spent_s,
-        "passes": 1 if steady else device.paper_passes,
+        "passes": device.paper_passes if once else 1,
         **watch,
     }
 
@@ -70,16 +92,11 @@ def phase_samples(message: Message) -> PhaseSamples:
     return PhaseSamples(
         warmup=[Sample(*pair) for pair in message["warmup"]],
         samples=[Sample(*pair) for pair in message["samples"]],
+        alone=[Sample(*pair) for pair in message.get("alone", ())],
+        queue=message.get("queue"),
         steady=message["steady"],
         stop=message["stop"],
     )
-
-
-def _warmed_up(device: Device, meter: EnergyMeter | None) -> None:
-    """Between warm-up and samples: autotuning's workspaces and energy are not the network's."""
-    device.reset_peak()
-    if meter is not None:
-        meter.start()
 
 
 def _joules(meter: EnergyMeter | None, phase: str, result: PhaseSamples) -> float | None:
@@ -95,13 +112,20 @@ def _pairs(samples: list[Sample]) -> list[tuple[float, float | None]]:
 
 
 @contextmanager
-def _watched(throttle_events: Callable[[], int | None]) -> Iterator[Message]:
-    """Fills in how busy others kept the machine, and whether it slowed itself down."""
+def _watched(
+    throttle_events: Callable[[], int | None], team: Sequence[int] = ()
+) -> Iterator[Message]:
+    """Fills in how busy others kept the machine, and whether it slowed itself down.
+
+    Args:
+        throttle_events: The device's counter.
+        team: Processes that are no others, but work with this one.
+    """
     watch: Message = {}
     events = throttle_events()
-    own, busy, wall = _cpu_seconds()
+    own, busy, wall = _cpu_seconds(team)
     yield watch
-    own_after, busy_after, wall_after = _cpu_seconds()
+    own_after, busy_after, wall_after = _cpu_seconds(team)
     # The system counts in ticks of 10 ms, per core, ours and its own.
     others = (busy_after - busy) - (own_after - own) - 0.02 * (psutil.cpu_count() or 1)
     watch["other_cores"] = max(others, 0.0) / max(wall_after - wall, 1e-9)
@@ -109,11 +133,14 @@ def _watched(throttle_events: Callable[[], int | None]) -> Iterator[Message]:
     watch["throttled"] = None if events is None or after is None else after > events
 
 
-def _cpu_seconds() -> tuple[float, float, float]:
-    """CPU time of this process and of the whole machine, and the wall clock."""
-    mine = psutil.Process().cpu_times()
+def _cpu_seconds(team: Sequence[int]) -> tuple[float, float, float]:
+    """CPU time of this process and its team, and of the whole machine, and the wall clock."""
+    own = []
+    for pid in (None, *team):
+        with suppress(psutil.Error):  # one of the team may have ended
+            own.append(psutil.Process(pid).cpu_times())
     machine = psutil.cpu_times()
     idle = machine.idle + getattr(machine, "iowait", 0.0)
     # Guest time is contained in user time.
     total = sum(machine) - getattr(machine, "guest", 0.0) - getattr(machine, "guest_nice", 0.0)
-    return mine.user + mine.system, total - idle, time.monotonic()
+    return sum(each.user + each.system for each in own), total - idle, time.monotonic()

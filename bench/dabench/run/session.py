@@ -15,7 +15,7 @@ from typing import Any
 from dabench.base.errors import DabenchError, UsageError
 from dabench.device.machine import describe_host
 from dabench.plan.axes import PHASES
-from dabench.plan.cases import Case, PlannedCase, expand
+from dabench.plan.cases import LOADS, Case, PlannedCase, expand
 from dabench.plan.devices import resolve_all
 from dabench.plan.networks import identities, identity_of
 from dabench.plan.settings import Grid, Settings
@@ -30,6 +30,7 @@ from dabench.run.deciding import Decider
 from dabench.run.launcher import Launcher
 from dabench.run.runner import LAUNCH_RULE, Observer, Outcome, Recorder, Runner
 from dabench.timing.engine import STEADY_RULE
+from dabench.timing.loads import LOAD_RULE
 from dabench.timing.statistics import INTERVAL_RULE
 
 PROBE_TIMEOUT_S = 120.0
@@ -284,6 +285,7 @@ def _merged(known: PlannedCase | None, planned: PlannedCase) -> PlannedCase:
 
 def _details(plan: Sequence[PlannedCase], left_out: Sequence[str]) -> dict[str, Any]:
     """What ``run.json`` says of timings."""
+    loaded = any(each.case.protocol in LOADS for each in plan)
     return {
         # As they were when this was measured, for reports made later.
         "rules": {
@@ -292,6 +294,7 @@ def _details(plan: Sequence[PlannedCase], left_out: Sequence[str]) -> dict[str, 
             "flags": FLAG_RULES,
             "interval": INTERVAL_RULE,
             "variants": VARIANT_RULE,
+            **({"loads": LOAD_RULE} if loaded else {}),
         },
         "left_out": list(left_out),
         "networks": identities(planned.case.model for planned in plan),

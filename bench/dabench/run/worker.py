@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dabench.base.errors import DabenchError, clean_line
+from dabench.base.errors import DabenchError, OverloadError, clean_line
 from dabench.device.energy import EnergyMeter, NoEnergyError
 from dabench.plan.cases import Case
 from dabench.plan.variants import EXPORTED
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from dabench.counting.counts import ModelCount
     from dabench.device.base import Device
     from dabench.network.workload import Workload
+    from dabench.run.team import Team
 
 Message = dict[str, Any]
 Send = Callable[[Message], None]
@@ -99,6 +100,37 @@ def _cross_checked(count: ModelCount) -> Message:
 
 
 def _time(request: Message, send: Send) -> None:
+    count = Case.of(request["case"]).concurrency
+    if count == 1:
+        _time_one(request, send)
+        return
+    from dabench.run.team import merged, team_of
+
+    own: list[Message] = []
+    # What compilers and exporters write is each process's own.
+    others = [{**request, "scratch": _apart(request, number)} for number in range(1, count)]
+    with team_of(others, _time_member) as (team, gather):
+        _time_one(request, own.append, team)
+        theirs = gather()
+    for place, message in enumerate(own):
+        is_phase = message["kind"] == "phase"
+        send(merged(message, [each[place] for each in theirs]) if is_phase else message)
+
+
+def _apart(request: Message, number: int) -> str | None:
+    scratch = request.get("scratch")
+    return None if scratch is None else f"{scratch}-{number}"
+
+
+def _time_member(request: Message, team: Team) -> list[Message]:
+    """What one of several processes says that run a case at once."""
+    messages: list[Message] = []
+    _time_one(request, messages.append, team)
+    return messages
+
+
+def _time_one(request: Message, send: Send, team: Team | None = None) -> None:
+    """Measures a case, as one of a team where there is one."""
     from dabench.device.registry import open_device
     from dabench.network.runtimes import prepare, set_precision
     from dabench.network.workload import LOSSES, Workload, is_variant
@@ -106,11 +138,12 @@ def _time(request: Message, send: Send) -> None:
     case = Case.of(request["case"])
     set_precision(case.runtime, case.dtype)
     device = open_device(case.device)
-    steady = case.protocol == "steady"
     # The paper left cuDNN at its default, which does not search.
-    device.configure(dtype=case.dtype, threads=case.threads, autotune=steady)
+    device.configure(dtype=case.dtype, threads=case.threads, autotune=case.protocol != "paper")
     load = Workload(case, device, request["seed"])
     meter, energy = _meter(device)
+    if team is not None:
+        meter, energy = None, "n/a: several processes share the device"
     prepared: Message = {}
     if is_variant(case):
         with _scratch(request) as folder:
@@ -132,7 +165,7 @@ def _time(request: Message, send: Send) -> None:
     for phase in case.phases:
         work = load.work(phase)
         device.reset_peak()
-        message = sampled(phase, work, device, case.protocol, rule, meter)
+        message = sampled(phase, work, device, case.protocol, rule, meter, case.rate, team)
         send({**message, "peak_bytes": load.peak_bytes()})
     if load.notes:
         # Some are known only after a pass.
@@ -222,7 +255,9 @@ _HANDLERS: dict[str, Callable[[Message, Send], None]] = {
 
 
 def _status(error: Exception) -> str:
-    """Which kind of failure an exception is: ``oom``, ``unsupported`` or ``error``."""
+    """Which kind of failure an exception is: overloaded, oom, unsupported or error."""
+    if isinstance(error, OverloadError):
+        return "overloaded"
     text = str(error).lower()
     out_of_memory = ("out of memory", "can't allocate memory", "cannot allocate memory")
     unsupported = (

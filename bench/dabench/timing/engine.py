@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Protocol
 
 from dabench.timing.clock import Clock
@@ -100,10 +101,13 @@ class PhaseSamples:
 
     Attributes:
         warmup: Warm-up passes, kept apart from the samples.
+        alone: Passes by themselves, from start to end, where a sample is something else
+            (`dabench.timing.loads`).
         steady: Whether the last warm-up passes lay close together (`STEADY_RULE`).
         stop: Why sampling ended: ``repeat``, ``converged`` or ``gave up``.
         spent_s: Seconds that warm-up and samples took, the untimed parts of each pass included;
             None where it was not measured (`measure_once`).
+        queue: Frames of a stream that were not done when it ended; None of what is no stream.
     """
 
     warmup: list[Sample] = field(default_factory=list)
@@ -111,6 +115,19 @@ class PhaseSamples:
     steady: bool = True
     stop: str = "repeat"
     spent_s: float | None = None
+    alone: list[Sample] = field(default_factory=list)
+    queue: int | None = None
+
+    def of_kind(self, kind: str) -> list[Sample]:
+        """The samples of one of `KINDS`."""
+        found: list[Sample] = getattr(self, KINDS[kind])
+        return found
+
+
+KINDS: Mapping[str, str] = MappingProxyType(
+    {"warmup": "warmup", "sample": "samples", "alone": "alone"}
+)
+"""What a timed pass is recorded as -> attribute of `PhaseSamples`."""
 
 
 def take_sample(work: Work, device: TimedDevice, timer: DeviceTimer | None, clock: Clock) -> Sample:
@@ -153,8 +170,7 @@ def measure(
     timer = device.timer()
     with garbage_collection_off():
         begin = clock()
-        while not _warm(result, clock() - begin, rule):
-            result.warmup.append(take_sample(work, device, timer, clock))
+        warm_up(result, work, device, timer, clock, rule)
         warmed_up()
         if _has_no_time_left(result, clock() - begin, rule):
             # A single pass is longer than the limit: it is the sample, and flagged as cold.
@@ -169,6 +185,20 @@ def measure(
         result.spent_s = clock() - begin
     result.stop = stop
     return result
+
+
+def warm_up(
+    result: PhaseSamples,
+    work: Work,
+    device: TimedDevice,
+    timer: DeviceTimer | None,
+    clock: Clock,
+    rule: StopRule,
+) -> None:
+    """Runs passes until they are steady (`STEADY_RULE`) and keeps their times apart."""
+    begin = clock()
+    while not _warm(result, clock() - begin, rule):
+        result.warmup.append(take_sample(work, device, timer, clock))
 
 
 def measure_once(work: Work, device: TimedDevice, clock: Clock, passes: int) -> PhaseSamples:
@@ -218,13 +248,19 @@ def _stop(result: PhaseSamples, elapsed_s: float, rule: StopRule) -> str | None:
     n = len(samples)
     if rule.repeat is not None and n >= rule.repeat:
         return "repeat"
-    if rule.target_ci is not None and _is_checkpoint(n):
-        interval = median_interval([sample.wall_s for sample in samples])
-        if interval.relative_half_width <= rule.target_ci:
-            return "converged"
+    if has_converged(samples, rule):
+        return "converged"
     one_more_s = elapsed_s / (len(result.warmup) + n)
     late = rule.max_time_s is not None and elapsed_s + one_more_s > rule.max_time_s
     return "gave up" if late or (rule.repeat is None and n >= MAX_SAMPLES) else None
+
+
+def has_converged(samples: Sequence[Sample], rule: StopRule) -> bool:
+    """Whether the interval of a launch's median is as narrow as was asked for."""
+    if rule.target_ci is None or not _is_checkpoint(len(samples)):
+        return False
+    interval = median_interval([sample.wall_s for sample in samples])
+    return interval.relative_half_width <= rule.target_ci
 
 
 def _is_checkpoint(n: int) -> bool:
