@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from dabench.base.units import format_bytes
-from dabench.cli.output import console, print_json, print_table
+from dabench.base.units import format_bytes, format_seconds
+from dabench.cli.output import console, print_json, print_line, print_table
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 
@@ -35,8 +35,20 @@ def models(json: Json = False) -> None:
     )
 
 
-def env(json: Json = False) -> None:
-    """Describe this machine: its devices, what noise to expect, what to fix."""
+def env(
+    tune: Annotated[
+        bool,
+        typer.Option("--tune", help="Say what would quiet this machine; measure what it may do."),
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Describe this machine: its devices, what noise to expect, what to fix.
+
+    Example: dabench env --tune
+    """
+    if tune:
+        _tune(json=json)
+        return
     from dabench.device.machine import advice, describe_host
     from dabench.records.measurements import noise
     from dabench.run.session import measure_noise
@@ -61,3 +73,55 @@ def env(json: Json = False) -> None:
     print_table("", ("what", "value"), rows, words=("what", "value"))
     for hint in hints:
         console().print(f"* {hint}", markup=False)
+
+
+def _tune(*, json: bool) -> None:
+    """What would quiet this machine, and the noise as it is and with threads in place."""
+    from dataclasses import asdict
+
+    from dabench.device.tuning import advise, pinned_command, whole_cores
+    from dabench.run.launcher import Launcher
+    from dabench.run.quieting import beyond_chance, noise_before_and_after
+    from dabench.run.session import probe
+
+    with Launcher() as launcher:
+        advice = advise(probe(launcher)["gpus"])
+    cores = whole_cores()
+    before, after = noise_before_and_after(cores)
+    limit = beyond_chance(before.launches)
+    if json:
+        print_json(
+            {
+                "advice": [asdict(each) for each in advice],
+                "before": asdict(before),
+                "after": asdict(after),
+                "beyond_chance": limit,
+            }
+        )
+        return
+    print_table(
+        "What would quiet this machine",
+        ("what", "how it is", "done for the measurement below", "to be done by you"),
+        (
+            (each.what, each.found, each.how if each.ours else "", "" if each.ours else each.how)
+            for each in advice
+        ),
+        words=("what", "how it is", "done for the measurement below", "to be done by you"),
+    )
+    print_table(
+        f"A small network in {before.launches} processes each, in turn",
+        ("threads", "median", "scatter of processes", "width within one"),
+        (
+            (name, format_seconds(each.median_s), f"{each.between:.2%}", f"{each.within:.1%}")
+            for name, each in (("as it is", before), ("in place", after))
+        ),
+        words=("threads",),
+    )
+    ratio = after.between / before.between
+    says = "within chance"
+    if ratio < 1 / limit:
+        says = f"quieter in place: begin commands with '{pinned_command(cores)}'"
+    elif ratio > limit:
+        says = "noisier in place: leave threads as they are"
+    chance = f"{1 / limit:.2f} to {limit:.2f}"
+    print_line(f"Scatter in place over as it is: {ratio:.2f} (chance: {chance}): {says}.")
