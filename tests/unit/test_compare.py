@@ -295,3 +295,13 @@ def test_a_case_is_not_compared_with_itself():
         compares.paired(plan, plan)
     with pytest.raises(UsageError, match="1 cases cannot be compared with 0"):
         compares.paired(plan, [])
+
+
+@pytest.mark.parametrize(
+    ("factor", "verdict", "code"), [(1.1, "undecided", "drift"), (2.0, "slower", "")]
+)
+def test_a_difference_that_drift_cannot_make_stands(tmp_path, factor, verdict, code):
+    drifting = [[level] * 10 + [1.3 * level] * 5 for level in times(factor)]
+    base = write(tmp_path / "a", {ONE: times(1.0)})
+    (found,) = compare_runs(base, write(tmp_path / "b", {ONE: drifting}))
+    assert (found.verdict, found.code) == (verdict, code)

@@ -200,7 +200,7 @@ def _one(
         "base": base.case, "new": new.case, "phase": key[2], "delta": delta, "base_s": base_s,
         "new_s": new_s, "launches": sides.launches, "sides": shown, "sequential": sequential,
     }  # fmt: skip
-    code, reason = _why_not(family, key, delta)
+    code, reason = _why_not(family, key, delta, judged)
     if judged is None:
         if not code:
             first = LOOKS[0] if sequential else 2
@@ -232,14 +232,14 @@ def _how_far(needed: int | None, needed_s: float | None) -> str:
     )
 
 
-def _why_not(family: Family, key: Key, delta: float) -> tuple[str, str]:
+def _why_not(family: Family, key: Key, delta: float, judged: Judgement | None) -> tuple[str, str]:
     """Why nothing can be said of a pair however narrow its interval is; empty if it can."""
     if failure := family.failure(key):
         return "failed", failure
     base, new = family.pairs[key]
     if found := differing(base.environment, new.environment, SOFTWARE):
         return "software", f"{CODES['software']}: {found}"
-    if disturbance := family.disturbance(key):
+    if disturbance := family.disturbance(key, judged):
         return disturbance
     if not family.alternated:
         sides = family.sides(key)

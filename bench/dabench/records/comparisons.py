@@ -136,8 +136,13 @@ class Family:
                 return f"{side.case.model}: {side.impossible or why}"
         return None
 
-    def disturbance(self, key: Key) -> tuple[str, str] | None:
-        """A code of `DISTURBANCES` and words, where too many launches were disturbed."""
+    def disturbance(self, key: Key, judged: Judgement | None = None) -> tuple[str, str] | None:
+        """A code of `DISTURBANCES` and words, where too many launches were disturbed.
+
+        Args:
+            key: Of the pair.
+            judged: What its launches say; a difference that their drift cannot make stands.
+        """
         phase = key[2]
         checks: Mapping[str, Callable[[LaunchRecord], bool]] = {
             "throttled": lambda launch: any(p.throttled for p in launch.phases),
@@ -151,10 +156,23 @@ class Family:
         for code, disturbs in checks.items():
             for side in self.pairs[key]:
                 number = sum(map(disturbs, side.launches))
-                if number > AFFECTED * len(side.launches):
+                explained = code == "drift" and judged and self._is_beyond_drift(key, judged)
+                if number > AFFECTED * len(side.launches) and not explained:
                     of = f"in {number} of {len(side.launches)} launches of {side.case.model}"
                     return code, f"{DISTURBANCES[code]} {of}"
         return None
+
+    def _is_beyond_drift(self, key: Key, judged: Judgement) -> bool:
+        """Whether a difference is larger than the largest drift within a launch of either side."""
+        largest = max(
+            abs(drift(seconds_of(phase, "steady")))
+            for side in self.pairs[key]
+            for launch in side.launches
+            for phase in launch.phases
+            if phase.phase == key[2]
+        )
+        low, high = judged.tested.low / (1 + largest), judged.tested.high * (1 + largest)
+        return low > 1 + judged.margin or high < 1 - judged.margin
 
 
 AFFECTED = 0.25

@@ -69,7 +69,7 @@ class Decider:
             and (
                 key not in judged
                 or judged[key].verdict == "undecided"
-                or family.disturbance(key) is not None
+                or family.disturbance(key, judged[key]) is not None
             )
         ]
         return list(dict.fromkeys(undecided))

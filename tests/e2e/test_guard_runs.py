@@ -1,0 +1,103 @@
+"""The guard as its documents show it: the README's test, and the workflow for CI."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from command import environment
+
+import dabench.guard.fixture  # here, since what a session within a test imports it forgets
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+WORKFLOW = ROOT / "docs" / "guard-in-ci.yml"
+
+pytestmark = pytest.mark.slow
+assert dabench.guard.fixture
+
+
+def test_the_readmes_test_is_measured_kept_and_held_against_its_baseline(pytester, monkeypatch):
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
+    (example,) = re.findall(r"```python\n(def test_.*?)```", README, re.DOTALL)
+    commands = re.findall(r"^pytest (--dabench\S+(?: \d+%)?)", README, re.MULTILINE)
+    assert len(commands) == 2
+    pytester.makepyfile(example.replace("repeat=5", "repeat=3, launches=3"))
+    for words in commands:
+        done = pytester.runpytest_inprocess("-p", "no:cacheprovider", *words.split())
+        done.assert_outcomes(passed=1)
+        done.stdout.fnmatch_lines(["*= dabench =*", "*test_disc*", "*benchmark: 1 tests*"])
+    done.stdout.fnmatch_lines(["*test_disc forward: *launches of each)*"])
+
+
+SMALL = """
+from torch import nn
+
+def build():
+    return nn.Sequential(*[nn.Conv2d(3, 3, 3, padding=1) for _ in range({layers})])
+"""
+
+
+def steps():
+    """Name -> command of the workflow's steps."""
+    (job,) = yaml.safe_load(WORKFLOW.read_text(encoding="utf-8"))["jobs"].values()
+    return {step["name"]: step["run"] for step in job["steps"] if "run" in step}
+
+
+@pytest.fixture
+def repository(tmp_path):
+    """A network that its head has made ten times as deep, and a test of it."""
+    folder = tmp_path / "repository"
+    (folder / "nets").mkdir(parents=True)
+    (folder / "tests").mkdir()
+    (folder / "tests" / "test_speed.py").write_text(
+        'def test_net(dabench):\n    dabench("nets/net.py:build", input="3x64x64", launches=3)\n'
+    )
+
+    def git(*words):
+        identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
+        shown = subprocess.run(
+            ["git", *identity, *words], cwd=folder, check=True, capture_output=True, text=True
+        )
+        return shown.stdout.strip()
+
+    git("init", "--quiet")
+    for layers in (1, 20):
+        (folder / "nets" / "net.py").write_text(SMALL.format(layers=layers))
+        git("add", "-A")
+        git("commit", "--quiet", "-m", f"{layers} layers")
+    return folder, git("rev-parse", "HEAD~1")
+
+
+def step(folder, base, command):
+    """Runs a step as the runner does; ``python`` and ``dabench`` are this interpreter's."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    variables = {**environment({}), "BASE": base, "PATH": path}
+    for name in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_TESTRUNUID"):
+        variables.pop(name, None)
+    return subprocess.run(
+        ["bash", "-e", "-c", command], cwd=folder, env=variables, capture_output=True, text=True,
+        timeout=300,
+    )  # fmt: skip
+
+
+def test_the_workflow_stops_a_head_that_is_slower(repository):
+    folder, base = repository
+    done = step(folder, base, steps()["network, base against head"])
+    assert done.returncode == 1, done.stderr
+    assert "slower" in done.stdout
+    done = step(folder, base, steps()["tests, base"])
+    assert done.returncode == 0, done.stdout
+    done = step(folder, base, steps()["tests, head"])
+    assert done.returncode == 1, done.stdout
+    assert "slower than its baseline by more than 5.0%" in done.stdout
+
+
+def test_the_workflow_installs_what_it_runs():
+    found = steps()
+    assert shlex.split(found["install"])[-1] == "dabench"
+    assert all("dabench" in command for command in found.values())
