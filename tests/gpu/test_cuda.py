@@ -147,3 +147,35 @@ def test_energy_is_measured_or_its_absence_explained():
     else:
         assert row.joules_per_image > 0
         assert row.energy == "NVML"
+
+
+def test_streams_throughput_and_several_processes_share_a_gpu():
+    rows = dabench.time(
+        "dw-disc", device="cuda", size="256x256", protocol=["stream", "throughput", "steady"],
+        rate=60, concurrency=[1, 2], repeat=30, launches=1,
+    )  # fmt: skip
+    good = {(row.protocol, row.concurrency): row for row in rows if row.status == "ok"}
+    assert len(good) == 5
+    assert {row.status for row in rows} == {"ok", "unsupported"}
+    stream = good["stream", 1]
+    assert stream.n == 30
+    assert stream.median_s >= stream.alone_s * 0.9
+    assert stream.on_time > 0
+    queued = good["throughput", 1]
+    # Passes that are queued hide the host's part of each.
+    assert queued.images_per_s > 0.9 * queued.latency_images_per_s
+    assert good["steady", 2].n == 60
+
+
+def test_a_callable_is_waited_for(tmp_path):
+    from dabench.plan.settings import Settings
+    from dabench.run.callables import time_callable
+
+    work = Products()
+    settings = Settings.of(repeat=5, launches=1)
+    (row,) = time_callable(
+        work.run, "products", device="cuda", batch=1, settings=settings, folder=tmp_path / "run",
+        command="test",
+    ).outcome.measurements  # fmt: skip
+    assert row.status == "ok"
+    assert row.median_s == pytest.approx(row.device_median_s, rel=0.2)
