@@ -226,6 +226,14 @@ def test_files_that_are_none_are_refused(run, tmp_path):
         file.write_text(text)
         with pytest.raises((UsageError, ResultsError), match=message):
             import_file(file, None, tmp_path / "in")
+    empty = write_medians(tmp_path / "empty", {make_case(): ()})
+    with pytest.raises(UsageError, match="empty is empty: nothing was measured"):
+        export_runs([empty], "json", tmp_path / "z.json")
+    whole = tmp_path / "whole.csv"
+    export_runs([run], "csv", whole)
+    (tmp_path / "header.csv").write_text(whole.read_text().partition("\n")[0] + "\n")
+    with pytest.raises(UsageError, match="holds no samples"):
+        import_file(tmp_path / "header.csv", None, tmp_path / "in")
     with pytest.raises(UsageError, match="none is not a file"):
         import_file(tmp_path / "none", None, tmp_path / "in")
     with pytest.raises(UsageError, match=r"--out: '.*d\.csv' exists already"):

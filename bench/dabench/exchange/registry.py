@@ -53,6 +53,9 @@ def export_runs(runs: Sequence[Path], name: str, out: Path) -> list[str]:
     if out.exists():
         raise UsageError(f"--out: {str(out)!r} exists already; choose another name")
     whole = [whole_run(path) for path in runs]
+    for path, run in zip(runs, whole, strict=True):
+        if not run.launches:
+            raise UsageError(f"{path} is empty: nothing was measured")
     try:
         return chosen.write(whole, out)
     except OSError as error:
@@ -74,6 +77,8 @@ def import_file(path: Path, name: str | None, into: Path) -> list[Path]:
     if not path.is_file():
         raise UsageError(f"{path} is not a file")
     runs = format_of(name or _guessed(path)).read(path)
+    if not any(run.launches for run in runs):
+        raise UsageError(f"{path} holds no samples")
     for run in runs:
         if (into / run.run_id).exists():
             raise UsageError(f"{into / run.run_id} is there already; nothing was imported")
