@@ -194,7 +194,7 @@ def prune(
 
     Example: dabench prune --older-than 30d --keep 10
     """
-    from dabench.records.catalog import catalogue, prunable, remove_run
+    from dabench.records.catalog import catalogue, prunable, remove_run, run_folders
 
     if older_than is None and keep is None:
         raise UsageError("prune needs --older-than or --keep")
@@ -209,7 +209,9 @@ def prune(
         print_line("Nothing to delete.")
         return
     for entry in chosen:
-        print_line(f"{entry.path} ({entry.document['kind']}, {entry.created[:10]})")
+        within = sum(1 for _ in run_folders(entry.path, nested=True)) - 1
+        more = f", with {within} runs within" if within else ""
+        print_line(f"{entry.path} ({entry.document['kind']}, {entry.created[:10]}{more})")
     size = format_bytes(sum(entry.size_bytes for entry in chosen))
     if not yes:
         if not sys.stdin.isatty():

@@ -107,6 +107,8 @@ def _tails(folder: Path | None, names: Sequence[str], deadline_s: float | None) 
 def _print_tails(tails: Sequence[Tail], deadline_s: float | None) -> None:
     rows, refused = [], []
     for tail in tails:
+        if tail.refusal:
+            refused.append(f"{tail.case_id} {tail.phase}: no tail: {tail.refusal}")
         for each in tail.percentiles:
             if each.seconds is None:
                 refused.append(f"{tail.case_id} {tail.phase}: {each.refusal}; name --repeat")

@@ -9,8 +9,8 @@ from typing import Any
 
 from dabench.findings.compare import read_sides
 from dabench.plan.axes import columns_of
-from dabench.records.comparisons import seconds_per_pass
-from dabench.records.measurements import Measurement
+from dabench.plan.cases import THROUGHPUT
+from dabench.records.measurements import Measurement, seconds_by_member
 from dabench.timing.statistics import Interval
 from dabench.timing.tails import Percentile, percentile, share_within
 
@@ -31,6 +31,7 @@ class Tail:
         percentiles: In the order they were asked for.
         deadline_s: In seconds; None if none was named.
         within: Share of passes that take no longer.
+        refusal: Why there is no tail at all; empty if there is.
     """
 
     case_id: str
@@ -38,6 +39,7 @@ class Tail:
     percentiles: tuple[Percentile, ...]
     deadline_s: float | None
     within: Interval | None
+    refusal: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON document."""
@@ -61,6 +63,7 @@ class Tail:
             "within": self.within and self.within.estimate,
             "within_low": self.within and self.within.low,
             "within_high": self.within and self.within.high,
+            "refusal": self.refusal,
         }
 
 
@@ -79,16 +82,22 @@ def tails_of(run: Path, names: Sequence[str], deadline_s: float | None) -> list[
     found = []
     for case_id, side in read_sides(run).items():
         for phase in side.case.phases:
-            launches, _ = seconds_per_pass(side, phase)
-            if launches and side.case.protocol not in _NO_PASSES:
-                percentiles = tuple(percentile(name, launches) for name in names)
-                within = None if deadline_s is None else share_within(launches, deadline_s)
-                found.append(Tail(case_id, phase, percentiles, deadline_s, within))
+            records = [p for launch in side.launches for p in launch.phases if p.phase == phase]
+            # Of several processes at once each is a replicate, as launches are.
+            launches = [each for record in records for each in seconds_by_member(record)]
+            if not launches:
+                continue
+            if side.case.protocol in _NO_PASSES:
+                why = f"a sample of the protocol {side.case.protocol} is no single pass"
+                found.append(Tail(case_id, phase, (), deadline_s, None, why))
+                continue
+            percentiles = tuple(percentile(name, launches) for name in names)
+            within = None if deadline_s is None else share_within(launches, deadline_s)
+            found.append(Tail(case_id, phase, percentiles, deadline_s, within))
     return found
 
 
-# Their samples are of many passes, whose tail is averaged out.
-_NO_PASSES = ("paper", "throughput")
+_NO_PASSES = ("paper", THROUGHPUT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +147,8 @@ def _knee(rows: Sequence[Measurement]) -> Knee:
             best = row
     more = [row for row in rows if row.concurrency > best.concurrency]
     beyond = more[0] if more else None
-    decided = all(_rate(row) <= (1 + WORTH) * _rate(best) for row in more)
-    case = best.case_id.replace(f"/x{best.concurrency}", "")
+    decided = all(_bounds(row)[1] <= (1 + WORTH) * _bounds(best)[0] for row in more)
+    case = best.case_id if best.concurrency == 1 else _without(best.case_id, best.concurrency)
     if beyond is None:
         return Knee(case, best.phase, best.concurrency, _rate(best), None, None, None, decided)
     assert beyond.median_s is not None
@@ -154,6 +163,12 @@ def _knee(rows: Sequence[Measurement]) -> Knee:
         beyond.median_s / best.median_s,
         decided,
     )
+
+
+def _without(case_id: str, at_once: int) -> str:
+    """A case's id without the number of processes, which stands last but for the protocol's."""
+    head, _, tail = case_id.rpartition(f"/x{at_once}")
+    return head + tail
 
 
 def _rate(row: Measurement) -> float:

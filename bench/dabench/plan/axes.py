@@ -286,8 +286,8 @@ AXES: Mapping[str, Axis] = MappingProxyType(
                 read=float,
                 ok=lambda rate: 0 < rate < math.inf,
                 form="it takes frames per second, such as 30",
-                part=lambda case: f"{case.rate:g}hz" if case.rate else None,
-                cell=lambda row: f"{row.rate:g} Hz" if row.rate else "-",
+                part=lambda case: f"{case.rate!r}hz".replace(".0hz", "hz") if case.rate else None,
+                cell=lambda row: f"{row.rate:.9g} Hz" if row.rate else "-",
                 unsaid="-",
             ),
             _axis(

@@ -158,7 +158,9 @@ _NO_SUCH_PHASE = (
     "eval mode and the paper protocol have only forward, streams and throughput of training only "
     "total"
 )
-STREAM, THROUGHPUT = LOADS = "stream", "throughput"
+STREAM, THROUGHPUT = "stream", "throughput"
+LOADS = (STREAM, THROUGHPUT)
+"""Protocols of what is more than one pass after the other."""
 
 
 def phases_of(mode: str, protocol: str, wanted: Sequence[str] = ()) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from typing import Any
 from dabench.base.errors import DabenchError, ResultsError, UsageError, bad_value
 from dabench.base.files import disk_errors, json_text, slug, write_atomically
 from dabench.device.machine import machine_key
-from dabench.records.folder import RUN, RunFolder, read_json, read_run
+from dabench.records.folder import LOCK, RUN, RunFolder, has_run, read_json, read_run
 
 LABELS = "labels.json"
 
@@ -188,12 +188,40 @@ def _is_tagged(path: Path) -> bool:
     return any(read_labels(folder).tags for folder in run_folders(path, nested=True))
 
 
+_RECORDS = (".json", ".csv", ".png", ".pt")
+_FOLDERS = ("traces", "trials", "checkpoints", "tensorboard")
+
+
+def foreign_file(path: Path) -> Path | None:
+    """A file in a run's folder that no record of dabench is; None if there is none.
+
+    Somebody may have made a folder of something else a run.
+    """
+    single = read_run(path)["kind"] == "timing"
+    for file in sorted(each for each in path.rglob("*") if each.is_file()):
+        inside = file.relative_to(path)
+        folders = [path.joinpath(*inside.parts[:end]) for end in range(1, len(inside.parts))]
+        # Suites hold runs, explanations hold trials; timings hold nothing but tables.
+        ours = all(_is_ours(each, path) for each in folders) and not (single and folders)
+        known = inside.name == LOCK or inside.suffix in _RECORDS or "tensorboard" in inside.parts
+        if not (ours and known):
+            return file
+    return None
+
+
+def _is_ours(folder: Path, run: Path) -> bool:
+    """Whether a folder within a run holds records: a run, or what lies below one we know."""
+    return has_run(folder) or any(part in _FOLDERS for part in folder.relative_to(run).parts)
+
+
 def remove_run(path: Path) -> None:
     """Deletes a run with all its files.
 
     Raises:
-        UsageError: Another process is writing it.
+        UsageError: Another process is writing it, or there is more in it than records.
         ResultsError: It cannot be deleted.
     """
+    if (foreign := foreign_file(path)) is not None:
+        raise UsageError(f"{path} holds more than a run: {foreign}")
     with RunFolder.open(path), disk_errors(path):
         shutil.rmtree(path)

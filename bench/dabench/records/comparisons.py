@@ -9,9 +9,14 @@ from typing import Any
 
 from dabench.plan.cases import Case
 from dabench.records.folder import RUN, bad_row
-from dabench.records.measurements import BUSY_LIMIT, DRIFT_LIMIT, LaunchRecord, seconds_of
+from dabench.records.measurements import (
+    BUSY_LIMIT,
+    DRIFT_LIMIT,
+    LaunchRecord,
+    seconds_of,
+    worst_drift,
+)
 from dabench.records.timings import read_plan
-from dabench.timing.statistics import drift
 from dabench.timing.verdicts import Judgement, Sides, judge, judge_sequentially
 
 Pair = tuple[str, str]
@@ -148,9 +153,7 @@ class Family:
             "throttled": lambda launch: any(p.throttled for p in launch.phases),
             "busy": lambda launch: any(p.other_cores > BUSY_LIMIT for p in launch.phases),
             "drift": lambda launch: any(
-                abs(drift(seconds_of(p, "steady"))) > DRIFT_LIMIT
-                for p in launch.phases
-                if p.phase == phase
+                abs(worst_drift(p)) > DRIFT_LIMIT for p in launch.phases if p.phase == phase
             ),
         }
         for code, disturbs in checks.items():
@@ -165,7 +168,7 @@ class Family:
     def _is_beyond_drift(self, key: Key, judged: Judgement) -> bool:
         """Whether a difference is larger than the largest drift within a launch of either side."""
         largest = max(
-            abs(drift(seconds_of(phase, "steady")))
+            abs(worst_drift(phase))
             for side in self.pairs[key]
             for launch in side.launches
             for phase in launch.phases

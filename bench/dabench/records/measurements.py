@@ -85,12 +85,25 @@ def seconds_of(record: PhaseRecord, protocol: str) -> list[float]:
     """Seconds of each sample of a launch by the host's clock.
 
     Under the paper's protocol on a device that queues work, for which that clock does not wait,
-    the seconds until the work was done.
+    the seconds until the work was done. Of several processes at once the median of each: the
+    fastest must not have the largest say.
     """
+    if record.samples.members:
+        return [median(each) for each in seconds_by_member(record)]
     return [
         sample.device_s if protocol == "paper" and sample.device_s is not None else sample.wall_s
         for sample in record.samples.samples
     ]
+
+
+def seconds_by_member(record: PhaseRecord) -> list[list[float]]:
+    """Seconds of each sample of each process of a launch, by the host's clock."""
+    return [[sample.wall_s for sample in each] for each in record.samples.by_member if each]
+
+
+def worst_drift(record: PhaseRecord) -> float:
+    """The largest drift within a process of a launch."""
+    return max((drift(each) for each in seconds_by_member(record)), key=abs, default=0.0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -237,7 +250,7 @@ def _measurement(
     records = [record for launch in launches for record in launch.phases if record.phase == phase]
     if not records:
         return None
-    times = [[sample.wall_s for sample in record.samples.samples] for record in records]
+    times = [seconds_of(record, "steady") for record in records]
     device_times = [
         median(sample.device_s for sample in record.samples.samples if sample.device_s is not None)
         for record in records
@@ -245,7 +258,7 @@ def _measurement(
     ]
     device_median = median(device_times) if device_times else None
     interval = launch_interval(times)
-    pooled = sorted(value for launch in times for value in launch)
+    pooled = sorted(sample.wall_s for record in records for sample in record.samples.samples)
     passes = records[0].passes
     # The paper's clock stops before queued work is done: no rate follows from it.
     unsynchronised = case.protocol == "paper" and device_median is not None
@@ -268,13 +281,13 @@ def _measurement(
         ci_scope=OVER_LAUNCHES if len(records) > 1 else WITHIN_ONE_LAUNCH,
         device_median_s=device_median,
         # An optimiser's step takes as long for any number of images.
-        images_per_s=_images_per_s(case, phase, passes, rate_s),
+        images_per_s=_images_per_s(case, phase, records, passes / rate_s),
         macs=algorithmic,
         flops=None if algorithmic is None else 2 * algorithmic,
         executed_flops=None if executed is None else 2 * executed,
         flops_per_s=None
         if executed is None or case.protocol == STREAM
-        else 2 * executed * passes * case.concurrency / rate_s,
+        else 2 * executed * _passes_per_s(case, records, passes / rate_s),
         peak_bytes=max(peaks) if peaks else None,
         warmup_n=sum(len(record.samples.warmup) for record in records),
         stop=_stop(records, interval, target_ci),
@@ -288,12 +301,22 @@ def _measurement(
     )
 
 
-def _images_per_s(case: Case, phase: str, passes: int, seconds: float) -> float | None:
+def _images_per_s(
+    case: Case, phase: str, records: Sequence[PhaseRecord], alone: float
+) -> float | None:
     """Images of all processes that run at once; a stream's rate is given, not measured."""
     # An optimiser's step takes as long for any number of images.
     if phase == "optimizer" or case.protocol == STREAM:
         return None
-    return case.concurrency * case.batch * passes / seconds
+    return case.batch * _passes_per_s(case, records, alone)
+
+
+def _passes_per_s(case: Case, records: Sequence[PhaseRecord], alone: float) -> float:
+    """Of one process, or the sum over those that run at once: the median over launches."""
+    if case.concurrency == 1:
+        return alone
+    sums = [sum(1 / median(each) for each in seconds_by_member(record)) for record in records]
+    return median(sums)
 
 
 def _of_load(case: Case, records: Sequence[PhaseRecord]) -> dict[str, Any]:
@@ -348,8 +371,9 @@ def noise(row: Measurement) -> list[str]:
 
 def _stop(records: Sequence[PhaseRecord], interval: Interval, target_ci: float | None) -> str:
     """Why measuring ended, judged on the interval over launches."""
-    if all(record.samples.stop == "repeat" for record in records):
-        return "repeat"
+    stops = {record.samples.stop for record in records}
+    if len(stops) == 1 and stops <= {"repeat", "time"}:
+        return stops.pop()
     # Of a launch with fewer samples its interval says nothing yet.
     alone = len(records) == 1 and len(records[0].samples.samples) < MIN_SAMPLES
     if target_ci is not None and not alone and interval.relative_half_width <= target_ci:
@@ -365,7 +389,7 @@ def _flags(
     launches: Sequence[LaunchRecord],
 ) -> list[str]:
     flags = []
-    worst = max((drift(launch) for launch in times), key=abs)
+    worst = max(map(worst_drift, records), key=abs)
     if abs(worst) > DRIFT_LIMIT:
         flags.append(f"drift {worst:+.0%}")
     spread = (quantile(pooled, 0.95) - quantile(pooled, 0.05)) / interval.estimate

@@ -156,6 +156,7 @@ def launch_row(record: LaunchRecord) -> dict[str, Any]:
         phase.phase: {
             "steady": phase.samples.steady,
             "stop": phase.samples.stop,
+            **({"members": phase.samples.members} if phase.samples.members else {}),
             **{name: getattr(phase, name) for name in _PHASE_FIELDS},
         }
         for phase in record.phases
@@ -182,6 +183,7 @@ def launch_of(row: Mapping[str, str], samples: Mapping[str, PhaseSamples]) -> La
     for name, details in json.loads(row["phases"]).items():
         found = samples[name]
         found.steady, found.stop = details["steady"], details["stop"]
+        found.members = tuple(details.get("members", ()))
         # Records of schema 1 know no energy, those of schema 2 not what was spent, those of
         # schema 3 no streams.
         known = {"joules": None, "spent_s": None, "queue": None, **details}

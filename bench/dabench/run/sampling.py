@@ -67,6 +67,8 @@ def sampled(
             result = measure_stream(work, device, host_clock, rule, rate, warmed_up)
         elif protocol == "throughput":
             result = measure_throughput(work, device, host_clock, rule, warmed_up)
+            if team is not None:
+                result.alone.clear()  # the others were warming up meanwhile
         else:
             result = measure(work, device, host_clock, rule, warmed_up)
             watch["joules"] = _joules(meter, phase, result)
@@ -94,6 +96,7 @@ def phase_samples(message: Message) -> PhaseSamples:
         samples=[Sample(*pair) for pair in message["samples"]],
         alone=[Sample(*pair) for pair in message.get("alone", ())],
         queue=message.get("queue"),
+        members=tuple(message.get("members", ())),
         steady=message["steady"],
         stop=message["stop"],
     )

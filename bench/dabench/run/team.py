@@ -164,4 +164,5 @@ def merged(own: Message, others: Sequence[Message]) -> Message:
         "spent_s": max(each["spent_s"] for each in every),
         "peak_bytes": None if None in peaks else sum(peaks),
         "joules": None,
+        "members": [len(each["samples"]) for each in every],
     }

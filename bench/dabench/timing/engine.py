@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -104,10 +105,13 @@ class PhaseSamples:
         alone: Passes by themselves, from start to end, where a sample is something else
             (`dabench.timing.loads`).
         steady: Whether the last warm-up passes lay close together (`STEADY_RULE`).
-        stop: Why sampling ended: ``repeat``, ``converged`` or ``gave up``.
+        stop: Why sampling ended: ``repeat``, ``converged``, ``gave up``, or of a stream that has
+            no number of frames ``time``.
         spent_s: Seconds that warm-up and samples took, the untimed parts of each pass included;
             None where it was not measured (`measure_once`).
         queue: Frames of a stream that were not done when it ended; None of what is no stream.
+        members: How many of the samples are of each of the processes that ran at once, in order;
+            empty where one ran alone.
     """
 
     warmup: list[Sample] = field(default_factory=list)
@@ -117,6 +121,13 @@ class PhaseSamples:
     spent_s: float | None = None
     alone: list[Sample] = field(default_factory=list)
     queue: int | None = None
+    members: tuple[int, ...] = ()
+
+    @property
+    def by_member(self) -> list[list[Sample]]:
+        """The samples of each process."""
+        ends = list(itertools.accumulate(self.members)) or [len(self.samples)]
+        return [self.samples[a:b] for a, b in itertools.pairwise([0, *ends])]
 
     def of_kind(self, kind: str) -> list[Sample]:
         """The samples of one of `KINDS`."""

@@ -18,7 +18,6 @@ from dabench.base.units import format_seconds, significant
 from dabench.timing.clock import Clock, host_clock
 from dabench.timing.engine import (
     MAX_SAMPLES,
-    STEADY_PASSES,
     DeviceTimer,
     PhaseSamples,
     Sample,
@@ -91,12 +90,13 @@ def measure_stream(
     with garbage_collection_off():
         begin = clock()
         warm_up(result, work, device, None, clock, rule)
-        typical = median(sample.wall_s for sample in result.warmup[-STEADY_PASSES:])
-        if typical > period:
+        # The fastest: what is slow while it warms up may hold the rate afterwards.
+        fastest = min(sample.wall_s for sample in result.warmup)
+        if fastest > period:
             raise OverloadError(
                 f"--rate: {rate:g} frames per second cannot be held: a pass takes "
-                f"{format_seconds(typical)}, the period is {format_seconds(period)}; at most "
-                f"{significant(1 / typical)} can"
+                f"{format_seconds(fastest)}, the period is {format_seconds(period)}; at most "
+                f"{significant(1 / fastest)} can"
             )
         warmed_up()
         frames = _frames(rule, clock() - begin, rate)
@@ -117,9 +117,11 @@ def measure_stream(
             if _is_lost(rule, end - begin, number, frames):
                 result.stop = "gave up"
                 break
-        over = first + len(ends) * period if result.stop == "repeat" else ends[-1]
+        over = ends[-1] if result.stop == "gave up" else first + len(ends) * period
         arrived = min(frames, math.floor((over - first) / period + 1e-9) + 1)
         result.queue = max(arrived - sum(end <= over for end in ends), 0)
+        if result.stop == "repeat" and frames != rule.repeat:
+            result.stop = "time"
         result.spent_s = clock() - begin
     return result
 

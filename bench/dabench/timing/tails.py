@@ -10,13 +10,20 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, median
+from statistics import median
 from types import MappingProxyType
 
 import numpy as np
-from scipy.special import bdtrik, betaincinv
+from scipy.special import bdtrik, betaincinv, fdtri
 
-from dabench.timing.statistics import TAIL, Interval, median_interval, quantile, student
+from dabench.timing.statistics import (
+    TAIL,
+    Array,
+    Interval,
+    median_interval,
+    quantile,
+    student,
+)
 
 PERCENTILES: Mapping[str, float] = MappingProxyType(
     {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p99.9": 0.999}
@@ -25,6 +32,9 @@ PERCENTILES: Mapping[str, float] = MappingProxyType(
 
 ORDERED_LAUNCHES = 6
 """From so many launches on their order alone gives a 95% interval."""
+
+UPPER = 0.2
+"""What launches have in common is taken to be what only this share of chance would exceed."""
 
 TAIL_RULE = (
     "a percentile is the median over launches of each launch's own; its 95% interval is from order "
@@ -110,33 +120,50 @@ def share_within(launches: Sequence[Sequence[float]], deadline_s: float) -> Inte
     """Share of passes that take no longer than a deadline, with its 95% interval.
 
     Clopper and Pearson's for the passes that are left of them once what they share in a launch
-    is taken out. Where all are within nothing shows how much that is, but their times do.
+    is taken out (the design effect of Kish, "Survey Sampling", 1965). What they share shows in
+    which are within, or where all are, in the order of their times.
 
     Args:
         launches: Positive samples of each, in seconds.
         deadline_s: In seconds.
     """
-    hits = sum(sum(seconds <= deadline_s for seconds in samples) for samples in launches)
-    total = sum(map(len, launches))
-    effective = total / _design_effect(launches) if len(launches) > 1 else float(total)
+    within = [[float(seconds <= deadline_s) for seconds in samples] for samples in launches]
+    hits, total = sum(map(sum, within)), sum(map(len, within))
+    effective = float(total)
+    if len(launches) > 1:
+        # Ranks, so that a few very long passes do not hide what whole launches share.
+        flat = _ranks(np.concatenate([np.asarray(samples) for samples in launches]))
+        ends = np.cumsum([len(samples) for samples in launches])[:-1]
+        shared = max(_upper_share(within), _upper_share(np.split(flat, ends)))
+        effective = total / (1 + (total / len(launches) - 1) * shared)
     yes, no = effective * hits / total, effective * (total - hits) / total
     low = float(betaincinv(yes, no + 1, TAIL)) if yes > 0 else 0.0
     high = float(betaincinv(yes + 1, no, 1 - TAIL)) if no > 0 else 1.0
     return Interval(hits / total, low, high)
 
 
-def _design_effect(launches: Sequence[Sequence[float]]) -> float:
-    """How many passes of these launches tell as much as one independent pass.
+def _ranks(values: Array) -> Array:
+    """Each value's place among all; equal ones share theirs."""
+    _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return np.asarray((counts.cumsum() - (counts - 1) / 2)[which])
 
-    Kish, "Survey Sampling" (1965): 1 + (n - 1) rho, n passes in a launch, whose logarithms have
-    the share rho of their variance in common.
+
+def _upper_share(launches: Sequence[Sequence[float] | Array]) -> float:
+    """The most of their variance that passes of one launch may have in common.
+
+    Upper end of a one-sided interval (`UPPER`) of the intraclass correlation (Searle, "Linear
+    Models", 1971), from the ratio of the variances between and within launches: few launches
+    do not know it well.
     """
-    logs = [np.log(samples) for samples in launches]
-    n = fmean(map(len, launches))
-    if n == 1:
-        return 1.0
-    within = sum(float(((each - each.mean()) ** 2).sum()) for each in logs)
-    within /= sum(len(each) - 1 for each in logs)
-    between = float(np.var([each.mean() for each in logs], ddof=1))
-    shared = max(between - within / n, 0.0)
-    return 1 + (n - 1) * shared / (shared + within) if shared + within > 0 else 1.0
+    values = [np.asarray(each, dtype=float) for each in launches]
+    m, total = len(values), sum(map(len, values))
+    n = total / m
+    if n <= 1 or total <= m:
+        return 0.0
+    mean = float(np.concatenate(values).mean())
+    between = sum(len(each) * (float(each.mean()) - mean) ** 2 for each in values) / (m - 1)
+    within = sum(float(((each - each.mean()) ** 2).sum()) for each in values) / (total - m)
+    if within == 0:
+        return float(between > 0)
+    ratio = between / within / float(fdtri(m - 1, total - m, UPPER))
+    return min(max((ratio - 1) / (ratio - 1 + n), 0.0), 1.0)
