@@ -175,7 +175,7 @@ def test_a_callable_is_waited_for(tmp_path):
     settings = Settings.of(repeat=5, launches=1)
     (row,) = time_callable(
         work.run, "products", device="cuda", batch=1, settings=settings, folder=tmp_path / "run",
-        command="test",
+        command="test", relaunch=lambda rule: [],
     ).outcome.measurements  # fmt: skip
     assert row.status == "ok"
     assert row.median_s == pytest.approx(row.device_median_s, rel=0.2)

@@ -200,7 +200,8 @@ def test_a_history_is_of_one_case_on_one_machine(tmp_path):
         write(tmp_path / f"day{day}", level=level * (1 + 0.002 * (day % 3)), day=day,
               environment=software)  # fmt: skip
     write(tmp_path / "else", level=9.0, day=20, environment={**ENVIRONMENT, "cpu": "Other"})
-    mine, other = histories([tmp_path])
+    (mine, other), unreadable = histories([tmp_path])
+    assert unreadable == []
     assert (len(mine.points), len(other.points)) == (14, 1)
     assert mine.machine.startswith("test-cpu")
     (step,) = mine.steps
@@ -209,9 +210,9 @@ def test_a_history_is_of_one_case_on_one_machine(tmp_path):
     assert step.changed == 'torch "2.15.0" and "2.16.0"'
     assert [p.changed for p in mine.points if p is not step] == [""] * 13
     assert step.to_dict()["commit"] == "abc"
-    assert histories([tmp_path], delta=0.2)[0].steps == []
-    assert histories([tmp_path], case="dw-disc/cpu")[0].points == mine.points
-    assert histories([tmp_path], case="dw*b2")[0].points == mine.points
+    assert histories([tmp_path], delta=0.2)[0][0].steps == []
+    assert histories([tmp_path], case="dw-disc/cpu")[0][0].points == mine.points
+    assert histories([tmp_path], case="dw*b2")[0][0].points == mine.points
     with pytest.raises(UsageError, match="--case: 'nothing' was never measured; there are: dw-"):
         histories([tmp_path], case="nothing")
 
@@ -221,10 +222,79 @@ def test_the_commit_is_the_networks_own_where_it_has_one(tmp_path):
     networks = {"nets.py:build": {"sha256": "0", "commit": "1234"}}
     write_medians(tmp_path / "a", {case: QUIET}, networks=networks)
     write_medians(tmp_path / "b", {case: QUIET}, repository={"commit": "5678"})
-    (history,) = histories([tmp_path])
+    ((history,), _) = histories([tmp_path])
     assert sorted(point.commit for point in history.points) == ["1234", "5678"]
 
 
 def test_folders_without_timings_are_refused(tmp_path):
     with pytest.raises(UsageError, match="no timings below"):
         histories([tmp_path])
+
+
+def test_a_damaged_run_hides_no_history_and_a_copy_counts_once(tmp_path):
+    write(tmp_path / "a", day=1)
+    merge([tmp_path / "a"], tmp_path / "copies")
+    write(tmp_path / "b", day=2)
+    (write(tmp_path / "c", day=3) / "launches.csv").write_text("no\n1\n")
+    (history,), unreadable = histories([tmp_path])
+    assert len(history.points) == 2
+    assert [path.name for path, _ in unreadable] == ["c"]
+
+
+def test_what_is_no_record_is_not_deleted(tmp_path):
+    run = write(tmp_path / "project")
+    (run / "src").mkdir()
+    (run / "src" / "code.py").write_text("")
+    with pytest.raises(UsageError, match=r"holds more than a run: .*code\.py"):
+        remove_run(run)
+    shutil.rmtree(run / "src")
+    write(run / "other")
+    with pytest.raises(UsageError, match="holds more than a run"):
+        remove_run(run)
+    assert (run / "other" / "run.json").exists()
+
+
+def test_an_archive_that_is_cut_off_is_refused(tmp_path):
+    for name in ("a", "b", "c"):
+        write(tmp_path / "laptop" / name)
+    whole = shutil.make_archive(str(tmp_path / "whole"), "tar", tmp_path / "laptop")
+    with tarfile.open(whole) as archive:
+        member = archive.getmembers()[-3]
+    content = (tmp_path / whole).read_bytes()
+    (tmp_path / "cut.tar").write_bytes(content[: member.offset])
+    header = bytearray(content)
+    header[member.offset : member.offset + 512] = b"x" * 512
+    (tmp_path / "header.tar").write_bytes(header)
+    for kind in ("gztar", "xztar", "zip"):
+        made = shutil.make_archive(str(tmp_path / "flipped"), kind, tmp_path / "laptop")
+        flipped = bytearray((tmp_path / made).read_bytes())
+        for place in range(len(flipped) // 3, len(flipped) // 3 + 60):
+            flipped[place] ^= 0xFF
+        (tmp_path / made).write_bytes(flipped)
+    bundles = ["cut.tar", "header.tar", "flipped.tar.gz", "flipped.tar.xz", "flipped.zip"]
+    for bundle in bundles:
+        with pytest.raises(UsageError, match="cannot be unpacked"):
+            merge([tmp_path / bundle], tmp_path / "here")
+    assert not (tmp_path / "here").exists()
+    assert merge([tmp_path / whole], tmp_path / "here").new == ["a", "b", "c"]
+
+
+def test_half_a_run_is_not_taken_for_whole(tmp_path):
+    run = write(tmp_path / "a")
+    lines = (run / "launches.csv").read_text().splitlines(keepends=True)
+    (run / "summary.json").write_text('{"launches": 3}')
+    (run / "launches.csv").write_text("".join(lines[:2]))
+    with pytest.raises(ResultsError, match="is not whole: 1 of 3 launches are there"):
+        merge([run], tmp_path / "here")
+
+
+def test_a_run_keeps_its_name_and_gets_its_machines_where_that_is_taken(tmp_path):
+    write(tmp_path / "demo")
+    with tarfile.open(tmp_path / "bundle.tar", "w") as archive:
+        archive.add(tmp_path / "demo", arcname=".")
+    assert merge([tmp_path / "bundle.tar"], tmp_path / "here").new == ["demo"]
+    write(tmp_path / "else" / "demo", level=2.0, environment={**ENVIRONMENT, "cpu": "Other"})
+    (name,) = merge([tmp_path / "else"], tmp_path / "here").new
+    assert name.startswith("demo-other-")
+    (tmp_path / "demo" / "notes.md").write_text("mine")
+    assert merge([tmp_path / "demo", tmp_path / "else"], tmp_path / "here").new == []

@@ -18,6 +18,10 @@ class UnsupportedError(DabenchError, NotImplementedError):
     """What a network, a device or a library cannot do; a row with that reason."""
 
 
+class DiedError(DabenchError):
+    """A process of several that run at once ended without a word."""
+
+
 class OverloadError(DabenchError):
     """A stream that comes faster than it can be worked off."""
 

@@ -11,7 +11,7 @@ import typer
 from dabench.base.units import format_interval, format_seconds, threshold_of
 from dabench.cli.keeping import ROOT
 from dabench.cli.options import Json, option
-from dabench.cli.output import print_json, print_line, print_table
+from dabench.cli.output import error_line, print_json, print_line, print_table
 
 if TYPE_CHECKING:
     from dabench.findings.history import History, Point
@@ -44,10 +44,14 @@ def history(
     from dabench.timing.verdicts import DELTA
 
     margin = DELTA if delta is None else threshold_of("--delta", delta)
-    found = histories(roots or [ROOT], case, margin)
+    found, unreadable = histories(roots or [ROOT], case, margin)
     if json:
-        print_json({"delta": margin, "histories": [each.to_dict() for each in found]})
+        known = [each.to_dict() for each in found]
+        lost = {str(path): reason for path, reason in unreadable}
+        print_json({"delta": margin, "histories": known, "unreadable": lost})
         return
+    for path, reason in unreadable:
+        error_line(f"{path} cannot be read: {reason}")
     if len(found) > WHOLE:
         _print_summary(found)
     else:

@@ -34,6 +34,8 @@ LEFT_OUT = [
     f"the machine, but for {', '.join(MACHINE)}",
     "operation counts, tags and notes",
     "cases that were not launched, and why",
+    "what networks from outside are made of, and the repository that was worked in",
+    "what was to be compared, and that it was a selftest or a test's",
     "rules that held when it was measured, and what was left out",
 ]
 
@@ -130,7 +132,7 @@ def _rows(runs: Sequence[WholeRun]) -> Iterator[Row]:
     for run in runs:
         environment = run.document["environment"]
         about: Row = {name: run.document[name] for name in ("run_id", "created", "command")}
-        about |= {name: _json(environment.get(name)) for name in MACHINE}
+        about |= {name: json.dumps(environment.get(name)) for name in MACHINE}
         plan = {planned.case.case_id: planned for planned in run.plan}
         for launch in run.launches:
             yield from ({**about, **row} for row in _of_launch(launch, plan[launch.case_id]))
@@ -160,18 +162,6 @@ def _of_launch(launch: LaunchRecord, planned: PlannedCase) -> Iterator[Row]:
                     "wall_s": repr(sample.wall_s),
                     "device_s": "" if sample.device_s is None else repr(sample.device_s),
                 }
-
-
-def _json(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def _value(text: str) -> Any:
-    """What `_json` wrote; a text that is no JSON is itself."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
 
 
 def _runs(path: Path, rows: Sequence[Mapping[str, Any]]) -> list[WholeRun]:
@@ -210,7 +200,7 @@ def _run(rows: Sequence[Mapping[str, Any]]) -> WholeRun:
     ]  # fmt: skip
     document = {
         **{name: str(first[name]) for name in ("run_id", "created", "command")},
-        "environment": {name: _value(str(first[name])) for name in MACHINE},
+        "environment": {name: json.loads(first[name]) for name in MACHINE},
     }
     return WholeRun(document, list(plan.values()), launches)
 

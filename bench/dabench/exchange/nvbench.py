@@ -66,7 +66,9 @@ class Nvbench:
         return [
             "samples beyond 32 bits, warm-up passes, and times by the device's own clock",
             "the machine, but for the name of its device",
-            "settings, memory, energy, rounds and what disturbed a launch",
+            "settings, memory, energy, rounds, what disturbed a launch and why it ended",
+            "of streams the pass by itself and the queue",
+            "all that a run says of itself, but for when it was begun",
             "operation counts, tags and notes",
             "cases that failed, and why",
         ]

@@ -7,9 +7,9 @@ from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
 
-from dabench.base.errors import UsageError, check_choice
+from dabench.base.errors import ResultsError, UsageError, check_choice
 from dabench.exchange.document import KEY, read_json
-from dabench.exchange.runs import Format, keep, whole_run
+from dabench.exchange.runs import Format, check_run, keep, whole_run
 
 FORMATS: Mapping[str, str] = MappingProxyType(
     {
@@ -56,6 +56,7 @@ def export_runs(runs: Sequence[Path], name: str, out: Path) -> list[str]:
     for path, run in zip(runs, whole, strict=True):
         if not run.launches:
             raise UsageError(f"{path} is empty: nothing was measured")
+    _check_names([run.run_id for run in whole])
     try:
         return chosen.write(whole, out)
     except OSError as error:
@@ -76,13 +77,37 @@ def import_file(path: Path, name: str | None, into: Path) -> list[Path]:
     """
     if not path.is_file():
         raise UsageError(f"{path} is not a file")
-    runs = format_of(name or _guessed(path)).read(path)
-    if not any(run.launches for run in runs):
-        raise UsageError(f"{path} holds no samples")
-    for run in runs:
-        if (into / run.run_id).exists():
-            raise UsageError(f"{into / run.run_id} is there already; nothing was imported")
-    return [keep(run, into, path) for run in runs]
+    chosen = name or _guessed(path)
+    try:
+        runs = format_of(chosen).read(path)
+        if not any(run.launches for run in runs):
+            raise UsageError(f"{path} holds no samples")
+        for run in runs:
+            check_run(run, path)
+        _check_names([run.run_id for run in runs])
+        for run in runs:
+            if (into / run.run_id).exists():
+                raise UsageError(f"{into / run.run_id} is there already; nothing was imported")
+        return keep(runs, into, path)
+    except _NOT_OURS as error:
+        raise ResultsError(f"{path}: not of the format {chosen}: {error!r}") from error
+
+
+_NOT_OURS = (
+    KeyError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, IndexError,
+)  # fmt: skip
+"""What reading a file raises that says something else than it should."""
+
+
+def _check_names(names: Sequence[str]) -> None:
+    """Checks that runs can be told apart by their names.
+
+    Raises:
+        UsageError: They cannot.
+    """
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"two runs are called {name}; take one at a time")
 
 
 def _guessed(path: Path) -> str:

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from dabench.base.errors import UsageError
+from dabench.base.errors import ResultsError
 from dabench.base.files import disk_errors, json_text, write_atomically
 from dabench.plan.cases import PlannedCase
 from dabench.records.catalog import LABELS, Labels, read_labels
 from dabench.records.counts import read_counts, read_uncounted
 from dabench.records.folder import RunFolder, read_run
 from dabench.records.measurements import LaunchRecord
-from dabench.records.merging import PROVENANCE
-from dabench.records.summary import Summary
+from dabench.records.merging import NAME, PROVENANCE, staging
+from dabench.records.summary import summarised
 from dabench.records.timings import TimingRecord, read_launches, read_plan
+from dabench.timing.engine import KINDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,40 +90,84 @@ def whole_run(path: Path) -> WholeRun:
     )
 
 
-def keep(run: WholeRun, into: Path, source: Path) -> Path:
-    """Writes a run to a folder of its own.
+_TOLD = (
+    "created", "rules", "left_out", "networks", "compare", "selftest", "test", "repository",
+)  # fmt: skip
+"""What of a run's document is kept beside its plan and its machine."""
+
+
+def check_run(run: WholeRun, source: Path) -> None:
+    """Checks what later commands rely on.
 
     Args:
-        run: What to write.
-        into: Its parent.
-        source: The file it comes from, noted as its provenance.
+        run: From a file.
+        source: That file.
 
     Raises:
-        UsageError: There is a run of that name already, or its name is none.
-        ResultsError: The disk is full or gone.
+        ResultsError: A name that is none, a date that is none, or samples that are no times.
     """
-    if Path(run.run_id).name != run.run_id or run.run_id.startswith("."):
-        raise UsageError(f"{source}: {run.run_id!r} is no name of a run")
-    folder = into / run.run_id
-    told = {"schema", "kind", "run_id", "command", "environment", "plan"}
-    rest = {key: value for key, value in run.document.items() if key not in told}
-    plan = [planned.to_dict() for planned in run.plan]
-    environment = run.document["environment"]
-    command = str(run.document["command"])
+    document = run.document
+    if not NAME.fullmatch(run.run_id):
+        raise ResultsError(f"{source}: {run.run_id!r} is no name of a run")
+    if not isinstance(document["environment"], dict):
+        raise ResultsError(f"{source}: not what dabench writes: environment")
+    datetime.fromisoformat(document["created"]).astimezone(UTC)
+    for launch in run.launches:
+        for phase in launch.phases:
+            for kind in KINDS:
+                for sample in phase.samples.of_kind(kind):
+                    if not 0 < sample.wall_s < math.inf:
+                        raise ResultsError(f"{source}: {sample.wall_s!r} is no time of a sample")
+
+
+def keep(runs: Sequence[WholeRun], into: Path, source: Path) -> list[Path]:
+    """Writes runs to folders of their own; all of them or none.
+
+    Args:
+        runs: What to write.
+        into: Their parent; made if missing.
+        source: The file they come from, noted as their provenance.
+
+    Raises:
+        UsageError: The folder cannot be written.
+        ResultsError: The disk is full, or what was written cannot be read again.
+    """
+    is_new = not into.exists()
+    with disk_errors(into):
+        into.mkdir(parents=True, exist_ok=True)
+    try:
+        with staging(into) as stage:
+            for run in runs:
+                _write(run, stage / run.run_id, source)
+            for run in runs:
+                (stage / run.run_id).rename(into / run.run_id)
+    except BaseException:
+        if is_new:
+            with suppress(OSError):
+                into.rmdir()
+        raise
+    return [into / run.run_id for run in runs]
+
+
+def _write(run: WholeRun, folder: Path, source: Path) -> None:
+    rest = {key: run.document[key] for key in _TOLD if key in run.document}
     with RunFolder.create(
-        folder, "timing", command=command, environment=environment, plan=plan, **rest
+        folder,
+        "timing",
+        command=str(run.document["command"]),
+        environment=run.document["environment"],
+        plan=[planned.to_dict() for planned in run.plan],
+        **rest,
     ) as made:
         record = TimingRecord(made)
         record.counts(run.counts, run.uncounted)
         for launch in run.launches:
             record.launch(launch)
-        summary = Summary(run.counts, run.uncounted)
-        rows = [row for p in run.plan for row in summary.rows(p, run.of(p.case.case_id))]
-        record.measurements(rows, len(run.launches))
+        # Made of what is on disk: what cannot be read again is not kept.
+        record.measurements(summarised(folder, made.document), len(run.launches))
         with disk_errors(folder):
             write_atomically(folder / LABELS, json_text(asdict(run.labels)))
             write_atomically(folder / PROVENANCE, json_text([provenance(source)]))
-    return folder
 
 
 def provenance(source: Path) -> dict[str, Any]:

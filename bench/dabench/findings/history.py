@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-from dabench.base.errors import UsageError
+from dabench.base.errors import DabenchError, UsageError
 from dabench.device.machine import SOFTWARE, differing
 from dabench.findings.compare import read_sides
 from dabench.records.catalog import Entry, catalogue
@@ -83,8 +83,10 @@ class History:
 
 def histories(
     roots: Sequence[Path], case: str | None = None, delta: float = DELTA
-) -> list[History]:
-    """The histories of the cases below some folders.
+) -> tuple[list[History], list[tuple[Path, str]]]:
+    """The histories of the cases below some folders, and the runs that cannot be read.
+
+    A run that lies there twice, such as merged from elsewhere, counts once.
 
     Args:
         roots: Folders of runs, at whatever depth.
@@ -93,16 +95,21 @@ def histories(
 
     Raises:
         UsageError: No such folder, no timings there, or no such case.
-        ResultsError: Damaged records.
     """
-    entries, _ = catalogue(roots, nested=True)
-    timings = [entry for entry in entries if entry.document["kind"] == "timing"]
+    entries, unreadable = catalogue(roots, nested=True)
+    once = {(entry.document["run_id"], entry.created): entry for entry in reversed(entries)}
+    timings = [each for each in reversed(once.values()) if each.document["kind"] == "timing"]
     if not timings:
         raise UsageError(f"no timings below {', '.join(map(str, roots))}")
     points: dict[tuple[str, str, str], list[tuple[Point, Mapping[str, Any]]]] = {}
     cases: dict[str, None] = {}
     for entry in timings:
-        for case_id, side in read_sides(entry.path).items():
+        try:
+            sides = read_sides(entry.path)
+        except DabenchError as error:
+            unreadable.append((entry.path, str(error)))
+            continue
+        for case_id, side in sides.items():
             cases[case_id] = None
             if case is None or fnmatch(case_id, f"*{case}*"):
                 for phase in side.case.phases:
@@ -112,7 +119,8 @@ def histories(
     if not points:
         known = ", ".join(list(cases)[:5])
         raise UsageError(f"--case: {case!r} was never measured; there are: {known}")
-    return [History(*key, _with_steps(found, delta)) for key, found in points.items()]
+    found = [History(*key, _with_steps(each, delta)) for key, each in points.items()]
+    return found, unreadable
 
 
 def _point(entry: Entry, side: Side, phase: str) -> Point | None:

@@ -63,10 +63,17 @@ class Guard:
     Args:
         item: The test.
         benchmark: Its fixture of pytest-benchmark.
+
+    Raises:
+        UsageError: The fixture was asked for by its name while the test ran: pytest-benchmark
+            has a timer of its own by then.
     """
 
     def __init__(self, item: pytest.Item, benchmark: Any) -> None:
+        if TAPE not in item.stash:
+            raise pytest.UsageError("dabench: name the fixture among the test's arguments")
         self._item = item
+        self._tape = item.stash[TAPE]
         self._benchmark = benchmark
         self._config = item.config
         self._shown = False
@@ -110,6 +117,8 @@ class Guard:
         fail_slower: str | float | None,
         options: dict[str, Any],
     ) -> TimeResult | None:
+        if self._shown:
+            raise UsageError("one call of dabench() per test; use pytest.mark.parametrize for more")
         guard = self._threshold(fail_slower)
         saves = bool(self._config.getoption(SAVE))
         launches = GUARDED_LAUNCHES if saves or guard is not None else LAUNCHES
@@ -118,6 +127,9 @@ class Guard:
             self._answer(what, given)
         if self._benchmark.disabled:
             self._shown = True
+            if guard is not None:
+                self._config.stash.setdefault(SAID, [])
+                self._say("was not measured: pytest-benchmark is disabled")
             if callable(what):
                 self._benchmark.pedantic(what)
             else:
@@ -139,7 +151,7 @@ class Guard:
         baseline = self._baseline(session)
         if saves:
             _replace(folder, baseline)
-            self._say(f"is the baseline now: {baseline}")
+            self._say(f"is the baseline now: {self._short(baseline)}")
         elif guard is not None:
             self._judge(baseline, folder, guard)
         return result
@@ -187,15 +199,14 @@ class Guard:
     def _relaunch(self, rule: Message, timeout_s: float) -> list[Message]:
         """One launch in a fresh process: this test, alone, under the options of this session."""
         config = self._config
-        own = [each for each in config.invocation_params.args if each not in config.args]
-        file, _, rest = self._item.nodeid.partition("::")
+        rest = self._item.nodeid.partition("::")[2]
         alone = ["-n0"] * config.pluginmanager.hasplugin("xdist")
         with tempfile.TemporaryDirectory(prefix="dabench-") as folder:
             asked = Path(folder) / "launch.json"
             asked.write_text(json.dumps(rule), encoding="utf-8")
             command = [
-                sys.executable, "-m", "pytest", *map(str, own), *alone,
-                f"{config.rootpath / file}::{rest}",
+                sys.executable, "-m", "pytest", *inherited(config), *alone,
+                f"--basetemp={Path(folder) / 'tmp'}", f"{self._item.path}::{rest}",
             ]  # fmt: skip
             try:
                 done = subprocess.run(
@@ -235,7 +246,7 @@ class Guard:
             "launch_medians_s": [median(each) for each in launches],
             "measurements": [_numbers(each) for each in result],
         }
-        self._item.stash[TAPE].seconds = iter(samples)
+        self._tape.seconds = iter(samples)
         self._shown = True
         self._benchmark.pedantic(lambda: None, rounds=len(samples))
 
@@ -249,11 +260,12 @@ class Guard:
         if any(each.verdict == "slower" for each in found):
             run = read_run(baseline)
             at = (run.get("repository") or {}).get("commit")
+            old, new = self._short(baseline), self._short(folder)
             lines = [
                 f"slower than its baseline by more than {guard:.1%}:",
                 *(f"  {_said(each)}" for each in found),
-                f"  baseline: {baseline}, {run['created'][:10]}{f', commit {at}' if at else ''}",
-                f"  dabench compare {baseline} {folder} --delta {guard:g} --explain-verdict",
+                f"  baseline: {old}, {run['created'][:10]}{f', commit {at}' if at else ''}",
+                f"  dabench compare {old} {new} --delta {guard:g} --explain-verdict",
             ]
             pytest.fail("\n".join(lines), pytrace=False)
 
@@ -265,10 +277,15 @@ class Guard:
         }
 
     def _storage(self) -> Path:
+        """Whole, since a test may change the working folder."""
+        config = self._config
+        named = config.getoption(STORAGE)
+        return config.invocation_params.dir / named if named else config.rootpath / ".dabench"
+
+    def _short(self, path: Path) -> Path:
         """As short as it can be said from where pytest was started."""
-        root, here = self._config.rootpath, self._config.invocation_params.dir
-        folder = Path(self._config.getoption(STORAGE) or root / ".dabench")
-        return folder.relative_to(here) if folder.is_relative_to(here) else folder
+        here = self._config.invocation_params.dir
+        return path.relative_to(here) if path.is_relative_to(here) else path
 
     def _name(self) -> str:
         """Of the test's folders: readable, and unique however long or odd its id is."""
@@ -282,7 +299,7 @@ class Guard:
             stash[ENDING] = ExitStack()
             root = self._storage() / "runs"
             stash[FOLDER] = stash[ENDING].enter_context(new_run_folder(None, "pytest", root))
-            stash.setdefault(SAID, []).append(f"Records: {stash[FOLDER]}")
+            stash.setdefault(SAID, []).append(f"Records: {self._short(stash[FOLDER])}")
         return stash[FOLDER] / self._name()
 
     def _baseline(self, session: Session) -> Path:
@@ -290,6 +307,38 @@ class Guard:
 
     def _say(self, text: str) -> None:
         self._config.stash[SAID].append(f"{self._item.nodeid} {text}")
+
+
+_OF_THE_SESSION = (
+    "--basetemp", "--junitxml", "--junit-xml", "--log-file", "--report-log", "--benchmark-json",
+    "--benchmark-save", "--dabench-fail-slower",
+)  # fmt: skip
+"""Options with a value that speak of the whole session; a launch writes none of its files."""
+
+_SELECTING = (
+    "--lf", "--last-failed", "--ff", "--failed-first", "--nf", "--new-first", "--sw", "--stepwise",
+    "--cache-clear", "--benchmark-autosave", "--dabench-save-baseline", "--pdb",
+)  # fmt: skip
+"""Options without one, likewise."""
+
+
+def inherited(config: pytest.Config) -> list[str]:
+    """The options of a session that a launch of one of its tests needs, too."""
+    words = [str(word) for word in config.invocation_params.args]
+    for name in map(str, config.option.file_or_dir):
+        # What stands behind an option may be its value: of several the one that stands alone.
+        places = [place for place, word in enumerate(words) if word == name]
+        alone = [place for place in places if not place or not words[place - 1].startswith("-")]
+        if places:
+            del words[(alone or places)[-1]]
+    kept: list[str] = []
+    values = iter(words)
+    for word in values:
+        if word in _OF_THE_SESSION:
+            next(values, None)
+        elif word not in _SELECTING and word.partition("=")[0] not in _OF_THE_SESSION:
+            kept.append(word)
+    return kept
 
 
 _KEPT = ("case_id", "phase", "n", "launches", "median_s", "ci_low_s", "ci_high_s", "flags")

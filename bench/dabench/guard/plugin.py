@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dabench.guard.state import ENDING, FAIL_SLOWER, SAID, TAPE, TESTS, Tape
+from dabench.guard.state import ENDING, FAIL_SLOWER, SAID, SAVE, TAPE, TESTS, Tape
 
 if TYPE_CHECKING:
     from dabench.guard.fixture import Guard
@@ -37,8 +37,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Checks the threshold before anything is measured."""
+    """Checks the threshold, and that something will be measured, before anything is."""
     threshold = config.getoption(FAIL_SLOWER)
+    if threshold is not None or config.getoption(SAVE):
+        _check_measures(config)
     if threshold is not None:
         from dabench.base.errors import UsageError
         from dabench.base.units import threshold_of
@@ -47,6 +49,24 @@ def pytest_configure(config: pytest.Config) -> None:
             threshold_of("--dabench-fail-slower", threshold)
         except UsageError as error:
             raise pytest.UsageError(str(error)) from None
+
+
+def _check_measures(config: pytest.Config) -> None:
+    """Checks that nothing switches measuring off where a guard was asked for.
+
+    Raises:
+        pytest.UsageError: Something does: the guard would pass whatever comes.
+    """
+    name = "--dabench-fail-slower" if config.getoption(FAIL_SLOWER) else "--dabench-save-baseline"
+    # A worker of xdist has no processes of its own.
+    shares = config.getoption("numprocesses", None) or hasattr(config, "workerinput")
+    for off, how in (
+        (shares, "under -n; add -n0"),
+        (config.getoption("benchmark_disable", False), "under --benchmark-disable"),
+        (config.getoption("benchmark_skip", False), "under --benchmark-skip"),
+    ):
+        if off and not config.getoption("benchmark_enable", False):
+            raise pytest.UsageError(f"{name}: nothing is measured {how}")
 
 
 @pytest.hookimpl(trylast=True)  # behind those that leave tests out

@@ -26,7 +26,14 @@ class Tape:
     def __call__(self) -> float:
         """Zero at the start of a round, its seconds at the end."""
         self._running = not self._running
-        return 0.0 if self._running else next(self.seconds)
+        if self._running:
+            return 0.0
+        try:
+            return next(self.seconds)
+        except StopIteration:
+            raise RuntimeError(
+                "a test that uses the fixture dabench cannot time something with benchmark, too"
+            ) from None
 
 
 TAPE = pytest.StashKey[Tape]()

@@ -78,7 +78,7 @@ def merge(bundles: Sequence[Path], into: Path) -> Merged:
         new = [name for name in incoming if not (into / name).exists()]
         with disk_errors(into):
             into.mkdir(parents=True, exist_ok=True)
-            with _staging(into) as stage:
+            with staging(into) as stage:
                 for name in new:
                     _copy(incoming[name], stage / name)
                 for name in new:
@@ -189,7 +189,7 @@ def _check_same(there: Path, coming: Path, bundle: Path) -> None:
 
 
 @contextmanager
-def _staging(into: Path) -> Iterator[Path]:
+def staging(into: Path) -> Iterator[Path]:
     """A folder beside the runs, so that a run appears there whole."""
     with tempfile.TemporaryDirectory(prefix=".merge-", dir=into) as folder:
         yield Path(folder)

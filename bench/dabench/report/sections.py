@@ -164,9 +164,9 @@ def loads_tables(out: Writer, loaded: Results) -> None:
                 "latency from arrival": rows["median_s"].map(format_seconds),
                 "95% interval": [interval(row) for _, row in rows.iterrows()],
                 "pass by itself": rows["alone_s"].map(format_seconds),
-                "on time": rows["on_time"].map("{:.1%}".format),
-                "overruns": rows["overruns"].astype(str),
-                "queue at the end": rows["queue"].astype(str),
+                "on time": rows["on_time"].map(lambda v: "-" if v != v else f"{v:.1%}"),
+                "overruns": rows["overruns"].astype("string").fillna("-"),
+                "queue at the end": rows["queue"].astype("string").fillna("-"),
                 "n": [f"{row['n']} / {row['launches']}" for _, row in rows.iterrows()],
                 "flags": flags(rows),
             }

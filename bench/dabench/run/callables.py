@@ -54,9 +54,7 @@ class _Call:
 class _Here:
     """A pool whose first launch is this process."""
 
-    def __init__(
-        self, function: Callable[[], object], device: Device, relaunch: Relaunch | None
-    ) -> None:
+    def __init__(self, function: Callable[[], object], device: Device, relaunch: Relaunch) -> None:
         self._function = function
         self._device = device
         self._relaunch = relaunch
@@ -69,7 +67,7 @@ class _Here:
         if request["kind"] == "count":
             return {"kind": "done"}
         self._ran += 1
-        if self._ran == 1 or self._relaunch is None:
+        if self._ran == 1:
             messages = measured_here(self._function, self._device, request["rule"])
         else:
             messages = self._relaunch(request["rule"])
@@ -113,7 +111,7 @@ def time_callable(
     settings: Settings,
     folder: Path,
     command: str,
-    relaunch: Relaunch | None = None,
+    relaunch: Relaunch,
     details: Mapping[str, Any] = MappingProxyType({}),
 ) -> Session:
     """Measures a callable as the only phase, ``forward``, of a case of its own.
@@ -123,7 +121,7 @@ def time_callable(
         name: Of the case's model.
         device: Where it runs.
         batch: Images that one call processes.
-        settings: Those of any case; more than one launch needs ``relaunch``.
+        settings: Those of any case.
         folder: For the records.
         command: What the user asked for, for the record.
         relaunch: Measures it in a fresh process.

@@ -15,7 +15,7 @@ from typing import Any
 from dabench.base.errors import DabenchError, UsageError
 from dabench.device.machine import describe_host
 from dabench.plan.axes import PHASES
-from dabench.plan.cases import LOADS, Case, PlannedCase, expand
+from dabench.plan.cases import LOADS, OWN, Case, PlannedCase, expand
 from dabench.plan.devices import resolve_all
 from dabench.plan.networks import identities, identity_of
 from dabench.plan.settings import Grid, Settings
@@ -212,6 +212,11 @@ def resume(folder: Path, *, observer: Observer) -> Session:
         with RunFolder.open(folder, "timing") as run:
             recorder = TimingRecord(run)
             plan = read_plan(folder, document)
+            for planned in plan:
+                if planned.case.mode == OWN:
+                    raise UsageError(
+                        f"--resume: {planned.case.model} was measured by another program"
+                    )
             done = launches_by_case(folder, plan)
             asked = read_comparison(folder, document)
             outcome = Runner(

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import multiprocessing.connection
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import Any, cast
 
-from dabench.base.errors import DabenchError
+from dabench.base.errors import DabenchError, DiedError
 from dabench.timing.engine import TimedDevice, Work
 
 Message = dict[str, Any]
 Member = Callable[[Message, "Team"], list[Message]]
 """Does what a request asks for as one of a team; the messages that came of it."""
 
-MEETING_S = 600.0
+MEETING_S = 1800.0
 """So long processes wait for each other: building and compiling take their time."""
+
+FAREWELL_S = 2.0
+"""So long a process that has said its last may take to end."""
 
 
 class Team:
@@ -64,8 +70,6 @@ class Team:
         self._meeting.abort()
 
     def _meet(self) -> None:
-        import threading
-
         try:
             self._meeting.wait(MEETING_S)
         except threading.BrokenBarrierError:
@@ -97,18 +101,32 @@ def team_of(
         others.append(other)
         ends.append(ours)
     team.pids = [each.pid for each in others if each.pid is not None]
+    # One that is killed can tell nobody: the others would wait for it.
+    threading.Thread(target=_watch, args=(others, team), daemon=True).start()
     try:
-        yield team, lambda: _gathered(ends)
-    except BaseException as error:
+        yield team, lambda: [_received(*each) for each in zip(others, ends, strict=True)]
+    except DabenchError as error:
         team.fail()
-        failure = None if not isinstance(error, DabenchError) else _failure(ends)
-        if failure is not None:
-            raise failure from error
+        for each in zip(others, ends, strict=True):
+            if (failure := _failure(*each)) is not None:
+                raise failure from error
         raise
     finally:
+        team.fail()
         for other in others:
             other.kill()
             other.join()
+
+
+def _watch(others: Sequence[BaseProcess], team: Team) -> None:
+    """Tells the rest of a team when one of the others is killed."""
+    left = {other.sentinel: other for other in others}
+    while left:
+        for sentinel in multiprocessing.connection.wait(list(left)):
+            other = left.pop(cast(int, sentinel))
+            other.join()
+            if other.exitcode:
+                team.fail()
 
 
 def _other(member: Member, request: Message, team: Team, results: Connection) -> None:
@@ -121,31 +139,30 @@ def _other(member: Member, request: Message, team: Team, results: Connection) ->
         raise
 
 
-def _gathered(ends: Sequence[Connection]) -> list[list[Message]]:
-    """The messages of all others.
+def _received(other: BaseProcess, end: Connection) -> list[Message]:
+    """What another process sent.
 
     Raises:
-        DabenchError: One has failed.
+        DabenchError: It has failed.
     """
-    found = []
-    for each in ends:
-        try:
-            answer = each.recv()
-        except EOFError:
-            answer = "it ended without a result"
-        if isinstance(answer, str):
-            raise DabenchError(f"one of the processes that run at once failed: {answer}")
-        found.append(answer)
-    return found
+    multiprocessing.connection.wait([end, other.sentinel])
+    if (failure := _failure(other, end)) is not None:
+        raise failure
+    messages: list[Message] = end.recv()
+    return messages
 
 
-def _failure(ends: Sequence[Connection]) -> DabenchError | None:
-    """Why another one failed first, should one have said so."""
-    for each in ends:
-        with contextlib.suppress(EOFError):
-            if each.poll(1.0) and isinstance(answer := each.recv(), str):
-                return DabenchError(f"one of the processes that run at once failed: {answer}")
-    return None
+def _failure(other: BaseProcess, end: Connection) -> DabenchError | None:
+    """Why another process failed, should it have; what it sent otherwise is left to be read."""
+    if other.exitcode is None:
+        other.join(FAREWELL_S if end.poll() else 0)
+    if not other.exitcode:
+        return None
+    if other.exitcode < 0:
+        name = signal.Signals(-other.exitcode).name
+        return DiedError(f"one of the processes that run at once was ended by {name}")
+    said = end.recv() if end.poll() else f"it ended with exit code {other.exitcode}"
+    return DabenchError(f"one of the processes that run at once failed: {said}")
 
 
 def merged(own: Message, others: Sequence[Message]) -> Message:

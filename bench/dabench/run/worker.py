@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dabench.base.errors import DabenchError, OverloadError, clean_line
+from dabench.base.errors import DabenchError, DiedError, OverloadError, clean_line
 from dabench.device.energy import EnergyMeter, NoEnergyError
 from dabench.plan.cases import Case
 from dabench.plan.variants import EXPORTED
@@ -258,6 +258,8 @@ def _status(error: Exception) -> str:
     """Which kind of failure an exception is: overloaded, oom, unsupported or error."""
     if isinstance(error, OverloadError):
         return "overloaded"
+    if isinstance(error, DiedError):
+        return "crashed"
     text = str(error).lower()
     out_of_memory = ("out of memory", "can't allocate memory", "cannot allocate memory")
     unsupported = (
