@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from fakes import make_case
-from records import write_medians, write_run
+from records import ENVIRONMENT, write_medians, write_run
 
-from dabench.base.errors import ResultsError, UsageError
+from dabench.base.errors import DabenchError, ResultsError, UsageError
 from dabench.cli import exchanging
 from dabench.exchange.registry import FORMATS, IMPORTS, export_runs, import_file
 from dabench.findings.compare import compare_runs
@@ -246,12 +246,93 @@ def test_files_that_are_none_are_refused(run, tmp_path):
 def test_a_run_cannot_be_imported_out_of_its_folder(run, tmp_path):
     out = tmp_path / "a.json"
     export_runs([run], "json", out)
-    for name in ("../evil", "..", ".hidden"):
+    for name in ("../evil", "..", ".hidden", "", "a\nb", "a\0b"):
         document = json.loads(out.read_text())
         document["dabench"]["runs"][0]["run"]["run_id"] = name
         out.write_text(json.dumps(document))
-        with pytest.raises(UsageError, match="is no name of a run"):
+        with pytest.raises(ResultsError, match="is no name of a run"):
             import_file(out, None, tmp_path / "in")
+
+
+def changed(document, path, value):
+    *rest, last = path
+    for key in rest:
+        document = document[key]
+    document[last] = value
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("run", "created"), "yesterday"),
+        (("run", "environment"), []),
+        (("run", "plan"), 5),
+        (("samples", 0, 5), "0"),
+        (("samples", 0, 5), "-1"),
+        (("samples", 0, 5), "nan"),
+        (("samples", 0, 5), "inf"),
+        (("samples", 0, 3), "else"),
+        (("launches",), [1]),
+        (("launches", 0, "phases"), "{}x"),
+        (("launches", 0, "case_id"), "another"),
+        (("counts",), [{}]),
+        (("counts",), 5),
+        (("labels",), None),
+    ],
+)
+def test_a_file_with_bad_values_is_one_line_and_leaves_nothing(run, tmp_path, path, value):
+    out = tmp_path / "a.json"
+    export_runs([run], "json", out)
+    document = json.loads(out.read_text())
+    changed(document["dabench"]["runs"][0], path, value)
+    out.write_text(json.dumps(document))
+    with pytest.raises(ResultsError, match=r"a\.json|in/"):
+        import_file(out, None, tmp_path / "in")
+    assert not (tmp_path / "in").exists()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["5", "[" * 100_000, '{"machine_info": [], "benchmarks": []}', '{"dabench": []}'],
+)
+def test_documents_of_another_shape_are_one_line(tmp_path, text):
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(DabenchError, match=r"a\.json"):
+        import_file(tmp_path / "a.json", None, tmp_path / "in")
+
+
+def test_samples_that_are_no_times_are_refused(tmp_path):
+    for data in ([float("nan"), 1.0], [0.0], [float("inf")], [-1.0]):
+        file = benchmark_json(tmp_path, data=data)
+        with pytest.raises(DabenchError, match=r"0001_main\.json"):
+            import_file(file, None, tmp_path / "in")
+    assert not (tmp_path / "in").exists()
+
+
+def test_what_a_file_says_of_itself_changes_nothing_but_the_record(run, tmp_path):
+    """A name of an argument of ours is no key of a document."""
+    out = tmp_path / "a.json"
+    export_runs([run], "json", out)
+    document = json.loads(out.read_text())
+    document["dabench"]["runs"][0]["run"] |= {"path": "/tmp", "again": True, "wait_s": 9}
+    out.write_text(json.dumps(document))
+    (made,) = import_file(out, None, tmp_path / "in")
+    assert {"path", "again", "wait_s"} & read_run(made).keys() == set()
+
+
+def test_two_runs_of_one_name_are_not_mixed(tmp_path):
+    for place in ("s1", "s2"):
+        write_medians(tmp_path / place / "demo", {make_case(): (1.0, 2.0)})
+    with pytest.raises(UsageError, match="two runs are called demo"):
+        export_runs([tmp_path / "s1" / "demo", tmp_path / "s2" / "demo"], "csv", tmp_path / "a.csv")
+
+
+def test_texts_that_look_like_numbers_stay_texts(tmp_path):
+    environment = {**ENVIRONMENT, "commit": "187342901234", "torch": "2.10"}
+    run = write_medians(tmp_path / "a", {make_case(): (1.0, 2.0)}, environment=environment)
+    made, _ = there_and_back(run, "csv", tmp_path)
+    known = read_run(made)["environment"]
+    assert (known["commit"], known["torch"], known["cpu"]) == ("187342901234", "2.10", "Test CPU")
 
 
 def test_parquet_says_what_it_needs(run, tmp_path, monkeypatch):

@@ -2,18 +2,20 @@
 nothing depends on it."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 from fakes import make_case
 from records import ENVIRONMENT, write_medians
 
+from dabench.base.errors import UsageError
 from dabench.guard import fixture
 from dabench.records.folder import read_run
 from dabench.records.measurements import summarise
 from dabench.records.summary import launches_by_case
 from dabench.records.timings import read_plan
 from dabench.run.runner import Outcome
-from dabench.run.session import Session
+from dabench.run.session import NoProgress, Session, resume
 
 STEADY = (1.0, 1.004, 0.996, 1.002, 0.998, 1.001)
 CASE = make_case()
@@ -198,6 +200,73 @@ def test_nothing_is_measured_where_pytest_benchmark_is_disabled(pytester, machin
     assert not (pytester.path / ".dabench").exists()
 
 
+def test_a_test_may_change_the_working_folder(pytester, machine):
+    test = (
+        "def test_net(dabench, monkeypatch, tmp_path):\n    monkeypatch.chdir(tmp_path)\n"
+        '    dabench("dw-disc")\n'
+    )
+    runs(pytester, "--dabench-save-baseline", test=test).assert_outcomes(passed=1)
+    machine["level"] = 3.0
+    runs(pytester, "--dabench-fail-slower", "5%", test=test).assert_outcomes(failed=1)
+
+
+@pytest.mark.parametrize("off", [("-n", "2"), ("--benchmark-disable",), ("--benchmark-skip",)])
+@pytest.mark.parametrize("on", [("--dabench-fail-slower", "5%"), ("--dabench-save-baseline",)])
+def test_a_guard_is_not_switched_off_unseen(pytester, off, on):
+    done = runs(pytester, *on, *off)
+    assert done.ret == pytest.ExitCode.USAGE_ERROR
+    done.stderr.fnmatch_lines([f"ERROR: {on[0]}: nothing is measured under {off[0]}*"])
+
+
+def test_a_test_that_guards_itself_says_where_it_was_not_measured(pytester, machine):
+    own = ONE.replace("batch=2", 'batch=2, fail_slower="5%"')
+    done = runs(pytester, "--benchmark-disable", test=own)
+    done.assert_outcomes(passed=1)
+    done.stdout.fnmatch_lines(["*test_net was not measured: pytest-benchmark is disabled"])
+
+
+@pytest.mark.parametrize(
+    ("test", "message"),
+    [
+        (
+            'def test_net(dabench):\n    dabench("disc")\n    dabench("disc")\n',
+            "one call of dabench() per test*",
+        ),
+        (
+            "def test_net(request):\n    request.getfixturevalue('dabench')\n",
+            "*dabench: name the fixture among the test's arguments*",
+        ),
+        (
+            "def test_net(dabench, benchmark):\n    benchmark.pedantic(print)\n",
+            "*a test that uses the fixture dabench cannot time something with benchmark, too",
+        ),
+    ],
+)
+def test_what_the_fixture_cannot_do_is_told(pytester, machine, test, message):
+    done = runs(pytester, test=test)
+    assert done.ret == pytest.ExitCode.TESTS_FAILED
+    done.stdout.fnmatch_lines([message])
+
+
+@pytest.mark.parametrize(
+    ("words", "kept"),
+    [
+        (["-q", "t.py"], ["-q"]),
+        (["co", "--size", "co"], ["--size", "co"]),
+        (["t.py", "-k", "t.py", "-m", "slow"], ["-k", "t.py", "-m", "slow"]),
+        (["--basetemp", "x", "--junitxml=y", "--lf", "-x", "t.py"], ["-x"]),
+        (["--dabench-fail-slower", "5%", "--rootdir=a", "t.py::a", "u.py"], ["--rootdir=a"]),
+    ],
+)
+def test_a_launch_inherits_what_a_test_needs(words, kept):
+    names = [word for word in words if word in ("co", "t.py", "t.py::a", "u.py")]
+    config = SimpleNamespace(
+        invocation_params=SimpleNamespace(args=words),
+        option=SimpleNamespace(file_or_dir=list(dict.fromkeys(names))),
+    )
+    assert fixture.inherited(config) == kept
+
+
 def test_it_can_be_switched_off(pytester):
     done = runs(pytester, "-p", "no:dabench")
     done.assert_outcomes(errors=1)
@@ -222,6 +291,8 @@ def test_a_callable_is_measured_here_and_in_a_fresh_process(pytester):
     (planned,) = read_plan(run, document)
     assert (planned.case.batch, planned.case.height, planned.case.dtype) == (2, 0, "own")
     assert len(launches_by_case(run, [planned])[planned.case.case_id]) == 2
+    with pytest.raises(UsageError, match="--resume: .*test_call was measured by another program"):
+        resume(run, observer=NoProgress())
 
 
 def test_a_launch_that_fails_says_why(pytester):

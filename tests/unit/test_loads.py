@@ -8,6 +8,7 @@ from fakes import AsyncDevice, FakeClock, FakeWork, make_case, make_launch
 from records import write_medians, write_record
 
 from dabench.base.errors import OverloadError, UsageError
+from dabench.cli.loads import NAMES
 from dabench.findings.loads import knees, tails_of
 from dabench.plan.cases import PlannedCase, expand
 from dabench.plan.settings import Grid, Settings
@@ -272,6 +273,10 @@ def test_a_knee_that_scatter_hides_is_undecided():
     (knee,) = knees(rows_of(100.0, 190.0, spread=0.3))
     assert (knee.at_once, knee.decided) == (1, False)
     assert knees(rows_of(100.0)) == []
+
+
+def test_percentiles_are_those_that_the_command_line_names():
+    assert NAMES == tuple(PERCENTILES)
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,8 @@ def read_json(path: Path) -> Any:
         raise ResultsError(f"cannot read {path}: {error}") from None
     except json.JSONDecodeError as error:
         raise ResultsError(f"{path} line {error.lineno}: not JSON: {error.msg}") from None
+    except RecursionError:
+        raise ResultsError(f"{path}: not of any tool: nested too deeply") from None
 
 
 def document_of(runs: Sequence[WholeRun]) -> dict[str, Any]:

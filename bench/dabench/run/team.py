@@ -1,43 +1,39 @@
-"""Several processes that run the same case on one device at once."""
+"""Several processes that run the same case on one device at once.
+
+One leads: it tells the others when to begin and when all have their samples. They
+speak through pipes alone, whose ends close with a process however that ends: none
+waits for one that is gone.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import multiprocessing.connection
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from typing import Any, cast
+from typing import Any, Protocol
 
 from dabench.base.errors import DabenchError, DiedError
 from dabench.timing.engine import TimedDevice, Work
 
 Message = dict[str, Any]
-Member = Callable[[Message, "Team"], list[Message]]
-"""Does what a request asks for as one of a team; the messages that came of it."""
 
-MEETING_S = 1800.0
-"""So long processes wait for each other: building and compiling take their time."""
-
-FAREWELL_S = 2.0
-"""So long a process that has said its last may take to end."""
+_READY, _GO, _DONE, _STOP = "ready", "go", "done", "stop"
+FAREWELL_S = 5.0
+"""So long a process whose pipe is closed may take to end."""
 
 
-class Team:
+class Team(Protocol):
     """One process's view of its team.
 
     Attributes:
         pids: The other processes, where this is the one that leads them.
     """
 
-    def __init__(self, meeting: Any, busy: Any) -> None:
-        self.pids: list[int] = []
-        self._meeting = meeting
-        self._busy = busy
+    pids: Sequence[int]
 
     def begin(self) -> None:
         """Returns when all have warmed up: they begin together.
@@ -45,10 +41,6 @@ class Team:
         Raises:
             DabenchError: Another one has failed.
         """
-        self._meet()
-        with self._busy.get_lock():
-            self._busy.value += 1
-        self._meet()
 
     def end(self, work: Work, device: TimedDevice) -> None:
         """Goes on without timing until all have their samples: nobody's last ones run alone.
@@ -56,113 +48,152 @@ class Team:
         Raises:
             DabenchError: Another one has failed.
         """
-        with self._busy.get_lock():
-            self._busy.value -= 1
-        while self._busy.value > 0 and not self._meeting.broken:
-            work.prepare()
-            work.run()
-            device.synchronize()
-            work.release()
-        self._meet()
 
-    def fail(self) -> None:
-        """Tells the others not to wait."""
-        self._meeting.abort()
 
-    def _meet(self) -> None:
-        try:
-            self._meeting.wait(MEETING_S)
-        except threading.BrokenBarrierError:
-            raise DabenchError("another of the processes that run at once failed") from None
+class Leader:
+    """The process that leads; a `Team`."""
+
+    def __init__(self, others: Sequence[tuple[BaseProcess, Connection]]) -> None:
+        self.pids: Sequence[int] = [each.pid for each, _ in others if each.pid is not None]
+        self._others = others
+
+    def begin(self) -> None:
+        """Waits until all are ready, then tells them to go."""
+        for other in self._others:
+            _expect(_READY, *other)
+        self._tell(_GO)
+
+    def end(self, work: Work, device: TimedDevice) -> None:
+        """Runs passes until all are done, then tells them to stop."""
+        left = list(self._others)
+        while left:
+            for other in [each for each in left if each[1].poll()]:
+                _expect(_DONE, *other)
+                left.remove(other)
+            if left:
+                _pass(work, device)
+        self._tell(_STOP)
+
+    def gather(self) -> list[list[Message]]:
+        """The messages of all others.
+
+        Raises:
+            DabenchError: One has failed.
+        """
+        return [_expect(None, *other) for other in self._others]
+
+    def _tell(self, word: str) -> None:
+        for process, end in self._others:
+            try:
+                end.send(word)
+            except OSError:
+                raise _death(process) from None
+
+
+class Follower:
+    """One of the others; a `Team`."""
+
+    pids: Sequence[int] = ()
+
+    def __init__(self, end: Connection) -> None:
+        self._end = end
+
+    def begin(self) -> None:
+        """Says that it is ready, and waits to be told to go."""
+        self._end.send(_READY)
+        self._end.recv()
+
+    def end(self, work: Work, device: TimedDevice) -> None:
+        """Says that it is done, and runs passes until it is told to stop."""
+        self._end.send(_DONE)
+        while not self._end.poll():
+            _pass(work, device)
+        self._end.recv()
+
+
+Member = Callable[[Message, Team], list[Message]]
+"""Does what a request asks for as one of a team; the messages that came of it."""
 
 
 @contextlib.contextmanager
-def team_of(
-    requests: Sequence[Message], member: Member
-) -> Iterator[tuple[Team, Callable[[], list[list[Message]]]]]:
-    """Starts the others of a team; gives this process's view and a way to gather theirs.
+def team_of(requests: Sequence[Message], member: Member) -> Iterator[Leader]:
+    """Starts the others of a team; they end with this context.
 
     Args:
         requests: What each of the others does.
-        member: How the others do it; importable, since they may start from nothing.
+        member: How they do it; importable, since they may start from nothing.
     """
     # A process that has run torch's kernels must not fork, and no worker has at this point. On
     # macOS none may.
     kind = "fork" if sys.platform == "linux" else "spawn"
     context: Any = multiprocessing.get_context(kind)
-    team = Team(context.Barrier(len(requests) + 1), context.Value("i", 0))
-    others: list[BaseProcess] = []
-    ends: list[Connection] = []
-    for request in requests:
-        ours, theirs = context.Pipe(duplex=False)
-        other = context.Process(target=_other, args=(member, request, team, theirs), daemon=True)
-        other.start()
-        theirs.close()
-        others.append(other)
-        ends.append(ours)
-    team.pids = [each.pid for each in others if each.pid is not None]
-    # One that is killed can tell nobody: the others would wait for it.
-    threading.Thread(target=_watch, args=(others, team), daemon=True).start()
+    others: list[tuple[BaseProcess, Connection]] = []
     try:
-        yield team, lambda: [_received(*each) for each in zip(others, ends, strict=True)]
-    except DabenchError as error:
-        team.fail()
-        for each in zip(others, ends, strict=True):
-            if (failure := _failure(*each)) is not None:
-                raise failure from error
-        raise
+        for request in requests:
+            ours, theirs = context.Pipe()
+            other = context.Process(target=_other, args=(member, request, theirs), daemon=True)
+            other.start()
+            theirs.close()
+            others.append((other, ours))
+        yield Leader(others)
     finally:
-        team.fail()
-        for other in others:
+        for other, end in others:
             other.kill()
             other.join()
+            end.close()
 
 
-def _watch(others: Sequence[BaseProcess], team: Team) -> None:
-    """Tells the rest of a team when one of the others is killed."""
-    left = {other.sentinel: other for other in others}
-    while left:
-        for sentinel in multiprocessing.connection.wait(list(left)):
-            other = left.pop(cast(int, sentinel))
-            other.join()
-            if other.exitcode:
-                team.fail()
-
-
-def _other(member: Member, request: Message, team: Team, results: Connection) -> None:
+def _other(member: Member, request: Message, end: Connection) -> None:
     """What the others of a team run."""
-    try:
-        results.send(member(request, team))
-    except BaseException as error:
-        team.fail()
-        results.send(f"{type(error).__name__}: {error}")
-        raise
+    # Where the one that leads is gone there is nobody to tell.
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        try:
+            end.send(member(request, Follower(end)))
+        except Exception as error:
+            end.send(error if isinstance(error, DabenchError) else DabenchError(_said(error)))
+            raise
 
 
-def _received(other: BaseProcess, end: Connection) -> list[Message]:
-    """What another process sent.
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _expect(word: str | None, process: BaseProcess, end: Connection) -> list[Message]:
+    """Reads what another process says.
+
+    Args:
+        word: What it should say; None are its messages.
+        process: Which.
+        end: Its pipe.
 
     Raises:
-        DabenchError: It has failed.
+        DabenchError: It says why it failed, or nothing any more.
     """
-    multiprocessing.connection.wait([end, other.sentinel])
-    if (failure := _failure(other, end)) is not None:
-        raise failure
-    messages: list[Message] = end.recv()
+    try:
+        said = end.recv()
+    except (EOFError, OSError):
+        raise _death(process) from None
+    if isinstance(said, DabenchError):
+        raise DabenchError(f"one of the processes that run at once failed: {said}")
+    assert word is None or said == word
+    messages: list[Message] = said if word is None else []
     return messages
 
 
-def _failure(other: BaseProcess, end: Connection) -> DabenchError | None:
-    """Why another process failed, should it have; what it sent otherwise is left to be read."""
-    if other.exitcode is None:
-        other.join(FAREWELL_S if end.poll() else 0)
-    if not other.exitcode:
-        return None
-    if other.exitcode < 0:
-        name = signal.Signals(-other.exitcode).name
-        return DiedError(f"one of the processes that run at once was ended by {name}")
-    said = end.recv() if end.poll() else f"it ended with exit code {other.exitcode}"
-    return DabenchError(f"one of the processes that run at once failed: {said}")
+def _death(process: BaseProcess) -> DiedError:
+    """How another process ended that says nothing any more."""
+    process.join(FAREWELL_S)
+    code = process.exitcode
+    how = f"with exit code {code}" if code is None or code >= 0 else signal.Signals(-code).name
+    return DiedError(f"one of the processes that run at once was ended by {how}")
+
+
+def _pass(work: Work, device: TimedDevice) -> None:
+    """One pass that nobody times."""
+    work.prepare()
+    work.run()
+    device.synchronize()
+    work.release()
 
 
 def merged(own: Message, others: Sequence[Message]) -> Message:
@@ -173,7 +204,7 @@ def merged(own: Message, others: Sequence[Message]) -> Message:
     return {
         **own,
         **{
-            kind: [s for each in every for s in each[kind]]
+            kind: [sample for each in every for sample in each[kind]]
             for kind in ("warmup", "samples", "alone")
         },
         "steady": all(each["steady"] for each in every),

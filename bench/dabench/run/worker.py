@@ -109,9 +109,9 @@ def _time(request: Message, send: Send) -> None:
     own: list[Message] = []
     # What compilers and exporters write is each process's own.
     others = [{**request, "scratch": _apart(request, number)} for number in range(1, count)]
-    with team_of(others, _time_member) as (team, gather):
+    with team_of(others, _time_member) as team:
         _time_one(request, own.append, team)
-        theirs = gather()
+        theirs = team.gather()
     for place, message in enumerate(own):
         is_phase = message["kind"] == "phase"
         send(merged(message, [each[place] for each in theirs]) if is_phase else message)
