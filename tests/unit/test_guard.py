@@ -291,7 +291,7 @@ def test_a_callable_is_measured_here_and_in_a_fresh_process(pytester):
     (planned,) = read_plan(run, document)
     assert (planned.case.batch, planned.case.height, planned.case.dtype) == (2, 0, "own")
     assert len(launches_by_case(run, [planned])[planned.case.case_id]) == 2
-    with pytest.raises(UsageError, match="--resume: .*test_call was measured by another program"):
+    with pytest.raises(UsageError, match=r"--resume: .*test_call was measured by another program"):
         resume(run, observer=NoProgress())
 
 

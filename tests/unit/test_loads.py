@@ -276,7 +276,7 @@ def test_a_knee_that_scatter_hides_is_undecided():
 
 
 def test_percentiles_are_those_that_the_command_line_names():
-    assert NAMES == tuple(PERCENTILES)
+    assert tuple(PERCENTILES) == NAMES
 
 
 @pytest.mark.parametrize(
