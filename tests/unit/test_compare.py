@@ -298,6 +298,23 @@ def test_a_case_is_not_compared_with_itself():
 
 
 @pytest.mark.parametrize(
+    ("factor", "cores", "verdict"),
+    [
+        (1.9, 0.5, "undecided"),
+        (2.5, 0.5, "slower"),
+        (3.9, 3.0, "undecided"),
+        (9.0, 9.0, "undecided"),
+    ],
+)
+def test_a_difference_that_other_programs_cannot_make_stands(tmp_path, factor, cores, verdict):
+    """Of the four cores of the machine; what takes all of them may make any difference."""
+    base = write(tmp_path / "a", {ONE: times(1.0)})
+    busy = {"changes": {ONE: {"other_cores": cores}}}
+    (found,) = compare_runs(base, write(tmp_path / "b", {ONE: times(factor)}, **busy))
+    assert (found.verdict, found.code) == (verdict, "busy" if verdict == "undecided" else "")
+
+
+@pytest.mark.parametrize(
     ("factor", "verdict", "code"), [(1.1, "undecided", "drift"), (2.0, "slower", "")]
 )
 def test_a_difference_that_drift_cannot_make_stands(tmp_path, factor, verdict, code):

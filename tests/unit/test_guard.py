@@ -302,8 +302,3 @@ def test_a_launch_that_fails_says_why(pytester):
     done = runs(pytester, test=test)
     done.assert_outcomes(failed=1)
     done.stdout.fnmatch_lines(["*crashed: the test did not come to its measurement*"])
-
-
-def test_a_network_is_measured_in_processes_of_its_own(pytester):
-    net = 'dabench("dw-disc", size="64x64", repeat=2, launches=1, max_time=5).n == 2'
-    runs(pytester, test=f"def test_net(dabench):\n    assert {net}\n").assert_outcomes(passed=1)

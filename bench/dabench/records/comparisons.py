@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from dabench.base.cores import usable_cores
 from dabench.plan.cases import Case
 from dabench.records.folder import RUN, bad_row
 from dabench.records.measurements import (
     BUSY_LIMIT,
     DRIFT_LIMIT,
     LaunchRecord,
+    PhaseRecord,
     seconds_of,
     worst_drift,
 )
@@ -146,7 +149,7 @@ class Family:
 
         Args:
             key: Of the pair.
-            judged: What its launches say; a difference that their drift cannot make stands.
+            judged: What its launches say; a difference that the disturbance cannot make stands.
         """
         phase = key[2]
         checks: Mapping[str, Callable[[LaunchRecord], bool]] = {
@@ -159,23 +162,45 @@ class Family:
         for code, disturbs in checks.items():
             for side in self.pairs[key]:
                 number = sum(map(disturbs, side.launches))
-                explained = code == "drift" and judged and self._is_beyond_drift(key, judged)
-                if number > AFFECTED * len(side.launches) and not explained:
+                if number > AFFECTED * len(side.launches) and not self._is_beyond(
+                    code, key, judged
+                ):
                     of = f"in {number} of {len(side.launches)} launches of {side.case.model}"
                     return code, f"{DISTURBANCES[code]} {of}"
         return None
 
-    def _is_beyond_drift(self, key: Key, judged: Judgement) -> bool:
-        """Whether a difference is larger than the largest drift within a launch of either side."""
-        largest = max(
-            abs(worst_drift(phase))
+    def _is_beyond(self, code: str, key: Key, judged: Judgement | None) -> bool:
+        """Whether a difference is larger than what a disturbance can make."""
+        if judged is None or code not in _MOST:
+            return False
+        factor = max(
+            _MOST[code](side, phase)
             for side in self.pairs[key]
             for launch in side.launches
             for phase in launch.phases
             if phase.phase == key[2]
         )
-        low, high = judged.tested.low / (1 + largest), judged.tested.high * (1 + largest)
+        low, high = judged.tested.low / factor, judged.tested.high * factor
         return low > 1 + judged.margin or high < 1 - judged.margin
+
+
+def _by_drift(side: Side, phase: PhaseRecord) -> float:
+    return 1 + abs(worst_drift(phase))
+
+
+def _by_others(side: Side, phase: PhaseRecord) -> float:
+    """Of n cores others take c: what is left is (n - c) / n, and of a shared core a half."""
+    known = side.environment
+    cores = known.get("usable_cores") or known.get("logical_cores") or usable_cores()
+    left = cores - phase.other_cores
+    return max(cores / left, 2.0) if left > 0 else math.inf
+
+
+_MOST: Mapping[str, Callable[[Side, PhaseRecord], float]] = {
+    "drift": _by_drift,
+    "busy": _by_others,
+}
+"""By what factor a disturbance may lengthen passes; a throttled processor by whatever it likes."""
 
 
 AFFECTED = 0.25

@@ -281,13 +281,16 @@ def _measurement(
         ci_scope=OVER_LAUNCHES if len(records) > 1 else WITHIN_ONE_LAUNCH,
         device_median_s=device_median,
         # An optimiser's step takes as long for any number of images.
-        images_per_s=_images_per_s(case, phase, records, passes / rate_s),
+        images_per_s=None
+        # An optimiser's step takes as long for any number of images; a stream's rate is given.
+        if phase == "optimizer" or case.protocol == STREAM
+        else _per_s(case.batch * passes, rate_s, case, records),
         macs=algorithmic,
         flops=None if algorithmic is None else 2 * algorithmic,
         executed_flops=None if executed is None else 2 * executed,
         flops_per_s=None
         if executed is None or case.protocol == STREAM
-        else 2 * executed * _passes_per_s(case, records, passes / rate_s),
+        else _per_s(2 * executed * passes, rate_s, case, records),
         peak_bytes=max(peaks) if peaks else None,
         warmup_n=sum(len(record.samples.warmup) for record in records),
         stop=_stop(records, interval, target_ci),
@@ -301,22 +304,15 @@ def _measurement(
     )
 
 
-def _images_per_s(
-    case: Case, phase: str, records: Sequence[PhaseRecord], alone: float
-) -> float | None:
-    """Images of all processes that run at once; a stream's rate is given, not measured."""
-    # An optimiser's step takes as long for any number of images.
-    if phase == "optimizer" or case.protocol == STREAM:
-        return None
-    return case.batch * _passes_per_s(case, records, alone)
+def _per_s(amount: int, seconds: float, case: Case, records: Sequence[PhaseRecord]) -> float:
+    """A sample's amount over its seconds; summed over processes that run at once.
 
-
-def _passes_per_s(case: Case, records: Sequence[PhaseRecord], alone: float) -> float:
-    """Of one process, or the sum over those that run at once: the median over launches."""
+    Each of them has a pace of its own: the sum is made in each launch, its median taken.
+    """
     if case.concurrency == 1:
-        return alone
+        return amount / seconds
     sums = [sum(1 / median(each) for each in seconds_by_member(record)) for record in records]
-    return median(sums)
+    return amount * median(sums)
 
 
 def _of_load(case: Case, records: Sequence[PhaseRecord]) -> dict[str, Any]:
