@@ -222,7 +222,8 @@ def ratios(loaded: Results, models: Sequence[str]) -> pd.DataFrame:
         numerator against the denominator).
     """
     good = loaded.measurements[loaded.measurements["status"] == "ok"]
-    good = good[good["model"].isin(models)]
+    # Of several processes at once 'dabench compare' keeps the samples apart.
+    good = good[good["model"].isin(models) & (good["concurrency"] == 1)]
     times = launch_times(loaded)
     rows = []
     for group in by_setting(good, SETTING):
