@@ -1,6 +1,7 @@
 """Streams, passes back to back, and their tails, under a fake clock on a fake device."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from dabench.findings.loads import knees, tails_of
 from dabench.plan.cases import PlannedCase, expand
 from dabench.plan.settings import Grid, Settings
 from dabench.records.measurements import summarise
+from dabench.report.write import write_report
 from dabench.timing.engine import Sample, StopRule
 from dabench.timing.loads import (
     ALONE,
@@ -366,3 +368,29 @@ def test_tails_are_of_what_times_single_passes(tmp_path):
     assert document["within"] == 0.5
     assert [each["seconds"] for each in document["percentiles"]] == [None, None]
     assert "p50 needs 6 passes" in document["percentiles"][0]["refusal"]
+
+
+def test_a_report_shows_loads_apart_from_speed(tmp_path):
+    stream = make_case(protocol="stream", rate=10.0)
+    plain, queued, two = make_case(), make_case(protocol="throughput"), make_case(concurrency=2)
+    cases = (stream, plain, queued, two)
+    plan = [PlannedCase(case=case, settings=Settings()).to_dict() for case in cases]
+    writer = write_record(tmp_path / "a", plan=plan)
+    launch = make_launch(stream, [0.05, 0.25, 0.2], launch=0)
+    launch.phases[0].samples.alone = [Sample(each, None) for each in (0.05, 0.25, 0.05)]
+    writer.launch(launch)
+    writer.launch(make_launch(plain, [0.05] * 3, launch=1))
+    writer.launch(make_launch(queued, [0.04] * 3, launch=2))
+    (shared,) = together(two, [0.06] * 3, [0.06] * 3, launches=1)
+    writer.launch(replace(shared, launch=3))
+    document, table = write_report([tmp_path / "a"], folder=tmp_path / "reports", name="r")
+    text = document.read_text()
+    load = text[text.index("## Under load") : text.index("## Charts")]
+    (row,) = [line for line in load.splitlines() if "| 33.3% |" in line]
+    assert "| 10 | 200 ms |" in row
+    assert "| 1 | - |" in row  # an overrun; nobody said how long the queue was
+    assert "| throughput | 1 | 40 ms |" in load
+    assert "| steady | 2 | 60 ms |" in load
+    speed = text[text.index("## Speed and memory") : text.index("## Under load")]
+    assert speed.count("| dw-disc |") == 1
+    assert "concurrency" in table.read_text().partition("\n")[0]

@@ -159,7 +159,7 @@ def loads_tables(out: Writer, loaded: Results) -> None:
         table = pd.DataFrame(
             {
                 "model": rows["model"],
-                **_setting_columns(rows),
+                **{name: cells for name, cells in _setting_columns(rows).items() if name != "rate"},
                 "frames/s": rows["rate"].map("{:g}".format),
                 "latency from arrival": rows["median_s"].map(format_seconds),
                 "95% interval": [interval(row) for _, row in rows.iterrows()],
