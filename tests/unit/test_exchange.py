@@ -48,7 +48,7 @@ def test_a_whole_round_trip_loses_nothing(run, name, tmp_path):
     assert len(entry["sha256"]) == 64
 
 
-@pytest.mark.parametrize("name", ["csv", "parquet"])
+@pytest.mark.parametrize("name", ["csv", pytest.param("parquet", marks=pytest.mark.extras)])
 def test_a_table_holds_every_sample_and_names_the_rest(run, name, tmp_path):
     made, left_out = there_and_back(run, name, tmp_path)
     for file in SAMPLED:

@@ -210,7 +210,14 @@ def test_a_test_may_change_the_working_folder(pytester, machine):
     runs(pytester, "--dabench-fail-slower", "5%", test=test).assert_outcomes(failed=1)
 
 
-@pytest.mark.parametrize("off", [("-n", "2"), ("--benchmark-disable",), ("--benchmark-skip",)])
+@pytest.mark.parametrize(
+    "off",
+    [
+        pytest.param(("-n", "2"), marks=pytest.mark.extras),
+        ("--benchmark-disable",),
+        ("--benchmark-skip",),
+    ],
+)
 @pytest.mark.parametrize("on", [("--dabench-fail-slower", "5%"), ("--dabench-save-baseline",)])
 def test_a_guard_is_not_switched_off_unseen(pytester, off, on):
     done = runs(pytester, *on, *off)
