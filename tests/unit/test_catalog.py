@@ -45,6 +45,7 @@ def test_the_oldest_run_comes_first_and_what_is_damaged_is_told(tmp_path):
     assert [entry.path.name for entry in entries] == ["b", "a"]
     assert [path.name for path, _ in unreadable] == ["bad"]
     assert "line 1: not JSON" in unreadable[0][1]
+    write(tmp_path / ".merge-x" / "half", day=4)
     names = [path.name for path in run_folders(tmp_path, nested=True)]
     assert sorted(names) == ["a", "b", "bad", "within"]
     with pytest.raises(UsageError, match="none is not a folder"):

@@ -97,7 +97,7 @@ def histories(
         UsageError: No such folder, no timings there, or no such case.
     """
     entries, unreadable = catalogue(roots, nested=True)
-    once = {(entry.document["run_id"], entry.created): entry for entry in reversed(entries)}
+    once = {(e.document["run_id"], e.created, e.machine): e for e in reversed(entries)}
     timings = [each for each in reversed(once.values()) if each.document["kind"] == "timing"]
     if not timings:
         raise UsageError(f"no timings below {', '.join(map(str, roots))}")

@@ -66,7 +66,7 @@ class Entry:
 
 
 def run_folders(root: Path, *, nested: bool = False) -> Iterator[Path]:
-    """Folders of runs below a folder, or that folder itself.
+    """Folders of runs below a folder, or that folder itself; none within hidden ones.
 
     Args:
         root: Where to look.
@@ -79,6 +79,9 @@ def run_folders(root: Path, *, nested: bool = False) -> Iterator[Path]:
         raise UsageError(f"{root} is not a folder")
     found: set[Path] = set()
     for file in sorted(root.rglob(RUN), key=lambda file: (len(file.parts), file)):
+        # Such as what a merge was copying when it was cut off.
+        if any(part.startswith(".") for part in file.relative_to(root).parts):
+            continue
         if nested or not found.intersection(file.parents):
             found.add(file.parent)
             yield file.parent

@@ -281,10 +281,7 @@ def _measurement(
         ci_scope=OVER_LAUNCHES if len(records) > 1 else WITHIN_ONE_LAUNCH,
         device_median_s=device_median,
         # An optimiser's step takes as long for any number of images.
-        images_per_s=None
-        # An optimiser's step takes as long for any number of images; a stream's rate is given.
-        if phase == "optimizer" or case.protocol == STREAM
-        else _per_s(case.batch * passes, rate_s, case, records),
+        images_per_s=_images_per_s(case, phase, passes, rate_s, records),
         macs=algorithmic,
         flops=None if algorithmic is None else 2 * algorithmic,
         executed_flops=None if executed is None else 2 * executed,
@@ -302,6 +299,15 @@ def _measurement(
         **_of_load(case, records),
         flags="; ".join(_flags(records, times, pooled, interval, launches)),
     )
+
+
+def _images_per_s(
+    case: Case, phase: str, passes: int, seconds: float, records: Sequence[PhaseRecord]
+) -> float | None:
+    # An optimiser's step takes as long for any number of images; a stream's rate is given.
+    if phase == "optimizer" or case.protocol == STREAM:
+        return None
+    return _per_s(case.batch * passes, seconds, case, records)
 
 
 def _per_s(amount: int, seconds: float, case: Case, records: Sequence[PhaseRecord]) -> float:

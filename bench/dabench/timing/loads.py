@@ -90,14 +90,7 @@ def measure_stream(
     with garbage_collection_off():
         begin = clock()
         warm_up(result, work, device, None, clock, rule)
-        # The fastest: what is slow while it warms up may hold the rate afterwards.
-        fastest = min(sample.wall_s for sample in result.warmup)
-        if fastest > period:
-            raise OverloadError(
-                f"--rate: {rate:g} frames per second cannot be held: a pass takes "
-                f"{format_seconds(fastest)}, the period is {format_seconds(period)}; at most "
-                f"{significant(1 / fastest)} can"
-            )
+        _check_holds(result, rate)
         warmed_up()
         frames = _frames(rule, clock() - begin, rate)
         first = clock()
@@ -119,11 +112,27 @@ def measure_stream(
                 break
         over = ends[-1] if result.stop == "gave up" else first + len(ends) * period
         arrived = min(frames, math.floor((over - first) / period + 1e-9) + 1)
-        result.queue = max(arrived - sum(end <= over for end in ends), 0)
+        result.queue = arrived - sum(end <= over for end in ends)
         if result.stop == "repeat" and frames != rule.repeat:
             result.stop = "time"
         result.spent_s = clock() - begin
     return result
+
+
+def _check_holds(result: PhaseSamples, rate: float) -> None:
+    """Checks that a pass fits into the period, as the warm-up tells.
+
+    Raises:
+        OverloadError: It does not.
+    """
+    # The fastest: what is slow while it warms up may hold the rate afterwards.
+    fastest = min(sample.wall_s for sample in result.warmup)
+    if fastest > 1 / rate:
+        raise OverloadError(
+            f"--rate: {rate:g} frames per second cannot be held: a pass takes "
+            f"{format_seconds(fastest)}, the period is {format_seconds(1 / rate)}; at most "
+            f"{significant(1 / fastest)} can"
+        )
 
 
 def _frames(rule: StopRule, spent_s: float, rate: float) -> int:
