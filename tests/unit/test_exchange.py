@@ -136,6 +136,8 @@ def test_what_nvbench_measured_becomes_a_run(tmp_path):
     [
         (None, UsageError, "has no samples; nvbench keeps them: --jsonbin"),
         (sidecar(name="else.bin"), UsageError, r"else\.bin are not there"),
+        (sidecar(name="../../outside.bin"), UsageError, r"outside\.bin are not there"),
+        (sidecar(name=__file__), UsageError, "are not there"),
         (sidecar(size="3"), ResultsError, "holds 2 samples, not 3"),
     ],
 )
@@ -325,6 +327,19 @@ def test_two_runs_of_one_name_are_not_mixed(tmp_path):
         write_medians(tmp_path / place / "demo", {make_case(): (1.0, 2.0)})
     with pytest.raises(UsageError, match="two runs are called demo"):
         export_runs([tmp_path / "s1" / "demo", tmp_path / "s2" / "demo"], "csv", tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize("name", ["pytest-benchmark", "timm", "nvbench"])
+def test_runs_of_two_machines_are_not_called_one(tmp_path, name):
+    runs = [
+        write_medians(
+            tmp_path / cpu, {make_case(): (1.0, 2.0)}, environment={**ENVIRONMENT, "cpu": cpu}
+        )
+        for cpu in ("one", "two")
+    ]
+    with pytest.raises(UsageError, match="is of one machine, these runs are not"):
+        export_runs(runs, name, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_texts_that_look_like_numbers_stay_texts(tmp_path):

@@ -7,7 +7,7 @@ nvbench does not know, lie in a summary of their own.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -22,7 +22,6 @@ from dabench.exchange.runs import WholeRun
 from dabench.plan.axes import AXES
 from dabench.plan.cases import Case, PlannedCase
 from dabench.plan.settings import Settings
-from dabench.records.comparisons import Side, seconds_per_pass
 from dabench.records.measurements import LaunchRecord, PhaseRecord
 from dabench.timing.engine import PhaseSamples, Sample
 
@@ -43,7 +42,7 @@ class Nvbench:
         states: dict[str, list[dict[str, Any]]] = {}
         number = 0
         for run in runs:
-            for case, phase, launches in _timed(run):
+            for case, phase, launches in run.timed():
                 file = binary / f"{number}.bin"
                 file.parent.mkdir(parents=True, exist_ok=True)
                 pooled = [seconds for launch in launches for seconds in launch]
@@ -64,6 +63,7 @@ class Nvbench:
         }  # fmt: skip
         write_atomically(out, json_text(document))
         return [
+            "whose clock it was: nvbench calls every time that of a GPU",
             "samples beyond 32 bits, warm-up passes, and times by the device's own clock",
             "the machine, but for the name of its device",
             "settings, memory, energy, rounds, what disturbed a launch and why it ended",
@@ -99,15 +99,6 @@ class Nvbench:
 def _device_name(run: WholeRun) -> str:
     environment = run.document["environment"]
     return str((environment.get("gpus") or [None])[0] or environment.get("cpu"))
-
-
-def _timed(run: WholeRun) -> Iterator[tuple[Case, str, list[list[float]]]]:
-    for planned in run.plan:
-        side = Side(planned.case, run.of(planned.case.case_id), run.document["environment"])
-        for phase in planned.case.phases:
-            launches, _ = seconds_per_pass(side, phase)
-            if launches:
-                yield planned.case, phase, launches
 
 
 def _axis_values(case: Case, phase: str) -> list[dict[str, str]]:
@@ -198,9 +189,11 @@ def _samples(path: Path, state: Mapping[str, Any]) -> list[float]:
     said = _summary(state, SAMPLES)
     if said is None or "filename" not in said:
         raise UsageError(f"{path}: {state['name']} has no samples; nvbench keeps them: --jsonbin")
-    # Beside the file; older nvbench named it from where it ran.
-    places = [path.parent / said["filename"], path.parent.parent / said["filename"]]
-    file = next((place for place in places if place.is_file()), None)
+    # Beside the file; older nvbench named it from where it ran. Nothing else is read.
+    near = path.resolve().parent.parent
+    places = [near.joinpath(folder, said["filename"]) for folder in (path.resolve().parent, near)]
+    known = (place for place in places if place.resolve().is_relative_to(near))
+    file = next((place for place in known if place.is_file()), None)
     if file is None:
         raise UsageError(f"{path}: its samples {said['filename']} are not there")
     samples: list[float] = np.frombuffer(file.read_bytes(), dtype="<f4").astype(float).tolist()

@@ -17,7 +17,6 @@ from dabench.base.files import json_text, write_atomically
 from dabench.exchange.document import KEY, document_of, read_json, runs_of
 from dabench.exchange.foreign import foreign_run
 from dabench.exchange.runs import WholeRun
-from dabench.records.comparisons import Side, seconds_per_pass
 
 
 class PytestBenchmark:
@@ -63,24 +62,20 @@ class PytestBenchmark:
 def _entries(run: WholeRun) -> Iterator[dict[str, Any]]:
     from pytest_benchmark.stats import Stats
 
-    for planned in run.plan:
-        side = Side(planned.case, run.of(planned.case.case_id), run.document["environment"])
-        for phase in planned.case.phases:
-            launches, _ = seconds_per_pass(side, phase)
-            stats = Stats()
-            stats.data = [seconds for launch in launches for seconds in launch]
-            if stats.data:
-                name = f"{planned.case.case_id} {phase}"
-                yield {
-                    "group": None,
-                    "name": name,
-                    "fullname": f"{run.run_id}::{name}",
-                    "params": None,
-                    "param": None,
-                    "extra_info": {"launches": len(launches)},
-                    "options": {},
-                    "stats": {**stats.as_dict(), "data": stats.data, "iterations": 1},
-                }
+    for case, phase, launches in run.timed():
+        stats = Stats()
+        stats.data = [seconds for launch in launches for seconds in launch]
+        name = f"{case.case_id} {phase}"
+        yield {
+            "group": None,
+            "name": name,
+            "fullname": f"{run.run_id}::{name}",
+            "params": None,
+            "param": None,
+            "extra_info": {"launches": len(launches)},
+            "options": {},
+            "stats": {**stats.as_dict(), "data": stats.data, "iterations": 1},
+        }
 
 
 def _foreign(path: Path, document: Mapping[str, Any]) -> WholeRun:

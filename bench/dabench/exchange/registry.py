@@ -8,6 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from dabench.base.errors import ResultsError, UsageError, check_choice
+from dabench.device.machine import machine_key
 from dabench.exchange.document import KEY, read_json
 from dabench.exchange.runs import Format, check_run, keep, whole_run
 
@@ -22,6 +23,9 @@ FORMATS: Mapping[str, str] = MappingProxyType(
     }
 )
 """Name -> module and class."""
+
+ONE_MACHINE = ("pytest-benchmark", "timm", "nvbench")
+"""Those in which rows do not say where they were measured."""
 
 IMPORTS = tuple(name for name in FORMATS if name != "timm")
 """Those that carry samples."""
@@ -57,6 +61,9 @@ def export_runs(runs: Sequence[Path], name: str, out: Path) -> list[str]:
         if not run.launches:
             raise UsageError(f"{path} is empty: nothing was measured")
     _check_names([run.run_id for run in whole])
+    machines = {machine_key(run.document["environment"]) for run in whole}
+    if name in ONE_MACHINE and len(machines) > 1:
+        raise UsageError(f"--format: a file of {name} is of one machine, these runs are not")
     try:
         return chosen.write(whole, out)
     except OSError as error:

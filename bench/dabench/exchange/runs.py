@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -13,8 +13,9 @@ from typing import Any, Protocol
 
 from dabench.base.errors import ResultsError
 from dabench.base.files import disk_errors, json_text, write_atomically
-from dabench.plan.cases import PlannedCase
+from dabench.plan.cases import Case, PlannedCase
 from dabench.records.catalog import LABELS, Labels, read_labels
+from dabench.records.comparisons import Side, seconds_per_pass
 from dabench.records.counts import read_counts, read_uncounted
 from dabench.records.folder import RunFolder, read_run
 from dabench.records.measurements import LaunchRecord
@@ -50,6 +51,15 @@ class WholeRun:
     def of(self, case_id: str) -> list[LaunchRecord]:
         """The launches of a case."""
         return [launch for launch in self.launches if launch.case_id == case_id]
+
+    def timed(self) -> Iterator[tuple[Case, str, list[list[float]]]]:
+        """Each case and phase with the seconds per pass of each sample of each launch."""
+        for planned in self.plan:
+            side = Side(planned.case, self.of(planned.case.case_id), self.document["environment"])
+            for phase in planned.case.phases:
+                launches, _ = seconds_per_pass(side, phase)
+                if launches:
+                    yield planned.case, phase, launches
 
 
 class Format(Protocol):
