@@ -101,7 +101,10 @@ def test_the_canonical_call_is_understood():
         ("time --model disc --out /dev/null/x", "--out: cannot write '/dev/null/x'"),
         (
             "sweep",
-            r"needs a preset \(demo, loads, paper-cpu, paper-gpu, paper-quick, runtimes, segmenters\)",
+            (
+                r"needs a preset \(demo, loads, paper-cpu, paper-gpu, paper-quick, "
+                r"runtimes, segmenters\)"
+            ),
         ),
         (
             "sweep paper",
