@@ -7,9 +7,9 @@ STAMP := $(VENV)/.installed
 WORKERS ?= 2
 RUN := results/demo-$(shell date -u +%Y%m%d-%H%M%S)
 
-.PHONY: demo test lint unit bench test-gpu test-xla test-lowest clean
+.PHONY: demo test lint unit bytecode bench test-gpu test-xla test-lowest clean
 
-demo: $(STAMP)  ## measure this machine and write reports/demo.md
+demo: $(STAMP) bytecode  ## measure this machine and write reports/demo.md
 	$(BIN)/dabench sweep demo --out $(RUN)
 	$(BIN)/dabench report $(RUN) --name demo
 
@@ -21,8 +21,12 @@ lint: $(STAMP)
 	$(BIN)/mypy --num-workers 2
 	$(BIN)/lint-imports
 
-unit: $(STAMP)
+unit: $(STAMP) bytecode
 	$(BIN)/python -m pytest -n $(WORKERS)
+
+# Where Python is told not to keep bytecode, each of many processes would compile the package anew.
+bytecode: $(STAMP)
+	$(BIN)/python -m compileall -q bench models
 
 bench: $(STAMP)  ## the figures the project promises, measured here (some minutes)
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only

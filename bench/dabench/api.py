@@ -19,7 +19,7 @@ from dabench.timing.verdicts import DELTA
 if TYPE_CHECKING:
     import pandas as pd
 
-    from dabench.counting.counts import ModelCount
+    from dabench.counting.counted import ModelCount
     from dabench.findings.compare import Compared
     from dabench.findings.tables import Results
 
@@ -157,7 +157,7 @@ def count(
     channels: int | None = None,
     mode: str = "eval",
 ) -> ModelCount:
-    """Counts operations, parameters and bytes; see `dabench.counting.counts.ModelCount`.
+    """Counts operations, parameters and bytes; see `dabench.counting.counted.ModelCount`.
 
     Networks of the registry are counted in this process, others in a worker.
 
@@ -165,13 +165,15 @@ def count(
         UsageError: Unknown model or mode, or a size the network cannot take.
         DabenchError: It could not be run at that size.
     """
-    from dabench.counting.counts import ModelCount, count_model
-
     item: dict[str, Any] = {
         "batch": batch, "channels": channels, "height": height, "width": width, "mode": mode,
     }  # fmt: skip
     if not is_reference(model):
+        from dabench.counting.counts import count_model
+
         return count_model(model, **item)
+    from dabench.counting.counted import ModelCount
+
     spec_of(model)  # what can be checked before a worker starts
     counted = count_models(CountRequest(items=[{"name": model, **item}]))
     for each in counted.failed:

@@ -106,7 +106,10 @@ def killed_after(launches, count, *arguments, cwd):
 def test_an_explanation_cites_its_rows(dabench, tmp_path):
     """Killed in the middle of its profile, then of its trials, it goes on to the same end."""
     launches, trials = (tmp_path / "run" / f / "launches.csv" for f in ("", "trials"))
-    asked = ("--size", "64x64", "--threads", "1", "--max-time", "500ms", "--out", "run")
+    asked = (
+        "--size", "64x64", "--threads", "1", "--max-time", "500ms", "--launches", "2", "--out",
+        "run",
+    )  # fmt: skip
     before = killed_after(launches, 4, "explain", *asked, cwd=tmp_path)
     assert before
     tried = killed_after(trials, 2, "explain", "--resume", "run", cwd=tmp_path)
@@ -119,6 +122,8 @@ def test_an_explanation_cites_its_rows(dabench, tmp_path):
     assert shown.returncode == 0, shown.stderr
     assert read_lines(launches) == profiled
     assert read_lines(trials)[: len(tried)] == tried
+    for table in (launches, trials):
+        assert set(pd.read_csv(table)["case_id"].value_counts()) == {2}
     document = json.loads(shown.stdout)
     assert document["sentences"][0].startswith("By operations dw-disc should take 1/14.")
     profiled = {row["setting"] for row in document["evidence"] if "one image" not in row["what"]}

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from dabench.base.errors import UsageError
-from dabench.counting.counts import ModelCount, count_model, count_network
+from dabench.counting.counted import ModelCount
+from dabench.counting.counts import count_model, count_network
 from dabench.counting.crosscheck import cross_check
 from dabench.counting.forms import form_of
 from dabench.counting.shares import time_shares

@@ -18,7 +18,7 @@ from dabench.plan.grids import make_grid, parse
 from dabench.plan.references import split_names
 
 if TYPE_CHECKING:
-    from dabench.counting.counts import ModelCount
+    from dabench.counting.counted import ModelCount
 
 
 def flops(
@@ -99,7 +99,7 @@ def flops(
 
 def _print(documents: list[dict[str, Any]], *, layers: bool) -> None:
     """All tables: models, layers, what is not counted, fvcore's counts."""
-    from dabench.counting.counts import ModelCount
+    from dabench.counting.counted import ModelCount
 
     counts = [ModelCount.of(document) for document in documents]
     _print_models(counts)

@@ -70,6 +70,14 @@ def explain(
         str | None,
         typer.Option(metavar="TIME", help="Per network and setting.", show_default="12s"),
     ] = None,
+    launches: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LAUNCHES",
+            help="Fresh processes per network and setting.",
+            show_default="3, more while time allows",
+        ),
+    ] = None,
     trials: Annotated[
         bool | None,
         typer.Option(
@@ -111,7 +119,8 @@ def explain(
         finish(done, "explain")
         raise typer.Exit(1)
     if asked["trials"] and not done.interrupted:
-        done = replace(done, interrupted=_try_changes(done, (one, two), quiet=hidden))
+        interrupted = _try_changes(done, (one, two), asked.get("launches"), quiet=hidden)
+        done = replace(done, interrupted=interrupted)
     text = explained(one, two, runs, BASE, read_trials(done.folder, one, two))
     _print_explanation(text, json=json)
     if not hidden:
@@ -139,7 +148,7 @@ def _begun(
         }
     )
     networks = _pair(*grid)
-    asked = {"networks": list(networks), "trials": trials}
+    asked = {"networks": list(networks), "trials": trials, "launches": grid[1].launches}
     with new_run_folder(out, f"profile-{'-'.join(networks)}") as folder:
         return run_with_progress([grid], folder, quiet=quiet, explains=asked), asked
 
@@ -200,14 +209,22 @@ def _print_explanation(text: Explanation, *, json: bool) -> None:
     print_table("", EVIDENCE_COLUMNS, text.evidence, words=EVIDENCE_COLUMNS[1:4])
 
 
-def _try_changes(done: Profile, networks: tuple[str, str], *, quiet: bool) -> bool:
+def _try_changes(
+    done: Profile, networks: tuple[str, str], launches: int | None, *, quiet: bool
+) -> bool:
     """Times whole passes with one thing changed, into the profile's folder.
+
+    Args:
+        done: The profile.
+        networks: Both.
+        launches: Asked for; None for those of `trial_grids`.
+        quiet: No progress.
 
     Returns:
         Whether Ctrl-C ended it.
     """
     from dabench.device.machine import describe_host
-    from dabench.findings.trials import FOLDER, trial_grids
+    from dabench.findings.trials import FOLDER, LAUNCHES, trial_grids
     from dabench.records.folder import has_run
     from dabench.run.session import resume, run_grids
 
@@ -226,7 +243,7 @@ def _try_changes(done: Profile, networks: tuple[str, str], *, quiet: bool) -> bo
             session = resume(folder, observer=observer)
         else:
             session = run_grids(
-                trial_grids(grid, int(describe_host()["usable_cores"])),
+                trial_grids(grid, int(describe_host()["usable_cores"]), launches or LAUNCHES),
                 folder=folder,
                 observer=observer,
                 command=shlex.join(["dabench", *sys.argv[1:]]),

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from dabench.counting.counts import ModelCount
+from dabench.counting.counted import ModelCount
 from dabench.network.tensors import FlatOutputs, input_dtype
 
 GROUPS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {

@@ -29,7 +29,7 @@ def time_shares(
         spec: Of the network; one image in eval, the fewest it trains on in train.
         shape: Channels, height and width of the input.
         mode: ``eval`` or ``train``: the graph of the main output or of all heads.
-        operators: Names as in `dabench.counting.counts.ModelCount.uncounted`.
+        operators: Names as in `dabench.counting.counted.ModelCount.uncounted`.
 
     Returns:
         Operator -> fraction of the forward's time, its callees included. Only

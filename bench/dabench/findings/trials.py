@@ -44,12 +44,13 @@ class Trial:
     compile_s: float | None = None
 
 
-def trial_grids(grid: Grid, cores: int) -> list[tuple[Grid, Settings]]:
+def trial_grids(grid: Grid, cores: int, launches: int = LAUNCHES) -> list[tuple[Grid, Settings]]:
     """What to time beside a profile, as it is first.
 
     Args:
         grid: Of the profile: two networks in one batch, mode and number of threads.
         cores: That may be used.
+        launches: Of each.
     """
     train = grid.modes == ("train",)
     base = replace(
@@ -64,7 +65,7 @@ def trial_grids(grid: Grid, cores: int) -> list[tuple[Grid, Settings]]:
     threads = 1 if grid.threads != (1,) else cores
     if threads not in grid.threads and cores > 1:
         others.append(replace(base, threads=(threads,)))
-    settings = Settings.of(repeat=REPEAT, launches=LAUNCHES)
+    settings = Settings.of(repeat=REPEAT, launches=launches)
     return [(each, settings) for each in (base, *others)]
 
 

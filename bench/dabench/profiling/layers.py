@@ -1,7 +1,7 @@
 """Where a pass's time goes: seconds per layer of the forward and the backward, by hooks.
 
 A layer is a module without children, or what a larger one computes itself
-(``PATH (functional)``): the names are those of `dabench.counting.counts.LayerCount`. The
+(``PATH (functional)``): the names are those of `dabench.counting.counted.LayerCount`. The
 forward is timed around each module's call, the backward around each node of
 the autograd graph, which belongs to the module whose call made it.
 """

@@ -1,6 +1,6 @@
 """Operation counts on disk: what a run of kind ``count`` holds beside its ``run.json``.
 
-``counts.json`` lists documents of `dabench.counting.counts.ModelCount`, and of
+``counts.json`` lists documents of `dabench.counting.counted.ModelCount`, and of
 networks that could not be counted their graph with the reason. Runs of timings
 keep theirs in the same form.
 """

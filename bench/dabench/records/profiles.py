@@ -166,8 +166,8 @@ def summarise_phase(
         case: With its threads resolved.
         phase: ``forward`` or ``backward``.
         launches: At least one.
-        count: `dabench.counting.counts.ModelCount` of the same graph and batch, as a document; None
-            where it could not be counted.
+        count: `dabench.counting.counted.ModelCount` of the same graph and batch, as a document;
+            None where it could not be counted.
         ceilings: Of the case's device, dtype and threads; None where they could not be measured.
         spec: Names the stages.
         device_name: As the worker said.

@@ -30,7 +30,7 @@ class Counted:
     """What was counted.
 
     Attributes:
-        counts: Documents of `dabench.counting.counts.ModelCount`, with ``time_shares`` and, if
+        counts: Documents of `dabench.counting.counted.ModelCount`, with ``time_shares`` and, if
             asked for, ``cross_check``.
         failed: Of the others: ``model``, what was asked, and the ``reason``.
     """

@@ -24,7 +24,7 @@ from dabench.timing.clock import host_clock
 from dabench.timing.engine import StopRule
 
 if TYPE_CHECKING:
-    from dabench.counting.counts import ModelCount
+    from dabench.counting.counted import ModelCount
     from dabench.device.base import Device
     from dabench.network.workload import Workload
     from dabench.run.team import Team
