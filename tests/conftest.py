@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import os
+import sys
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -10,8 +11,10 @@ pytest_plugins = ["pytester"]
 # A slow machine is no fault of what is tested.
 settings.register_profile("dabench", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("dabench")
-# Threads that spin while they wait take the core that the other half of the tests runs on.
+# Where processes share the tests, each has a core: two threads would take turns with the others',
+# and such as spin while they wait take the core that the other half of the tests runs on.
 if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # torch's compiler tries its vector instructions for each new cache, four seconds a network.
 os.environ.setdefault("TORCHINDUCTOR_VEC_ISA_OK", "1")
@@ -32,6 +35,16 @@ def cache(tmp_path_factory):
         del os.environ["DABENCH_CACHE"]
     else:
         os.environ["DABENCH_CACHE"] = before
+
+
+@pytest.fixture(autouse=True)
+def threads():
+    """Training and timing set the threads of their process; the next test has its own again."""
+    torch = sys.modules.get("torch")
+    before = torch.get_num_threads() if torch else None
+    yield
+    if torch:
+        torch.set_num_threads(before)
 
 
 # Commands of one file that need what those before them wrote.

@@ -48,8 +48,9 @@ def weights_of(run):
 
 
 def test_kill_9_and_resume_end_with_the_weights_of_a_run_never_killed(home):
-    # On a GPU, where sums are taken in any order, no two runs end with the same bits.
-    arguments = f"train gta2city --disc dw-disc --steps 12 --device cpu {SMALL}"
+    # On a GPU, where sums are taken in any order, no two runs end with the same bits. With two
+    # threads source and target pass side by side.
+    arguments = f"train gta2city --disc dw-disc --steps 12 --device cpu --threads 2 {SMALL}"
     dabench(f"{arguments} --out whole", home)
     process = start(f"{arguments} --out killed", home)
     run = home / "killed" / "adversarial-dw-disc-seed0"

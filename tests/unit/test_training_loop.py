@@ -84,13 +84,14 @@ def weights_of(folder):
 
 
 def test_a_resumed_run_ends_with_the_same_weights(scene, tmp_path):
-    whole = run(scene, tmp_path / "whole")
+    config = replace(CONFIG, threads=2)  # source and target side by side
+    whole = run(scene, tmp_path / "whole", config)
     # Two steps an epoch: the third epoch is cut off after its first step.
     with pytest.raises(StopError):
-        run(scene, tmp_path / "cut", observer=StopAfter(5))
+        run(scene, tmp_path / "cut", config, observer=StopAfter(5))
     torch.rand(7)
     goes_on = Silent()
-    again = resume(CONFIG, scene, folder=tmp_path / "cut", split=None, observer=goes_on)
+    again = resume(config, scene, folder=tmp_path / "cut", split=None, observer=goes_on)
     assert [step for step, _, _ in goes_on.steps] == [5, 6]
     ours, theirs = weights_of(tmp_path / "cut"), weights_of(tmp_path / "whole")
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
