@@ -3,11 +3,14 @@
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 from torchvision.ops import deform_conv2d
 
+from dabench.counting import operators
 from dabench.counting.counts import count_network
+from dabench.counting.known import known_result
 from dabench.counting.rules import RULES, macs_of, unneeded_macs
 from dabench_models import ModelSpec
 
@@ -532,3 +535,61 @@ def test_weights_multiplied_by_themselves_are_fixed_operations():
     one, many = (count(network, (3, 8, 8), batch=b) for b in (1, 4))
     assert (one.macs, many.macs) == (105 + 15 * P, 105 + 4 * 15 * P)
     assert one.fixed == {"macs": 105, "executed_macs": 105}
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("asked", [(True, True, True), (False, True, False)])
+def test_what_is_known_of_batch_norm_is_what_torch_works_out(layout, training, asked):
+    forward, backward = (
+        torch.ops.aten.native_batch_norm.default,
+        torch.ops.aten.native_batch_norm_backward.default,
+    )
+    with FakeTensorMode():
+        x = torch.randn(2, 6, 4, 5).to(memory_format=layout)
+        weight, bias, mean, variance = (torch.randn(6) for _ in range(4))
+        args = (x, weight, bias, mean, variance, training, 0.1, 1e-5)
+        _, *kept = forward(*args)
+        back = (torch.empty_like(x), x, weight, mean, variance, *kept, training, 1e-5, asked)
+        for function, given in ((forward, args), (backward, back)):
+            ours, theirs = known_result(function, given), function(*given)
+            assert [describe(each) for each in ours] == [describe(each) for each in theirs]
+
+
+def describe(tensor):
+    return tensor if tensor is None else (tensor.shape, tensor.stride(), tensor.dtype)
+
+
+def test_of_other_tensors_nothing_is_known():
+    norm = torch.ops.aten.native_batch_norm.default
+    back = torch.ops.aten.native_batch_norm_backward.default
+    real = torch.randn(2, 3, 4, 4)
+    assert known_result(norm, (real, None, None, None, None, True, 0.1, 1e-5)) is None
+    with FakeTensorMode():
+        half = torch.randn(2, 3, 4, 4).half()
+        assert known_result(norm, (half, None, None, None, None, True, 0.1, 1e-5)) is None
+        assert known_result(torch.ops.aten.relu.default, (half,)) is None
+        # Its gradient is laid out by both.
+        x, rows = torch.randn(2, 3, 4, 4), [torch.randn(3)] * 5
+        gradient = torch.randn(2, 4, 4, 3).permute(0, 3, 1, 2)
+        asked = (True, True, True)
+        assert known_result(back, (gradient, x, *rows, True, 1e-5, asked)) is None
+        assert known_result(back, (x, x, *rows, True, 1e-5, asked)) is not None
+        assert known_result(norm, (x.to("cuda"), *rows[:4], True, 0.1, 1e-5)) is None
+
+
+def test_counts_are_those_of_torchs_own_results(monkeypatch):
+    """Layers around a batch norm whose maps are laid out in other ways."""
+
+    class Odd(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.norm, self.last = nn.Linear(6, 8), nn.BatchNorm2d(8), nn.Linear(8, 2)
+
+        def forward(self, x):
+            maps = self.norm(self.first(x).permute(0, 3, 1, 2))
+            return self.last(maps.permute(0, 2, 3, 1))
+
+    ours = count(Odd(), (3, 4, 6), "train", batch=2)
+    monkeypatch.setattr(operators, "known_result", lambda *_: None)
+    assert ours == count(Odd(), (3, 4, 6), "train", batch=2)

@@ -1,0 +1,67 @@
+"""Operators on fake tensors whose results are written down instead of worked out.
+
+Torch finds the shapes of a batch norm by taking it apart into a dozen operators, each of which it
+runs on fake tensors: more than half of the time of tracing a segmenter. What comes out is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
+
+
+def known_result(function: Any, args: Sequence[Any]) -> Any:
+    """What an operator gives for fake tensors in fp32; None where it is to be run.
+
+    Args:
+        function: As a dispatch mode gets it.
+        args: All its arguments, by position.
+    """
+    result = _KNOWN.get(function)
+    if result is None or len(args) != len(function._schema.arguments):
+        return None
+    tensors = [each for each in args if isinstance(each, Tensor)]
+    # Of other precisions and devices the statistics are others. Weights may hold data.
+    if any(each.dtype != torch.float32 or each.device.type != "cpu" for each in tensors):
+        return None
+    maps = [each for each in tensors if each.dim() > 1]
+    if not all(isinstance(each, FakeTensor) for each in maps) or not _alike(maps):
+        return None
+    return result(*args)
+
+
+def _alike(maps: Sequence[Tensor]) -> bool:
+    """Whether all are laid out in one of the usual ways, so that what comes out is, too."""
+    if all(each.is_contiguous() for each in maps):
+        return True
+    return all(
+        each.dim() == 4 and each.is_contiguous(memory_format=torch.channels_last) for each in maps
+    )
+
+
+def _batch_norm(
+    x: Tensor, weight: Any, bias: Any, mean: Any, variance: Any, training: bool, *_: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    kept = x.shape[1] if training else 0
+    return torch.empty_like(x), x.new_empty(kept), x.new_empty(kept)
+
+
+def _batch_norm_backward(
+    gradient: Tensor, x: Tensor, *rest: Any
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    _, of_weight, of_bias = rest[-1]  # which are asked for; that of x is there in any case
+    return (
+        torch.empty_like(x),
+        x.new_empty(x.shape[1]) if of_weight else None,
+        x.new_empty(x.shape[1]) if of_bias else None,
+    )
+
+
+_KNOWN: Mapping[Any, Callable[..., Any]] = {
+    torch.ops.aten.native_batch_norm.default: _batch_norm,
+    torch.ops.aten.native_batch_norm_backward.default: _batch_norm_backward,
+}
