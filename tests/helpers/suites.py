@@ -78,7 +78,7 @@ def _row(epoch, config, miou, sees):
         target_s=0.5 if sees else 0.0, adversarial_s=0.25 if sees else 0.0,
         discriminator_s=0.25 if sees else 0.0, optimizers_s=0.25, eval_s=1.0, lr=0.01,
         disc_lr=1e-4 if sees else None, loss=3.0 / epoch, adversarial_loss=0.7 if sees else None,
-        disc_loss=0.6 if sees else None, belief_source=0.5 if sees else None,
-        belief_target=0.5 if sees else None, disc_accuracy=0.5 if sees else None, miou=miou,
-        accuracy=miou + 0.4,
+        disc_loss=(0.69 if config.disc == "dw-disc" else 0.5) if sees else None,
+        belief_source=0.5 if sees else None, belief_target=0.5 if sees else None,
+        disc_accuracy=0.5 if sees else None, miou=miou, accuracy=miou + 0.4,
     )  # fmt: skip

@@ -90,7 +90,7 @@ def test_the_adversarial_term_makes_the_target_pass_for_the_source():
 
 def test_with_the_label_swapped_the_target_gives_itself_away(monkeypatch):
     of = trainer(lr=1.0)
-    monkeypatch.setattr(module, "SOURCE", module.TARGET)
+    monkeypatch.setattr(module, "FOOLED", module.TARGET)
     before, after = beliefs_over_steps(of)
     assert after < before - 1e-6
 

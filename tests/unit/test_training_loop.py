@@ -1,15 +1,20 @@
 """The loop on a few drawn frames: resume, records, failures, health."""
 
 import json
+import time
 from dataclasses import replace
 
 import pytest
 import torch
+from suites import ENVIRONMENT
 
 from dabench.base.errors import UsageError
 from dabench.data.labels import CAMVID
+from dabench.data.loader import TrainingFrames
 from dabench.data.roots import Places, find_places
 from dabench.data.standin import write_standin
+from dabench.findings.claims import waiting_share
+from dabench.findings.logs import read_logs
 from dabench.records.trainings import read_classes, read_epochs, read_result
 from dabench.training import checkpoint, train
 from dabench.training.config import TrainConfig
@@ -324,3 +329,22 @@ def test_tensorboard_gets_a_point_per_epoch(scene, tmp_path):
     assert [point.value for point in curves.Scalars("loss")] == pytest.approx(
         [row.loss for row in rows]
     )
+
+
+def test_a_slow_loader_is_found(scene, tmp_path, monkeypatch):
+    slept, real = [], TrainingFrames.__getitem__
+
+    def slow(frames, key):
+        begun = time.perf_counter()
+        time.sleep(0.1)
+        slept.append(time.perf_counter() - begun)
+        return real(frames, key)
+
+    monkeypatch.setattr(TrainingFrames, "__getitem__", slow)
+    document = {**DOCUMENT, "environment": ENVIRONMENT}
+    config = replace(CONFIG, method="augment", workers=0)
+    folder = tmp_path / "run"
+    start(config, scene, folder=folder, document=document, split=None, observer=Silent())
+    (log,) = read_logs(folder, {})
+    seconds = sum(row.seconds for row in read_epochs(folder))
+    assert waiting_share(log) == pytest.approx(sum(slept) / seconds, abs=0.05)

@@ -1,4 +1,4 @@
-"""``dabench explain`` and ``dabench audit``."""
+"""``dabench explain``."""
 
 from __future__ import annotations
 
@@ -252,38 +252,3 @@ def _try_changes(
         if row.status != "ok":
             error_line(f"{row.case_id}: {row.status}: {row.reason}")
     return session.outcome.interrupted
-
-
-def audit(
-    runs: Annotated[
-        list[Path] | None,
-        typer.Argument(metavar="[RUN...]", help="Runs of time or sweep, besides the published."),
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="Also write audit.md into this folder.")] = None,
-    json: Json = False,
-) -> None:
-    """Find times that cannot be true: below what the chip could do, or at odds with each other.
-
-    Without runs it audits the published tables.
-    """
-    from dataclasses import asdict
-
-    from dabench.findings.tables import load, parts_of
-    from dabench.records.folder import kind_of
-    from dabench.report.audit import audited, write_audit
-
-    folders = [path for folder in runs or [] for path in parts_of(folder) or [folder]]
-    for path in folders:
-        if kind_of(path) != "timing":
-            raise UsageError(f"{path} holds no timings; audit takes runs of time or sweep")
-    loaded = load(folders) if folders else None
-    findings, unknown = audited(loaded, with_published=True)
-    if json:
-        print_json({"findings": [asdict(f) for f in findings], "no_peak_known": unknown})
-    else:
-        for finding in findings:
-            print_line(f"{finding.source}, {finding.machine}, {finding.what}: {finding.finding}")
-            print_line(f"    {finding.evidence}")
-        print_line(f"{len(findings)} findings; no peak is listed for: {', '.join(unknown) or '-'}.")
-    if out is not None:
-        console(stderr=True).print(str(write_audit(loaded, out)), markup=False)

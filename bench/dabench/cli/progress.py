@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from dabench.plan.cases import Case
 from dabench.records.measurements import LaunchRecord
 from dabench.records.trainings import EpochRow
+from dabench.training.health import signs
 
 
 class _Bar:
@@ -89,6 +90,7 @@ class TrainProgress(_Bar):
         self._console = Console(stderr=True, highlight=False)
         self._quiet = quiet
         self._batch = 0
+        self._rows: list[EpochRow] = []
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -107,6 +109,7 @@ class TrainProgress(_Bar):
     def run(self, name: str, number: int, of: int, batch: int) -> None:
         """A run begins: a bar of its own."""
         self._batch = batch
+        self._rows.clear()
         self._progress.reset(self._task, total=None, state="")
         self._progress.update(self._task, description=f"{name} ({number}/{of})")
         if not self._quiet:
@@ -131,13 +134,18 @@ class TrainProgress(_Bar):
 
     def epoch(self, row: EpochRow) -> None:
         """A line per epoch."""
+        self._rows.append(row)
         if self._quiet:
             return
-        miou = "" if row.miou is None else f", mIoU {row.miou:.1%}"
-        rate = row.images / row.seconds
-        self._console.print(
-            f"  epoch {row.epoch}: loss {row.loss:.3f}{miou}, {rate:.1f} images/s", markup=False
-        )
+        found = signs([r.adversarial_loss for r in self._rows], [r.disc_loss for r in self._rows])
+        parts = [
+            f"loss {row.loss:.3f}",
+            *([] if row.miou is None else [f"mIoU {row.miou:.1%}"]),
+            f"{row.images / row.seconds:.1f} images/s",
+            f"{row.data_s / row.seconds:.0%} waiting for data",
+            *(sign.flag for sign in found),
+        ]
+        self._console.print(f"  epoch {row.epoch}: {', '.join(parts)}", markup=False)
 
     def note(self, text: str) -> None:
         """Something the user should know."""

@@ -311,7 +311,7 @@ def run_suite(
         document = read_suite(folder)
         print_json({key: document[key] for key in ("environment", "data")} | {"runs": results})
     else:
-        _print_results(scene, results)
+        _print_results(scene, folder, results)
         console(stderr=True).print(f"Records: {folder}", markup=False)
     return all(result["status"] == "ok" for result in results.values())
 
@@ -328,13 +328,21 @@ def _banner(scene: Scene) -> None:
     console(stderr=True).print(text, markup=False)
 
 
-def _print_results(scene: Scene, results: Mapping[str, Mapping[str, Any]]) -> None:
+def _print_results(scene: Scene, folder: Path, results: Mapping[str, Mapping[str, Any]]) -> None:
+    from dabench.records.trainings import read_epochs
+    from dabench.training.health import signs
+
     rows = []
     for name, result in results.items():
         if result["status"] != "ok":
             rows.append((scene.title, name, "-", "-", "-", result["reason"]))
             continue
-        chance = "discriminator at chance" if result["disc_at_chance"] else ""
+        epochs = read_epochs(folder / name)
+        found = signs(
+            [row.adversarial_loss for row in epochs],
+            [row.disc_loss for row in epochs],
+            fewest=1,
+        )
         loss = result["disc_loss"]
         rows.append(
             (
@@ -343,7 +351,7 @@ def _print_results(scene: Scene, results: Mapping[str, Mapping[str, Any]]) -> No
                 f"{result['miou']:.1%}",
                 f"{result['accuracy']:.1%}",
                 "-" if loss is None else f"{loss:.3f}",
-                chance,
+                ", ".join(sign.flag for sign in found),
             )
         )
     print_table(

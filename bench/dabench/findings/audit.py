@@ -12,12 +12,12 @@ import re
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
 from typing import Any
 
 import pandas as pd
 
 from dabench.base.units import format_bytes, format_count, format_seconds, significant
+from dabench.findings.tables import reference
 from dabench.plan.axes import EAGER, variant_name
 from dabench.plan.settings import ITEM_BYTES
 from dabench.timing.verdicts import DELTA
@@ -80,7 +80,7 @@ class Finding:
 @cache
 def peak_of(device_name: str) -> Peak | None:
     """The datasheet figures of a chip by the name its driver or a table gives it."""
-    for row in _reference("peaks.csv").to_dict("records"):
+    for row in reference("peaks.csv").to_dict("records"):
         if re.search(str(row["pattern"]), device_name):
             rates = {
                 dtype: float(row[f"{dtype}_flops_per_s"])
@@ -93,7 +93,7 @@ def peak_of(device_name: str) -> Peak | None:
 
 def published_operations() -> pd.DataFrame:
     """Operations of one image of the networks with published times (by ``dabench flops``)."""
-    return _reference("operations.csv")
+    return reference("operations.csv")
 
 
 def published_rows(published: pd.DataFrame) -> pd.DataFrame:
@@ -292,8 +292,3 @@ def unchecked(rows: pd.DataFrame) -> Sequence[str]:
     """Machines whose times could not be held against a peak, since none is known."""
     names = rows.drop_duplicates("device_name")
     return [str(r.machine) for r in names.itertuples() if peak_of(str(r.device_name)) is None]
-
-
-def _reference(name: str) -> pd.DataFrame:
-    with resources.as_file(resources.files("dabench") / "reference" / name) as path:
-        return pd.read_csv(path)

@@ -149,7 +149,12 @@ def machine_name(environment: dict[str, Any], device_name: object, device: str) 
 
 def published() -> pd.DataFrame:
     """Figures from the literature (``results/reference/published.csv``), as printed."""
-    with resources.as_file(resources.files("dabench") / "reference" / "published.csv") as path:
+    return reference("published.csv")
+
+
+def reference(name: str) -> pd.DataFrame:
+    """A table of ``results/reference``."""
+    with resources.as_file(resources.files("dabench") / "reference" / name) as path:
         return pd.read_csv(path)
 
 

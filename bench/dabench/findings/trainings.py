@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -217,16 +217,22 @@ def published_accuracy(data: str, label: str) -> dict[str, str]:
 
     The paper's tables disagree with each other: each is named.
     """
+    return {
+        table: f"{values['pixel accuracy']:g} / {values['mIoU']:g}"
+        for table, values in _published_tables(data, label)
+    }
+
+
+def published_miou(data: str, label: str) -> dict[str, str]:
+    """The paper's mIoU for a run, in percent: table -> figure as printed there."""
+    return {table: f"{values['mIoU']:g}" for table, values in _published_tables(data, label)}
+
+
+def _published_tables(data: str, label: str) -> Iterator[tuple[str, pd.Series[Any]]]:
     name = _PAPER_NAMES.get((data, label))
-    if name is None:
-        return {}
     printed = published()
-    rows = printed[printed["method"] == name]
-    found = {}
-    for table, group in rows.groupby("table", sort=False):
-        values = group.set_index("quantity")["value"]
-        found[str(table)] = f"{values['pixel accuracy']:g} / {values['mIoU']:g}"
-    return found
+    for table, group in printed[printed["method"] == name].groupby("table", sort=False):
+        yield str(table), group.set_index("quantity")["value"]
 
 
 _PAPER_NAMES = {

@@ -52,7 +52,14 @@ def bars_with_intervals(frame: pd.DataFrame, *, unit: str, title: str, path: Pat
     chart.save(str(path), scale_factor=_SCALE)
 
 
-def curves(frame: pd.DataFrame, *, unit: str, title: str, path: Path) -> None:
+def curves(
+    frame: pd.DataFrame,
+    *,
+    unit: str,
+    title: str,
+    path: Path,
+    beside: tuple[str, pd.DataFrame] | None = None,
+) -> None:
     """Lines over epochs, one per value of ``label``.
 
     Args:
@@ -60,9 +67,18 @@ def curves(frame: pd.DataFrame, *, unit: str, title: str, path: Path) -> None:
         unit: Of the vertical axis.
         title: Above the chart.
         path: Of the PNG.
+        beside: Title and frame of a second chart at its right; left out where it has no points.
     """
+    chart: alt.Chart | alt.HConcatChart = _lines(frame, unit, title)
+    if beside is not None and not beside[1].empty:
+        right = _lines(beside[1], unit, beside[0])
+        chart = alt.hconcat(chart, right).resolve_scale(color="independent")
+    chart.save(str(path), scale_factor=_SCALE)
+
+
+def _lines(frame: pd.DataFrame, unit: str, title: str) -> alt.Chart:
     labels = list(dict.fromkeys(frame["label"]))
-    chart = (
+    chart: alt.Chart = (
         alt.Chart(frame)
         .mark_line(point=True)
         .encode(
@@ -77,7 +93,7 @@ def curves(frame: pd.DataFrame, *, unit: str, title: str, path: Path) -> None:
         )
         .properties(width=560, height=280, title=title)
     )
-    chart.save(str(path), scale_factor=_SCALE)
+    return chart
 
 
 def stacked_bars(frame: pd.DataFrame, *, unit: str, title: str, path: Path) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 import pandas as pd
 
 from dabench.base.files import slug
+from dabench.findings.claims import summary
+from dabench.findings.logs import TrainingLog, published_logs
 from dabench.findings.trainings import (
     Comparison,
     TrainingResults,
@@ -18,8 +20,10 @@ from dabench.findings.trainings import (
     published_accuracy,
 )
 from dabench.records.trainings import EPOCH_PARTS
+from dabench.report.audit import COURSES_CAPTION, courses_table
 from dabench.report.charts import curves
 from dabench.report.text import Writer
+from dabench.training.health import Sign, signs
 
 _ORDER = (
     "source-only", "augment", "adabn", "control disc", "adversarial disc", "adversarial dw-disc",
@@ -45,7 +49,8 @@ _LAST_EPOCH = (
 SYNTHETIC = (
     "**Synthetic data.** These frames were drawn by dabench because no dataset root was given. The "
     "scores compare methods with one another on drawn streets; they say nothing about GTA5 or "
-    "Cityscapes, and the published figures are therefore not beside them."
+    "Cityscapes. The published figures are therefore not beside them; the published curves are, "
+    "for their course."
 )
 
 
@@ -69,11 +74,11 @@ def sections(out: Writer, loaded: TrainingResults, folder: Path, name: str) -> N
             out.paragraph(f"{int(repeated.sum())} runs repeat a seed and are left out.")
             good = good[~repeated]
         if not good.empty:
-            _accuracy(out, good, title)
+            epochs = loaded.epochs.merge(good[["suite", "run"]])
+            _accuracy(out, good, epochs, title)
             _verdicts(out, good)
             _health(out, good)
             _per_class(out, loaded.classes.merge(good[["suite", "run"]]), good)
-            epochs = loaded.epochs.merge(good[["suite", "run"]])
             _time_per_epoch(out, epochs)
             _curves(out, epochs, folder, prefix, title)
             _pictures(out, loaded, (title, str(protocol)), folder, prefix)
@@ -81,7 +86,7 @@ def sections(out: Writer, loaded: TrainingResults, folder: Path, name: str) -> N
         _method(out, good, loaded)
 
 
-def _accuracy(out: Writer, good: pd.DataFrame, data: str) -> None:
+def _accuracy(out: Writer, good: pd.DataFrame, epochs: pd.DataFrame, data: str) -> None:
     rows = []
     for label, group in _by_label(good):
         rows.append(
@@ -94,7 +99,7 @@ def _accuracy(out: Writer, good: pd.DataFrame, data: str) -> None:
                 ),
                 "pixel accuracy %": _spread(group["accuracy"]),
                 "best mIoU % (selected on target labels)": _spread(group["best_miou"]),
-                "flags": _flags(group),
+                "flags": _flags(epochs.merge(group[["suite", "run"]])),
                 **published_accuracy(data, label),
             }
         )
@@ -136,9 +141,20 @@ def _spread(values: pd.Series[Any]) -> str:
     return f"{known.mean():.1f} ± {known.std():.1f}"
 
 
-def _flags(group: pd.DataFrame) -> str:
-    chance = int(group["disc_at_chance"].eq(True).sum())
-    return f"discriminator at chance in {chance} of {len(group)}" if chance else ""
+def _flags(epochs: pd.DataFrame) -> str:
+    """What is wrong with the adversaries of some runs, and with how many."""
+    runs = [run for _, run in epochs.groupby(["suite", "run"], sort=False)]
+    found = Counter(sign.flag for run in runs for sign in _signs_of(run))
+    return "; ".join(f"{flag} in {count} of {len(runs)}" for flag, count in found.items())
+
+
+def _signs_of(epochs: pd.DataFrame) -> list[Sign]:
+    """Of one run that is done (`dabench.training.health`)."""
+    losses = epochs[["adversarial_loss", "disc_loss"]].astype(float)
+    fooling, telling = (
+        [None if value != value else value for value in losses[name]] for name in losses
+    )
+    return signs(fooling, telling, fewest=1)
 
 
 def _verdicts(out: Writer, good: pd.DataFrame) -> None:
@@ -258,6 +274,8 @@ def _time_per_epoch(out: Writer, epochs: pd.DataFrame) -> None:
 
 
 def _curves(out: Writer, epochs: pd.DataFrame, folder: Path, name: str, data: str) -> None:
+    logs = [log for log in published_logs() if _in_domain(log.group) == _in_domain(data)]
+    beside = ", ".join(dict.fromkeys(log.group for log in logs))
     for column, title, caption in _FIGURES:
         known = epochs[epochs[column].notna()]
         if known["epoch"].nunique() < 2:
@@ -266,8 +284,35 @@ def _curves(out: Writer, epochs: pd.DataFrame, folder: Path, name: str, data: st
         mean["value"] = mean[column] * (1 if column == "loss" else 100)
         path = folder / f"{name}-{column}.png"
         unit = title if column == "loss" else f"{title} (%)"
-        curves(mean, unit=unit, title=f"{data}: {title} per epoch", path=path)
-        out.picture(path.name, f"{caption} per epoch, mean over seeds ({data})")
+        curves(
+            mean,
+            unit=unit,
+            title=f"{data}: {title} per epoch",
+            path=path,
+            beside=(
+                f"as published, {beside} (other frames): one run each",
+                _points_of(logs, column),
+            ),
+        )
+        out.picture(
+            path.name,
+            f"{caption} per epoch, mean over seeds ({data}); right: as published ({beside})",
+        )
+    out.table(
+        courses_table([summary(log) for log in logs]),
+        f"The published runs by their own logs, {beside}, read like ours. {COURSES_CAPTION}",
+    )
+
+
+def _points_of(logs: Sequence[TrainingLog], column: str) -> pd.DataFrame:
+    """Published curves as points of a figure, epochs counted from 1 as ours are."""
+    scale = 1 if column == "loss" else 100
+    return pd.DataFrame(
+        {"label": f"{log.name}: {log.label}", "epoch": point + 1, "value": scale * value}
+        for log in logs
+        if column in log.curves
+        for point, value in zip(log.curves[column].points, log.curves[column].values, strict=True)
+    )
 
 
 def _pictures(

@@ -16,9 +16,6 @@ from dabench_models.bisenet import SegmenterOutput
 SOURCE, TARGET = 1.0, 0.0
 """What the discriminator learns to answer."""
 
-CHANCE_LOSS = math.log(2)
-"""Of a discriminator that cannot tell: 0.693."""
-
 BAND_BYTES = 1 << 20
 """Of logits at full size that a loss on small ones holds at a time."""
 

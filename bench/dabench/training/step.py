@@ -24,6 +24,9 @@ from dabench.training.products import ProductGradients, Task, do_at_once, no_wei
 from dabench.training.stopwatch import Stopwatch
 from dabench_models.bisenet import BiSeNet
 
+FOOLED = SOURCE
+"""What the adversarial term labels the target as."""
+
 
 @dataclass(kw_only=True, slots=True)
 class Precision:
@@ -221,7 +224,7 @@ class Trainer:
         with watch.part("adversarial" if self._fools else "discriminator"):
             answer = self._answer(seen)
             if self._fools:
-                loss = belief_loss(answer, SOURCE)
+                loss = belief_loss(answer, FOOLED)
                 scaled = self.segmenter.precision.scaler.scale(self._weight * loss)
                 with no_weights():
                     (gradient,) = torch.autograd.grad(scaled, seen, retain_graph=True)

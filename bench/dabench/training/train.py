@@ -25,8 +25,8 @@ from dabench.training import checkpoint
 from dabench.training.config import METHODS, TrainConfig
 from dabench.training.evaluate import confusion_on, recompute_statistics
 from dabench.training.frames import DataObserver, Frames, check_same_frames, gather, run_document
+from dabench.training.health import CHANCE_LOSS, at_chance
 from dabench.training.learners import discriminator_of, segmenter_of, settle
-from dabench.training.losses import CHANCE_LOSS
 from dabench.training.metrics import SCORES, Scores
 from dabench.training.pictures import draw_predictions
 from dabench.training.scene import Scene
@@ -34,9 +34,6 @@ from dabench.training.step import Learner, StepResult, Trainer, poly
 from dabench.training.stopwatch import Stopwatch
 from dabench_models import WeightsError, load_weights
 from dabench_models.bisenet import BiSeNet
-
-CHANCE_LIMIT = 0.68
-"""A discriminator whose loss stays above this cannot tell source from target."""
 
 CHECKPOINTS, WEIGHTS = "checkpoints", "weights.pt"
 TARGET_SEED = 1 << 20
@@ -444,7 +441,7 @@ def health(rows: Sequence[EpochRow]) -> dict[str, Any]:
     return {
         "disc_loss": losses[-1],
         "disc_chance_loss": CHANCE_LOSS,
-        "disc_at_chance": min(losses) > CHANCE_LIMIT,
+        "disc_at_chance": at_chance(losses),
         "belief_source": last.belief_source,
         "belief_target": last.belief_target,
         "disc_accuracy": last.disc_accuracy,
