@@ -58,6 +58,23 @@ def test_equal_to_the_official_definition(seed, classes, present, ignored):
         assert scores.accuracy == pytest.approx(right[valid].mean(), abs=1e-9)
 
 
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("height", [16, 401])  # counted by one thread, and by all
+def test_all_threads_together_count_every_pixel_once(threads, height):
+    random = np.random.default_rng(3)
+    truth = random.integers(0, 5, (height, 499)).astype(np.uint8)
+    truth[random.random(truth.shape) < 0.1] = IGNORE
+    prediction = random.integers(0, 5, truth.shape).astype(np.uint8)
+    torch.set_num_threads(threads)
+    matrix = ConfusionMatrix(5)
+    for _ in range(2):
+        matrix.add(torch.from_numpy(truth), torch.from_numpy(prediction))
+    expected = np.zeros((5, 5), np.int64)
+    valid = truth != IGNORE
+    np.add.at(expected, (truth[valid], prediction[valid]), 2)
+    assert np.array_equal(matrix.counts, expected)
+
+
 def test_classes_that_are_absent_and_those_predicted_though_absent():
     counts = np.array([[3, 1, 0], [0, 0, 0], [0, 0, 0]])
     scores = official_scores(counts)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import repeat
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +14,8 @@ from torch import Tensor
 Counts = npt.NDArray[np.int64]
 
 COUNTERS = 16
+_FEWEST_PIXELS = 1 << 16
+"""Of a thread: below it would be handed over longer than it counts."""
 
 
 class ConfusionMatrix:
@@ -20,6 +24,9 @@ class ConfusionMatrix:
     def __init__(self, classes: int) -> None:
         self.classes = classes
         self._counts = torch.zeros(classes * classes, dtype=torch.int64)
+        # Kept, since a new thread's first use of torch takes as long as counting a map. They end
+        # with their owner, and none starts before it has something to do.
+        self._threads = ThreadPoolExecutor(torch.get_num_threads(), "count-pixels")
 
     def add(self, truth: Tensor, prediction: Tensor) -> None:
         """Adds label maps.
@@ -29,7 +36,16 @@ class ConfusionMatrix:
             prediction: As many, in [0, classes).
         """
         truth, prediction = truth.flatten(), prediction.flatten()
-        self._counts += _histogram(truth, prediction, self.classes).cpu()
+        parts = 1
+        if truth.device.type == "cpu":
+            # Counting is done by one thread, whatever torch may use.
+            parts = min(torch.get_num_threads(), len(truth) // _FEWEST_PIXELS)
+        if parts < 2:
+            self._counts += _histogram(truth, prediction, self.classes).cpu()
+            return
+        split = truth.chunk(parts), prediction.chunk(parts), repeat(self.classes)
+        for counts in self._threads.map(_histogram, *split):
+            self._counts += counts
 
     @property
     def counts(self) -> Counts:
