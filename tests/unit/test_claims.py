@@ -105,6 +105,11 @@ def test_what_depends_on_lambda_is_not_said(course):
     assert LAMBDA not in found(replace(one, adversarial_weight=1e-3))
 
 
+def test_what_holds_for_every_lambda_needs_no_word():
+    # Healthy whether it was multiplied by 0.1 or not at all.
+    assert not found(log(curves={"adversarial_loss": [0.25, 0.4, 0.5, 0.45]}))
+
+
 def test_weights_that_are_known_are_taken():
     fallen = [0.7, 0.3, 0.1, 0.1]
     assert COOPERATES in found(log(curves={"adversarial_loss": fallen}, adversarial_weight=1.0))

@@ -58,6 +58,8 @@ def flags(adversarial, discriminator=()):
         # A training that diverged.
         ([0.7, 1.0, 1.2, math.nan], [0.6, 0.5, math.inf, math.nan], []),
         ([math.nan] * 4, [math.nan] * 4, []),
+        # Losses of one epoch belong together, whatever is missing before.
+        ([0.7, math.nan, 0.8, 0.3, 0.9], [0.69, 0.6, 0.6, 0.7, 0.5], []),
     ],
 )
 def test_losses_by_hand(adversarial, discriminator, expected):

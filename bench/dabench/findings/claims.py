@@ -111,7 +111,7 @@ def _of_one(log: TrainingLog, printed: Mapping[str, str]) -> Iterator[Finding]:
     found, said = adversary_signs(log)
     for sign in found:
         yield _finding(log, sign.flag, f"{said}{sign.evidence}")
-    if said and not found and len(_weights(log)) > 1:
+    if said and not found and log.adversarial_weight is None:
         yield _finding(log, LAMBDA, said)
     for metric, curve in log.curves.items():
         bad = [p for p, v in zip(curve.points, curve.values, strict=True) if not math.isfinite(v)]
@@ -162,7 +162,8 @@ def adversary_signs(log: TrainingLog) -> tuple[list[Sign], str]:
     named = ", ".join(f"{w:g}" for w in weights)
     if len({tuple(sign.flag for sign in found) for found in each}) > 1:
         return [], f"it depends on by what the loss was multiplied ({named}?): --lambda says it"
-    return each[0], f"taken as logged times {weight:g}, the same with others that are likely: "
+    said = f"taken as logged times {weight:g}, the same with others that are likely: "
+    return each[0], said if each[0] else ""
 
 
 def _weights(log: TrainingLog) -> list[float]:

@@ -68,7 +68,9 @@ def signs(
         return []
     found = _at_chance(fooling, telling)
     if found is None and fooling:
-        found = _cooperates(fooling, telling) or _too_strong(fooling, telling)
+        both = (finite(pair) for pair in zip(adversarial, discriminator, strict=False))
+        epochs = [(pair[0], pair[1]) for pair in both if len(pair) == 2]
+        found = _cooperates(fooling, epochs) or _too_strong(fooling, telling)
     return [] if found is None else [found]
 
 
@@ -101,12 +103,12 @@ def _at_chance(fooling: Sequence[float], telling: Sequence[float]) -> Sign | Non
     return Sign(AT_CHANCE, f"{what}; one that cannot tell has {CHANCE_LOSS:.3f}")
 
 
-def _cooperates(fooling: Sequence[float], telling: Sequence[float]) -> Sign | None:
+def _cooperates(fooling: Sequence[float], epochs: Sequence[tuple[float, float]]) -> Sign | None:
+    """Judges the epochs in which both losses are known, if there are any."""
     course = f"the adversarial loss goes from {fooling[0]:.2f} to {fooling[-1]:.2f}"
-    if telling:
+    if epochs:
         # It holds of the means of every epoch; in the first ones nothing has come of it yet.
-        epochs = list(zip(fooling, telling, strict=False))[len(fooling) // 2 :]
-        a, d = max(epochs, key=lambda epoch: _least(epoch[0]) - 2 * epoch[1])
+        a, d = max(epochs[len(epochs) // 2 :], key=lambda epoch: _least(epoch[0]) - 2 * epoch[1])
         if _least(a) <= 2 * d * _SLACK:
             return None
         return Sign(
