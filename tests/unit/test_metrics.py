@@ -1,6 +1,7 @@
 """Scores against the official definition, on random label maps."""
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -73,6 +74,9 @@ def test_all_threads_together_count_every_pixel_once(threads, height):
     valid = truth != IGNORE
     np.add.at(expected, (truth[valid], prediction[valid]), 2)
     assert np.array_equal(matrix.counts, expected)
+    assert torch.get_num_threads() == threads
+    with ThreadPoolExecutor(1) as later:
+        assert later.submit(torch.get_num_threads).result() == threads
 
 
 def test_classes_that_are_absent_and_those_predicted_though_absent():

@@ -16,6 +16,8 @@ Counts = npt.NDArray[np.int64]
 COUNTERS = 16
 _FEWEST_PIXELS = 1 << 16
 """Of a thread: below it would be handed over longer than it counts."""
+_MOST_THREADS = 8
+"""More would wait for each other: each holds Python's lock now and then."""
 
 
 class ConfusionMatrix:
@@ -24,9 +26,11 @@ class ConfusionMatrix:
     def __init__(self, classes: int) -> None:
         self.classes = classes
         self._counts = torch.zeros(classes * classes, dtype=torch.int64)
-        # Kept, since a new thread's first use of torch takes as long as counting a map. They end
-        # with their owner, and none starts before it has something to do.
-        self._threads = ThreadPoolExecutor(torch.get_num_threads(), "count-pixels")
+        # Each without helpers of torch's own, of which every one would get as many as there are
+        # cores. They end with their owner, and none starts before it has something to do.
+        self._threads = ThreadPoolExecutor(
+            _MOST_THREADS, "count-pixels", initializer=torch.set_num_threads, initargs=(1,)
+        )
 
     def add(self, truth: Tensor, prediction: Tensor) -> None:
         """Adds label maps.
@@ -36,16 +40,20 @@ class ConfusionMatrix:
             prediction: As many, in [0, classes).
         """
         truth, prediction = truth.flatten(), prediction.flatten()
-        parts = 1
+        parts, threads = 1, torch.get_num_threads()
         if truth.device.type == "cpu":
-            # Counting is done by one thread, whatever torch may use.
-            parts = min(torch.get_num_threads(), len(truth) // _FEWEST_PIXELS)
+            # torch.bincount is done by one thread, whatever torch may use.
+            parts = min(threads, _MOST_THREADS, len(truth) // _FEWEST_PIXELS)
         if parts < 2:
             self._counts += _histogram(truth, prediction, self.classes).cpu()
             return
         split = truth.chunk(parts), prediction.chunk(parts), repeat(self.classes)
-        for counts in self._threads.map(_histogram, *split):
-            self._counts += counts
+        try:
+            for counts in self._threads.map(_histogram, *split):
+                self._counts += counts
+        finally:
+            # What a thread sets for itself is also what threads that start later begin with.
+            torch.set_num_threads(threads)
 
     @property
     def counts(self) -> Counts:
