@@ -16,6 +16,7 @@ from dabench.training.health import (
     TOO_STRONG,
     late,
     signs,
+    signs_of,
 )
 
 PLANTED = Path(__file__).parent / "planted.csv"
@@ -97,6 +98,10 @@ def test_no_discriminator_contradicts_opposite_labels(logits):
     answer = 1 / (1 + np.exp(-np.array(logits)))
     adversarial, own = float(-np.log(answer).mean()), float(-np.log(1 - answer).mean())
     assert COOPERATES not in flags([adversarial] * 4, [own / 2] * 4)
+
+
+def test_a_run_without_epochs_of_its_own_has_no_sign():
+    assert signs_of([], fewest=1) == []
 
 
 def test_the_later_half():

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from dabench.plan.cases import Case
 from dabench.records.measurements import LaunchRecord
 from dabench.records.trainings import EpochRow
-from dabench.training.health import signs
+from dabench.training.health import signs_of
 
 
 class _Bar:
@@ -137,13 +137,12 @@ class TrainProgress(_Bar):
         self._rows.append(row)
         if self._quiet:
             return
-        found = signs([r.adversarial_loss for r in self._rows], [r.disc_loss for r in self._rows])
         parts = [
             f"loss {row.loss:.3f}",
             *([] if row.miou is None else [f"mIoU {row.miou:.1%}"]),
             f"{row.images / row.seconds:.1f} images/s",
             f"{row.data_s / row.seconds:.0%} waiting for data",
-            *(sign.flag for sign in found),
+            *(sign.flag for sign in signs_of(self._rows)),
         ]
         self._console.print(f"  epoch {row.epoch}: {', '.join(parts)}", markup=False)
 

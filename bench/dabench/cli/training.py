@@ -330,19 +330,14 @@ def _banner(scene: Scene) -> None:
 
 def _print_results(scene: Scene, folder: Path, results: Mapping[str, Mapping[str, Any]]) -> None:
     from dabench.records.trainings import read_epochs
-    from dabench.training.health import signs
+    from dabench.training.health import signs_of
 
     rows = []
     for name, result in results.items():
         if result["status"] != "ok":
             rows.append((scene.title, name, "-", "-", "-", result["reason"]))
             continue
-        epochs = read_epochs(folder / name)
-        found = signs(
-            [row.adversarial_loss for row in epochs],
-            [row.disc_loss for row in epochs],
-            fewest=1,
-        )
+        found = signs_of(read_epochs(folder / name), fewest=1)
         loss = result["disc_loss"]
         rows.append(
             (

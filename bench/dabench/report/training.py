@@ -289,10 +289,7 @@ def _curves(out: Writer, epochs: pd.DataFrame, folder: Path, name: str, data: st
             unit=unit,
             title=f"{data}: {title} per epoch",
             path=path,
-            beside=(
-                f"as published, {beside} (other frames): one run each",
-                _points_of(logs, column),
-            ),
+            beside=(f"as published, {beside}: one run each", _points_of(logs, column)),
         )
         out.picture(
             path.name,

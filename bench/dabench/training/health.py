@@ -22,6 +22,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dabench.records.trainings import EpochRow
+
 CHANCE_LOSS = math.log(2)
 """Of a discriminator that cannot tell: 0.693."""
 
@@ -72,6 +74,12 @@ def signs(
         epochs = [(pair[0], pair[1]) for pair in both if len(pair) == 2]
         found = _cooperates(fooling, epochs) or _too_strong(fooling, telling)
     return [] if found is None else [found]
+
+
+def signs_of(rows: Sequence[EpochRow], *, fewest: int = FEWEST) -> list[Sign]:
+    """Of a run of dabench, by its rows so far (`signs`)."""
+    fooling, telling = ([getattr(r, n) for r in rows] for n in ("adversarial_loss", "disc_loss"))
+    return signs(fooling, telling, fewest=fewest)
 
 
 def finite(values: Sequence[float | None]) -> list[float]:
