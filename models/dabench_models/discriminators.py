@@ -4,12 +4,13 @@ Input (N, classes, H, W) with H and W multiples of 32, output (N, 1, H, W): one
 domain logit per 32x32 patch, upsampled bilinearly (corners not aligned). Three
 forms of the same layer: plain, depthwise separable, and diagonalwise, which
 computes what the depthwise one computes by a dense grouped convolution under a
-fixed mask (Qin et al., 2018, "Diagonalwise refactorization").
+fixed mask (Qin et al., 2018, "Diagonalwise refactorization"). Beside them the two
+light ones of RTDA, whose depthwise and pointwise halves have no activation between.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from itertools import pairwise
 from typing import cast
@@ -21,6 +22,8 @@ from torch.nn import functional as F
 WIDTHS = (64, 128, 256, 512, 1)
 SLOPE = 0.2
 GROUP_WIDTH = 32
+LIGHT2_WIDTHS = (64, 128, 1)
+"""RTDA's second light discriminator."""
 
 
 class DiagonalwiseConv2d(nn.Module):
@@ -136,6 +139,60 @@ def diagonalwise(num_classes: int, *, bias: bool = False) -> Discriminator:
         if isinstance(module, nn.Conv2d):
             nn.init.xavier_uniform_(module.weight)
     return network
+
+
+class SeparableConv2d(nn.Sequential):
+    """A depthwise 4x4 stride-2 convolution and a pointwise one, both with bias, as RTDA has them.
+
+    Shape: (N, C_in, H, W) -> (N, C_out, H / 2, W / 2).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        depthwise = nn.Conv2d(in_channels, in_channels, 4, stride=2, padding=1, groups=in_channels)
+        self.add_module("depth_wise", depthwise)
+        self.add_module("point_wise", nn.Conv2d(in_channels, out_channels, 1))
+
+
+class LightDiscriminator(nn.Module):
+    """Separable stride-2 layers with LeakyReLU(0.2) after each but the last; RTDA's names.
+
+    Shape: (N, classes, H, W) -> (N, 1, H, W), H and W multiples of 2 to the number of
+    layers; without upsampling (N, 1, h, w), a pixel per patch.
+
+    Attributes:
+        classifier: The last layer; those before are ``conv1``, ``conv2`` and so on.
+    """
+
+    def __init__(self, num_classes: int, widths: Sequence[int], *, upsampled: bool) -> None:
+        super().__init__()
+        *inner, last = pairwise((num_classes, *widths))
+        self._inner = [f"conv{number}" for number, _ in enumerate(inner, start=1)]
+        for name, (in_channels, out_channels) in zip(self._inner, inner, strict=True):
+            self.add_module(name, SeparableConv2d(in_channels, out_channels))
+        self.leaky_relu = nn.LeakyReLU(SLOPE, inplace=True)
+        self.classifier = SeparableConv2d(*last)
+        self._factor = 2 ** len(widths) if upsampled else 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        for name in self._inner:
+            x = self.leaky_relu(self.get_submodule(name)(x))
+        logits: Tensor = self.classifier(x)
+        if self._factor == 1:
+            return logits
+        return F.interpolate(
+            logits, scale_factor=self._factor, mode="bilinear", align_corners=False
+        )
+
+
+def light(num_classes: int) -> LightDiscriminator:
+    """RTDA's five layers with the widths of the plain one, upsampled 32x."""
+    return LightDiscriminator(num_classes, WIDTHS, upsampled=True)
+
+
+def light2(num_classes: int) -> LightDiscriminator:
+    """RTDA's three layers, not upsampled."""
+    return LightDiscriminator(num_classes, LIGHT2_WIDTHS, upsampled=False)
 
 
 def load_depthwise(target: Discriminator, source: Discriminator) -> None:

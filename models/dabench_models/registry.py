@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -17,6 +17,7 @@ Family = Literal["segmenter", "discriminator", "classifier", "other"]
 STDC_PAPER = "Fan et al., CVPR 2021 (STDC)"
 BISENET_PAPER = "Yu et al., ECCV 2018 (BiSeNet)"
 DABENCH_PAPER = "Berardo, Cardona and De Marco (real-time domain adaptation)"
+RTDA_PAPER = "Tavera, Masone and Caputo, 2021 (RTDA)"
 
 
 class UnknownModelError(ValueError):
@@ -117,12 +118,22 @@ def _stages_of_bisenet(backbone: str) -> Mapping[str, str]:
     )
 
 
+_STAGES_OF_DISCRIMINATORS = MappingProxyType({"(functional)": "upsampling", "(loss)": "loss"})
+
+
 def _stages_of_discriminator(*, separable: bool) -> Mapping[str, str]:
     steps = 4 if separable else 2
     # The last block of the separable form has no activations: two layers follow block 4.
     layers = {f"conv_layers.{i}": f"block {min(i // steps, 4) + 1}" for i in range(4 * steps + 2)}
-    rest = {"conv_layers": "between layers", "(functional)": "upsampling", "(loss)": "loss"}
-    return MappingProxyType({**layers, **rest})
+    return MappingProxyType(
+        {**layers, "conv_layers": "between layers", **_STAGES_OF_DISCRIMINATORS}
+    )
+
+
+def _stages_of_light(layers: int) -> Mapping[str, str]:
+    blocks = {f"conv{number}": f"block {number}" for number in range(1, layers)}
+    last = {"classifier": f"block {layers}", "leaky_relu": "between layers"}
+    return MappingProxyType({**blocks, **last, **_STAGES_OF_DISCRIMINATORS})
 
 
 def _segmenter(name: str, *, summary: str, source: str, **options: object) -> ModelSpec:
@@ -155,6 +166,13 @@ def _discriminator(name: str, builder: str, *, summary: str, **options: object) 
         stages=_stages_of_discriminator(separable=builder != "standard"),
         summary=summary,
         source=DABENCH_PAPER,
+    )
+
+
+def _light_discriminator(name: str, builder: str, layers: int, *, summary: str) -> ModelSpec:
+    plain = _discriminator(name, builder, summary=summary)
+    return replace(
+        plain, size_multiple=2**layers, stages=_stages_of_light(layers), source=RTDA_PAPER
     )
 
 
@@ -219,6 +237,12 @@ _SPECS = (
         "diagonalwise",
         summary="diag-disc with biases: the same function as dw-disc",
         bias=True,
+    ),
+    _light_discriminator(
+        "light-disc", "light", 5, summary="RTDA's: depthwise separable, nothing between the halves"
+    ),
+    _light_discriminator(
+        "light2-disc", "light2", 3, summary="RTDA's smallest: three layers, not upsampled"
     ),
     _classifier("stdc1", summary="STDC1 ImageNet classifier"),
     _classifier("stdc2", summary="STDC2 ImageNet classifier"),

@@ -2,8 +2,9 @@
 
 Nothing here is an ``nn.Module``: every network is a plain function of a state dict in the
 published format, so a test can feed the same tensors to a module and to this file and compare.
-Sources of the facts: MichaelFan01/STDC-Seg (``nets/stdcnet.py``, ``models/model_stages.py``) and
-Riden15/Real-time-Domain-Adaptation-in-Semantic-Segmentation (``model/discriminator.py``).
+Sources of the facts: MichaelFan01/STDC-Seg (``nets/stdcnet.py``, ``models/model_stages.py``),
+Riden15/Real-time-Domain-Adaptation-in-Semantic-Segmentation (``model/discriminator.py``) and
+taveraantonio/RTDA (``models/discriminator.py``).
 """
 
 import math
@@ -30,6 +31,7 @@ CONTEXT_WIDTH = 128
 BUFFER_SUFFIXES = ("running_mean", "running_var", "num_batches_tracked", "mask")
 DISC_WIDTHS = (64, 128, 256, 512, 1)
 DISC_KERNEL = 4
+LIGHT_WIDTHS: dict[str, Shape] = {"light-disc": DISC_WIDTHS, "light2-disc": (64, 128, 1)}
 
 
 # Keys and shapes
@@ -151,6 +153,38 @@ def discriminator_keys(kind: Kind, channels: int = 19) -> dict[str, Shape]:
                 keys[f"{pointwise}.bias"] = (outputs,)
         inputs = outputs
     return keys
+
+
+def _light_names(kind: str) -> list[str]:
+    inner = [f"conv{number + 1}" for number in range(len(LIGHT_WIDTHS[kind]) - 1)]
+    return [*inner, "classifier"]
+
+
+def light_discriminator_keys(kind: str, channels: int = 19) -> dict[str, Shape]:
+    """Every key and shape of a checkpoint of RTDA's light discriminators."""
+    keys: dict[str, Shape] = {}
+    inputs = channels
+    for name, outputs in zip(_light_names(kind), LIGHT_WIDTHS[kind], strict=True):
+        keys[f"{name}.depth_wise.weight"] = (inputs, 1, DISC_KERNEL, DISC_KERNEL)
+        keys[f"{name}.depth_wise.bias"] = (inputs,)
+        keys[f"{name}.point_wise.weight"] = (outputs, inputs, 1, 1)
+        keys[f"{name}.point_wise.bias"] = (outputs,)
+        inputs = outputs
+    return keys
+
+
+def light_discriminator(state: Mapping[str, Tensor], x: Tensor, kind: str) -> Tensor:
+    """Run one of RTDA's light discriminators."""
+    for name in _light_names(kind):
+        weight = state[f"{name}.depth_wise.weight"]
+        bias = state[f"{name}.depth_wise.bias"]
+        x = F.conv2d(x, weight, bias, stride=2, padding=1, groups=len(weight))
+        x = F.conv2d(x, state[f"{name}.point_wise.weight"], state[f"{name}.point_wise.bias"])
+        if name != "classifier":
+            x = F.leaky_relu(x, LEAKY_SLOPE)
+    if kind == "light2-disc":
+        return x
+    return F.interpolate(x, scale_factor=32, mode="bilinear", align_corners=False)
 
 
 def _separable_names(layer: int) -> tuple[str, str]:

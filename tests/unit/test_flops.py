@@ -43,6 +43,7 @@ DIAGONALWISE = separable(group_width)
         ("disc", STANDARD, STANDARD),
         ("dw-disc", DEPTHWISE, DEPTHWISE),
         ("diag-disc", DEPTHWISE, DIAGONALWISE),
+        ("light-disc", DEPTHWISE, DEPTHWISE),
     ],
 )
 def test_discriminators_equal_the_closed_forms(name, macs, executed):
@@ -51,6 +52,17 @@ def test_discriminators_equal_the_closed_forms(name, macs, executed):
     assert count.executed_macs == executed + UPSAMPLED
     assert count.by_operator == {"convolution": executed, "upsample_bilinear2d": UPSAMPLED}
     assert count.flops == 2 * count.macs
+
+
+def test_the_smallest_discriminator_has_three_layers_and_no_upsampling():
+    channels = (19, 64, 128, 1)
+    expected = sum(
+        pixels * (16 * c_in + c_in * c_out)
+        for c_in, c_out, pixels in zip(channels, channels[1:], SIZES, strict=False)
+    )
+    count = count_model("light2-disc")
+    assert count.macs == count.executed_macs == expected
+    assert count.by_operator == {"convolution": expected}
 
 
 def test_the_published_totals():

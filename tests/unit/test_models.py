@@ -8,6 +8,8 @@ import torch
 from published_nets import (
     discriminator,
     discriminator_keys,
+    light_discriminator,
+    light_discriminator_keys,
     random_state,
     segmenter,
     segmenter_keys,
@@ -58,6 +60,9 @@ def published(tmp_path):
         ("disc", 2_781_121),
         ("dw-disc", 191_364),
         ("diag-disc", 671_056),
+        # As dw-disc: an activation has no parameters.
+        ("light-disc", 191_364),
+        ("light2-disc", 13_316),
     ],
 )
 def test_parameter_counts_are_the_published_ones(name, count):
@@ -127,6 +132,17 @@ def test_discriminators_equal_the_published(kind, published):
     with torch.no_grad():
         assert close(model(x), discriminator(state, x, kind))
         assert model(x).shape == (2, 1, 64, 96)
+
+
+@pytest.mark.parametrize(("kind", "size"), [("light-disc", (64, 96)), ("light2-disc", (8, 12))])
+def test_rtdas_discriminators_equal_the_published(kind, size, published):
+    state, path = published(light_discriminator_keys(kind))
+    model = build(kind).eval()
+    load_weights(model, path)
+    x = torch.randn(2, 19, 64, 96, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        assert close(model(x), light_discriminator(state, x, kind))
+        assert model(x).shape == (2, 1, *size)
 
 
 def test_resnet18_equals_torchvision():

@@ -27,7 +27,7 @@ from dabench.timing.statistics import INTERVAL_RULE
 from dabench.timing.verdicts import DELTA
 from dabench_models import MODELS
 
-DISCRIMINATORS = ("disc", "dw-disc", "diag-disc", "diag-disc-bias")
+DISCRIMINATORS = tuple(n for n, spec in MODELS.items() if spec.family == "discriminator")
 ONE_SAMPLE = "one sample: no interval"
 MOST_BARS = 200
 """In one chart."""
