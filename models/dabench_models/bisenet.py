@@ -6,6 +6,7 @@ Module names follow the checkpoints of STDC-Seg (``cp``, ``ffm``, ``conv_out``,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -211,6 +212,22 @@ class BiSeNet(nn.Module):
             aux32,
             detail=None if self.conv_out_sp8 is None else self.conv_out_sp8(context.s8),
         )
+
+    def forward_some(self, x: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+        """Computes some heads, in either mode, at the size of the input.
+
+        Args:
+            x: (N, 3, H, W).
+            names: Of ``main``, ``aux16`` and ``aux32``.
+        """
+        fused, context = self._fuse(x)
+        heads = {
+            "main": (self.conv_out, fused),
+            "aux16": (self.conv_out16, context.cp8),
+            "aux32": (self.conv_out32, context.cp16),
+        }
+        chosen = {name: heads[name] for name in names}
+        return {name: upsample_bilinear(of(seen), like=x) for name, (of, seen) in chosen.items()}
 
     def forward_main(self, x: Tensor) -> Tensor:
         """Computes the main logits alone, in either mode."""

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from dabench.data.roots import find_places
 from dabench.records.trainings import EpochRow, read_epochs
-from dabench.training import step
 from dabench.training.config import TrainConfig
 from dabench.training.defaults import defaults_for
+from dabench.training.methods import adversarial
 from dabench.training.scene import set_scene
 from dabench.training.train import start
 
@@ -38,7 +38,7 @@ def train(scene, size, disc, folder: Path, *, wrong: bool) -> list[EpochRow]:
         pair="day2dusk", method="adversarial", disc=disc, segmenter_dtype="fp32",
         disc_dtype="fp32", device="cpu", threads=1, **fields,
     )  # fmt: skip
-    step.FOOLED = step.TARGET if wrong else step.SOURCE
+    adversarial.FOOLED = adversarial.TARGET if wrong else adversarial.SOURCE
     start(config, scene, folder=folder, document=DOCUMENT, split=None, observer=Silent())
     return read_epochs(folder)
 

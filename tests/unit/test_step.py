@@ -12,11 +12,14 @@ from fakes import FakeClock
 from dabench.data.labels import IGNORE
 from dabench.data.loader import network_input
 from dabench.records.trainings import EPOCH_PARTS
+from dabench.training import passes
 from dabench.training import products as gradients
-from dabench.training import step as module
 from dabench.training.halves import WAITING, Halves, Waiting
 from dabench.training.losses import discriminator_input
-from dabench.training.step import Learner, Precision, Trainer, poly
+from dabench.training.methods import adversarial
+from dabench.training.methods.adversarial import Adversary, Level
+from dabench.training.passes import Learner, Precision
+from dabench.training.step import Trainer, poly
 from dabench.training.stopwatch import Stopwatch
 from dabench_models import build
 
@@ -33,7 +36,7 @@ def trained(*, steps=2, double=False, **settings):
     of = trainer(lr=0.05, disc_lr=0.05, double=double, **settings)
     images, labels, target = batch()
     results = [of.step(images, labels, target) for _ in range(steps)]
-    states = [network.network.state_dict() for network in (of.segmenter, of.discriminator)]
+    states = [learner.network.state_dict() for learner in of.learners.values()]
     return {f"{i} {k}": v for i, state in enumerate(states) for k, v in state.items()}, results
 
 
@@ -55,8 +58,15 @@ def trainer(
     judge = build(disc, num_classes=CLASSES).to(memory_format=layout)
     adversary = learner(judge, disc_lr)
     settings = {"disc_input": "softmax", "ohem": False, "detail": False, **changes}
+    shown = settings.pop("disc_input")
+    level = Level("main", adversary, weight=weight if fools else 0.0, disc_input=shown)
     watch = Stopwatch(FakeClock())
-    return Trainer(segmenter, adversary, fools=fools, weight=weight, watch=watch, **settings)
+    return Trainer(segmenter, [Adversary([level])], passes_target=True, watch=watch, **settings)
+
+
+def judge_of(of):
+    """The discriminator with its optimiser."""
+    return of.learners["discriminator"]
 
 
 def batch(seed=1):
@@ -71,7 +81,7 @@ def belief(of, target):
     twin = copy.deepcopy(of.segmenter.network).train()
     with torch.no_grad():
         shown = discriminator_input(twin.forward_main(network_input(target)), "softmax")
-        return torch.sigmoid(of.discriminator.network(shown)).mean().item()
+        return torch.sigmoid(judge_of(of).network(shown)).mean().item()
 
 
 def beliefs_over_steps(of):
@@ -90,7 +100,7 @@ def test_the_adversarial_term_makes_the_target_pass_for_the_source():
 
 def test_with_the_label_swapped_the_target_gives_itself_away(monkeypatch):
     of = trainer(lr=1.0)
-    monkeypatch.setattr(module, "FOOLED", module.TARGET)
+    monkeypatch.setattr(adversarial, "FOOLED", adversarial.TARGET)
     before, after = beliefs_over_steps(of)
     assert after < before - 1e-6
 
@@ -104,9 +114,9 @@ def test_the_adversarial_term_leaves_the_discriminator_alone():
         def gradients_seen(optimizer, *_):
             learnt.append([p.grad.clone() for p in optimizer.param_groups[0]["params"]])
 
-        of.discriminator.optimizer.register_step_pre_hook(gradients_seen)
+        judge_of(of).optimizer.register_step_pre_hook(gradients_seen)
         of.step(*batch())
-        assert all(p.requires_grad for p in of.discriminator.network.parameters())
+        assert all(p.requires_grad for p in judge_of(of).network.parameters())
     with_term, without = learnt
     assert all(map(torch.equal, with_term, without))
     assert all(gradient.any() for gradient in without)
@@ -126,7 +136,7 @@ def test_the_discriminator_learns_as_written_out(threads):
     """Mean of the losses for the truths 1 and 0, its gradients, beliefs and accuracy."""
     of = trainer(threads=threads, fools=False)
     images, labels, target = batch()
-    judge, seen = of.discriminator.network, {}
+    judge, seen = judge_of(of).network, {}
 
     def kept(_, given, __):
         # The target's half passes in a thread of its own, or second.
@@ -139,7 +149,7 @@ def test_the_discriminator_learns_as_written_out(threads):
 
     hooks = [
         judge.register_forward_hook(kept),
-        of.discriminator.optimizer.register_step_pre_hook(learnt),
+        judge_of(of).optimizer.register_step_pre_hook(learnt),
     ]
     found = of.step(images, labels, target)
     for hook in hooks:
@@ -173,7 +183,7 @@ def test_each_network_takes_one_optimiser_step():
     of = trainer(disc_lr=0.01)
     steps = []
     for name in ("segmenter", "discriminator"):
-        optimizer = getattr(of, name).optimizer
+        optimizer = of.learners[name].optimizer
         optimizer.register_step_post_hook(lambda *_, name=name: steps.append(name))
     of.step(*batch())
     assert steps == ["segmenter", "discriminator"]
@@ -217,7 +227,7 @@ def test_gradients_are_clipped():
 @pytest.mark.parametrize("fools", [True, False])
 def test_side_by_side_ends_where_one_after_the_other_ends(fools, monkeypatch):
     # In fp32 two orders of the same sums part by more than what is to be seen here.
-    monkeypatch.setattr(module, "network_input", lambda x, **_: network_input(x).double())
+    monkeypatch.setattr(passes, "network_input", lambda x, **_: network_input(x).double())
     alone, losses = trained(fools=fools, double=True)
     at_once, same_losses = trained(fools=fools, double=True, threads=2)
     assert alone.keys() == at_once.keys()
@@ -253,7 +263,7 @@ def products(monkeypatch):
 
 @pytest.mark.parametrize("pays", [False, True])
 def test_side_by_side_gives_the_same_bits_each_time(pays, products, monkeypatch):
-    monkeypatch.setattr(module, "pay_off", lambda _: pays)
+    monkeypatch.setattr(passes, "pay_off", lambda _: pays)
     first, _ = trained(threads=2, nhwc=True)
     second, _ = trained(threads=2, nhwc=True)
     assert all(torch.equal(second[name], value) for name, value in first.items())
@@ -263,11 +273,11 @@ def test_side_by_side_gives_the_same_bits_each_time(pays, products, monkeypatch)
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_gradients_from_products_end_where_the_librarys_end(threads, products, monkeypatch):
-    monkeypatch.setattr(module, "network_input", lambda x, **_: network_input(x).double())
-    monkeypatch.setattr(module, "pay_off", lambda _: False)
+    monkeypatch.setattr(passes, "network_input", lambda x, **_: network_input(x).double())
+    monkeypatch.setattr(passes, "pay_off", lambda _: False)
     theirs, losses = trained(double=True, nhwc=True)
     assert products["all"] == 0
-    monkeypatch.setattr(module, "pay_off", lambda _: True)
+    monkeypatch.setattr(passes, "pay_off", lambda _: True)
     ours, same_losses = trained(double=True, nhwc=True, threads=threads)
     of = build("disc", num_classes=CLASSES).modules()
     judging = sum(isinstance(m, torch.nn.Conv2d) and m.out_channels > 1 for m in of)
@@ -282,7 +292,7 @@ def test_gradients_from_products_end_where_the_librarys_end(threads, products, m
 def test_side_by_side_in_mixed_precision_every_weight_learns(dtype):
     """Without an adversarial term the target passes without gradients, and casts weights too."""
     of = trainer(fools=False, threads=2)
-    for member in (of.segmenter, of.discriminator):
+    for member in of.learners.values():
         member.precision = Precision(device="cpu", dtype=dtype)
     lacking = []
 

@@ -3,9 +3,14 @@
 import json
 import time
 from dataclasses import replace
+from functools import partial
+from http.client import IncompleteRead
+from pathlib import Path
 
 import pytest
 import torch
+import torchvision
+from fakes import FakeClock
 from suites import ENVIRONMENT
 
 from dabench.base.errors import UsageError
@@ -15,8 +20,11 @@ from dabench.data.roots import Places, find_places
 from dabench.data.standin import write_standin
 from dabench.findings.claims import waiting_share
 from dabench.findings.logs import read_logs
-from dabench.records.trainings import read_classes, read_epochs, read_result
+from dabench.findings.trainings import load_training
+from dabench.plan.methods import method_of
+from dabench.records.trainings import EPOCH_PARTS, read_classes, read_epochs, read_result
 from dabench.training import checkpoint, train
+from dabench.training.backbone import backbone_file
 from dabench.training.config import TrainConfig
 from dabench.training.predict import load_trained, predict_files, score
 from dabench.training.scene import set_scene
@@ -88,8 +96,12 @@ def weights_of(folder):
     return checkpoint.load(folder / "weights.pt")["segmenter"]["network"]
 
 
-def test_a_resumed_run_ends_with_the_same_weights(scene, tmp_path):
-    config = replace(CONFIG, threads=2)  # source and target side by side
+@pytest.mark.parametrize(
+    "method", ["adversarial", "self-training+mic+fda", "multi-level+dsbn", "advent+minent+adabn"]
+)
+def test_a_resumed_run_ends_with_the_same_weights(method, scene, tmp_path):
+    # Source and target side by side; a teacher that is sure of all it says.
+    config = replace(CONFIG, method=method, threads=2, confidence=0.0)
     whole = run(scene, tmp_path / "whole", config)
     # Two steps an epoch: the third epoch is cut off after its first step.
     with pytest.raises(StopError):
@@ -101,14 +113,13 @@ def test_a_resumed_run_ends_with_the_same_weights(scene, tmp_path):
     ours, theirs = weights_of(tmp_path / "cut"), weights_of(tmp_path / "whole")
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     assert again["miou"] == whole["miou"]
-    times = {"seconds": 0.0, "eval_s": None} | {
-        f"{part}_s": 0.0
-        for part in ("data", "source", "target", "adversarial", "discriminator", "optimizers")
-    }
+    times = {"seconds": 0.0, "eval_s": None} | {f"{part}_s": 0.0 for part in EPOCH_PARTS}
     rows = [
         [replace(row, **times) for row in read_epochs(tmp_path / name)] for name in ("cut", "whole")
     ]
     assert rows[0] == rows[1]
+    taught = method_of(method).taught
+    assert all((row.confident == 1 and row.masked_loss > 0) == taught for row in rows[0])
     assert [row.miou is None for row in rows[0]] == [True, False, False]
 
 
@@ -129,6 +140,9 @@ def test_other_settings_cannot_resume(scene, tmp_path):
         run(scene, tmp_path / "cut", observer=StopAfter(5))
     other = replace(CONFIG, lr=0.5, seed=3)
     with pytest.raises(UsageError, match="the checkpoint differs in lr, seed"):
+        resume(other, scene, folder=tmp_path / "cut", split=None, observer=Silent())
+    other = replace(CONFIG, method="advent")
+    with pytest.raises(UsageError, match="the checkpoint differs in method"):
         resume(other, scene, folder=tmp_path / "cut", split=None, observer=Silent())
 
 
@@ -197,6 +211,69 @@ def test_a_suite_goes_on_where_it_was_cut_off(scene, tmp_path):
     assert third.ran == []
 
 
+@pytest.fixture
+def steps_take_a_second(monkeypatch):
+    clock, real = FakeClock(), train.Trainer.step
+
+    def step(self, *tensors):
+        clock.now += 1
+        return real(self, *tensors)
+
+    monkeypatch.setattr(train.Trainer, "step", step)
+    monkeypatch.setattr(train, "Budget", partial(train.Budget, clock=clock))
+
+
+@pytest.mark.usefixtures("steps_take_a_second")
+def test_a_budget_of_seconds_ends_with_the_step_in_which_they_end(scene, tmp_path):
+    config = replace(CONFIG, method="augment", steps=None, seconds=4.5)
+    observer = Silent()
+    result = run(scene, tmp_path / "whole", config, observer)
+    assert (result["steps"], result["epochs"]) == (5, 3)
+    rows = read_epochs(tmp_path / "whole")
+    assert [row.seconds for row in rows] == [2, 2, 1]
+    # The paper's rate follows what was spent before the epoch.
+    rates = [0.01 * (1 - spent / 4.5) ** 0.9 for spent in (0, 0, 2, 2, 4)]
+    assert [lr for _, _, lr in observer.steps] == pytest.approx(rates)
+    with pytest.raises(StopError):
+        run(scene, tmp_path / "cut", config, observer=StopAfter(3))
+    resume(config, scene, folder=tmp_path / "cut", split=None, observer=Silent())
+    ours, theirs = weights_of(tmp_path / "cut"), weights_of(tmp_path / "whole")
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    plan = [
+        Planned("short", replace(config, seconds=0.5)),
+        Planned("long", replace(config, seconds=1.5)),
+    ]
+    suite = {"folder": tmp_path / "suite", "command": "", "split": None}
+    results = start_suite(plan, scene, observer=Silent(), **suite)
+    short = results["short"]
+    assert (short["status"], short["refused"]) == ("failed", True)
+    assert short["reason"] == (
+        "--seconds: '0.5' is not allowed; the first step of augment took 1 s here"
+    )
+    assert results["long"]["steps"] == 2
+    assert resume_suite(tmp_path / "suite", scene, observer=Silent()) == results
+
+
+@pytest.mark.usefixtures("steps_take_a_second")
+def test_adabn_takes_over_what_another_method_learnt(scene, tmp_path):
+    base = replace(CONFIG, steps=None, seconds=2.5, disc="dw-disc")
+    plan = plan_suite(base, ("minent", "minent+adabn"), ("disc",), (0,))
+    observer = Silent()
+    results = start_suite(
+        plan, scene, folder=tmp_path / "suite", command="", split=None, observer=observer
+    )
+    trained, recomputed = (results[planned.name] for planned in plan)
+    assert recomputed["steps"] == trained["steps"] == len(observer.steps) == 3
+    ours, theirs = (weights_of(tmp_path / "suite" / planned.name) for planned in plan)
+    assert torch.equal(ours["conv_out.conv_out.weight"], theirs["conv_out.conv_out.weight"])
+    mean = "cp.backbone.features.0.bn.running_mean"
+    assert not torch.equal(ours[mean], theirs[mean])
+    rows = load_training([tmp_path / "suite"]).runs
+    assert rows["train_s"].tolist() == [3, 3]
+    assert rows["weights_of"].tolist() == ["", "minent-seed0"]
+    assert set(rows["budget"]) == {"equal seconds of training"}
+
+
 def test_a_failed_run_is_a_result_and_the_suite_goes_on(scene, tmp_path):
     plan = [
         Planned("bad", replace(CONFIG, method="augment", lr=1e30)),
@@ -262,6 +339,70 @@ def test_records_say_what_the_data_were(scene, tmp_path):
     assert (data["training_frames"], data["evaluation_frames"]) == (4, 2)
     assert data["evaluated_split"] == "test"
     assert (tmp_path / "run" / "pictures.png").stat().st_size > 0
+
+
+def test_epochs_of_earlier_versions_are_read(scene, tmp_path):
+    run(scene, tmp_path / "run", replace(CONFIG, method="source-only"))
+    path = tmp_path / "run" / "epochs.csv"
+    rows = read_epochs(tmp_path / "run")
+    lines = path.read_text().splitlines()
+    before = lines[0].split(",").index("teacher_s")
+    path.write_text("".join(",".join(line.split(",")[:before]) + "\n" for line in lines))
+    assert read_epochs(tmp_path / "run") == rows
+
+
+def backbone(path):
+    """A checkpoint of torchvision's, of random weights."""
+    torch.save(torchvision.models.resnet18().state_dict(), path)
+    return torch.load(path, weights_only=True)
+
+
+def test_torchvisions_weights_are_downloaded_once(scene, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    asked = []
+
+    def download(url, path, **_):
+        asked.append(url)
+        backbone(path)
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", download)
+    config = replace(CONFIG, model="bisenet-r18", method="minent+dsbn", backbone_weights="resnet18",
+                     steps=1, lr=1e-12)  # fmt: skip
+    for name in ("one", "two"):
+        run(scene, tmp_path / name, config)
+    assert [url.rpartition("/")[2] for url in asked] == ["resnet18-f37072fd.pth"]
+    state = torch.load(
+        tmp_path / "hub" / "checkpoints" / "resnet18-f37072fd.pth", weights_only=True
+    )
+    ours = weights_of(tmp_path / "one")
+    torch.testing.assert_close(ours["cp.backbone.conv1.weight"], state["conv1.weight"])
+
+
+def test_the_targets_own_norms_begin_with_the_backbones(scene, tmp_path):
+    state = backbone(tmp_path / "resnet18.pt")
+    state["bn1.weight"] += 2
+    torch.save(state, tmp_path / "resnet18.pt")
+    weights = str(tmp_path / "resnet18.pt")
+    config = replace(CONFIG, model="bisenet-r18", method="minent+dsbn", backbone_weights=weights,
+                     steps=1, lr=1e-12)  # fmt: skip
+    run(scene, tmp_path / "run", config)
+    ours = weights_of(tmp_path / "run")["cp.backbone.bn1.weight"]
+    torch.testing.assert_close(ours, state["bn1.weight"])
+
+
+@pytest.mark.parametrize("error", [OSError("no route"), IncompleteRead(b"")])
+def test_weights_that_cannot_be_downloaded_are_one_line(error, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+
+    def download(*_, **__):
+        raise error
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", download)
+    with pytest.raises(UsageError, match=r"--backbone-weights: resnet18 cannot be downloaded here"):
+        backbone_file("resnet18")
+    assert backbone_file(__file__) == Path(__file__)
+    with pytest.raises(UsageError, match=r"--backbone-weights: 'gone.pt' .* existing file"):
+        backbone_file("gone.pt")
 
 
 def test_other_frames_cannot_resume(scene, tmp_path):

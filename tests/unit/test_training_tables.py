@@ -8,6 +8,7 @@ from suites import write_suite
 
 from dabench.base.errors import ResultsError
 from dabench.findings.trainings import Comparison, compare, load_training, published_accuracy
+from dabench.report.methods import costs_table
 from dabench.report.training import _helps
 from dabench.timing.statistics import mean_interval
 
@@ -19,6 +20,26 @@ def test_a_mean_over_seeds_has_students_interval():
     assert (interval.low, interval.high) == pytest.approx((2 - half, 2 + half), rel=1e-3)
     alone = mean_interval([1.0])
     assert (alone.low, alone.high) == (-math.inf, math.inf)
+
+
+def test_what_a_method_costs_and_gives():
+    said = []
+
+    class Out:
+        def table(self, frame, caption):
+            said.append((frame, caption))
+
+    runs = runs_of(augment=[0.2, 0.3], minent=[0.25, 0.37])
+    facts = {"steps": 100, "batch": 4, "threads": 2, "budget": "equal source images"}
+    runs = runs.assign(**facts, device="cpu", train_s=[90.0, 90.0, 100.0, 170.0])
+    costs_table(Out(), runs, runs.groupby("label", sort=False))
+    table = said[0][0].set_index("run")
+    assert table.loc["minent"].tolist() == ["400", "135", "0.075", "1.50", "+6.0 [-6.7, +18.7]"]
+    assert table.loc["augment"].tolist() == ["400", "90", "0.050", "1.00", "-"]
+    assert "at equal source images" in said[0][1]
+    costs_table(Out(), runs.assign(device="cuda"), [("minent", runs[2:].assign(device="cuda"))])
+    assert "device-hours" in said[1][0]
+    assert said[1][0]["device-hours"].tolist() == ["0.037"]
 
 
 def runs_of(**scores):

@@ -112,7 +112,7 @@ def _parts(folder: Path, plan: dict[str, Any], places: Places, *, quiet: bool) -
     for slug, of, runs in suites:
         part = folder / slug
         begun = has_run(part)
-        parts[part] = run_suite(
+        code = run_suite(
             of,
             part,
             None if begun else runs,
@@ -121,6 +121,7 @@ def _parts(folder: Path, plan: dict[str, Any], places: Places, *, quiet: bool) -
             json=False,
             again=f"dabench reproduce --resume {folder}",
         )
+        parts[part] = code == 0
     if plan["timing"] is not None:
         part = folder / "timing"
         command = shlex.join(["dabench", *sys.argv[1:]])

@@ -50,16 +50,27 @@ def train(
         str | None,
         _option(
             "--method",
-            "source-only, augment, adversarial, control, adabn, target; several with commas. "
-            "Default: adversarial across domains, augment within one.",
+            "source-only, augment, target, adversarial, control, advent, multi-level, minent, "
+            "self-training, mic, fda, dsbn, adabn; combined with +, as in self-training+fda; "
+            "several with commas. Default: adversarial across domains, augment within one.",
         ),
     ] = None,
     disc: Annotated[
-        str | None, _option("--disc", "disc, dw-disc, diag-disc; several with commas.")
+        str | None,
+        _option(
+            "--disc", "disc, dw-disc, diag-disc, light-disc, light2-disc; several with commas."
+        ),
     ] = None,
     model: Annotated[str | None, _option("--model", "A segmenter. Default stdc1-bisenet.")] = None,
     epochs: Annotated[int | None, _option("--epochs", "Passes over the source.")] = None,
     steps: Annotated[int | None, _option("--steps", "Optimiser steps, in place of epochs.")] = None,
+    seconds: Annotated[
+        float | None, _option("--seconds", "Of optimiser steps, in place of epochs.")
+    ] = None,
+    budget: Annotated[
+        str | None,
+        _option("--budget", "What runs have in common: images (default) or seconds."),
+    ] = None,
     size: Annotated[str | None, _option("--size", "HxW images are resized to.")] = None,
     crop: Annotated[str | None, _option("--crop", "HxW of a random training window.")] = None,
     batch: Annotated[int | None, _option("--batch", "Images per step and domain.")] = None,
@@ -76,6 +87,27 @@ def train(
     ] = None,
     disc_input: Annotated[
         str | None, _option("--disc-input", "softmax, logits or entropy. Default softmax.")
+    ] = None,
+    aux_weight: Annotated[
+        float | None, _option("--aux-lambda", "At multi-level's second head. Default 0.0002.")
+    ] = None,
+    entropy_weight: Annotated[
+        float | None, _option("--entropy-weight", "Of minent's term. Default 0.001.")
+    ] = None,
+    fda_beta: Annotated[
+        float | None, _option("--fda-beta", "Reach of fda's exchange. Default 0.01.")
+    ] = None,
+    teacher_momentum: Annotated[
+        float | None, _option("--teacher-momentum", "Of the mean teacher. Default 0.99.")
+    ] = None,
+    confidence: Annotated[
+        float | None, _option("--confidence", "Above it the teacher is sure. Default 0.968.")
+    ] = None,
+    mask_ratio: Annotated[
+        float | None, _option("--mask-ratio", "Share that mic hides. Default 0.7.")
+    ] = None,
+    mask_block: Annotated[
+        int | None, _option("--mask-block", "Pixels of mic's patches. Default height / 16.")
     ] = None,
     recipe: Annotated[
         str | None,
@@ -110,7 +142,8 @@ def train(
     threads: Annotated[int | None, _option("--threads", "Threads of CPU kernels.")] = None,
     workers: Annotated[int | None, _option("--workers", "Processes that load data.")] = None,
     backbone_weights: Annotated[
-        str | None, _option("--backbone-weights", "ImageNet checkpoint of the backbone.")
+        str | None,
+        _option("--backbone-weights", "ImageNet checkpoint, or resnet18: torchvision's."),
     ] = None,
     gta5_root: Gta5Root = None,
     cityscapes_root: CityscapesRoot = None,
@@ -154,10 +187,10 @@ def train(
         from dabench.training.suite import read_suite
 
         scene = set_scene(read_suite(resume_from)["data"]["asked"], places)
-        ok = run_suite(
+        code = run_suite(
             scene, resume_from, None, split=None, quiet=quiet, json=json, tensorboard=tensorboard
         )
-        raise typer.Exit(0 if ok else 1)
+        raise typer.Exit(code)
     if pair is None:
         raise UsageError(f"train needs a pair; choices: {', '.join(places.pairs)}")
     if split is not None:
@@ -173,25 +206,30 @@ def train(
     from dabench.records.folder import new_run_folder
 
     with new_run_folder(out, f"{scene.slug}-{'-'.join(chosen)}") as folder:
-        ok = run_suite(
+        code = run_suite(
             scene, folder, plan, split=split, quiet=quiet, json=json, tensorboard=tensorboard
         )
-    raise typer.Exit(0 if ok else 1)
+    raise typer.Exit(code)
 
 
 _FIELDS = (
-    "model", "epochs", "steps", "batch", "limit", "lr", "disc_lr", "adversarial_weight",
-    "disc_input", "recipe", "ohem", "detail", "clip", "evaluation", "eval_every", "device",
-    "memory_format", "threads", "workers", "backbone_weights",
+    "model", "epochs", "steps", "seconds", "batch", "limit", "lr", "disc_lr", "adversarial_weight",
+    "aux_weight", "disc_input", "entropy_weight", "fda_beta", "teacher_momentum", "confidence",
+    "mask_ratio", "mask_block", "recipe", "ohem", "detail", "clip", "evaluation", "eval_every",
+    "device", "memory_format", "threads", "workers", "backbone_weights",
 )  # fmt: skip
+LENGTHS = frozenset({"epochs", "steps", "seconds"})
 
 
 def _settings(
     given: Mapping[str, Any],
 ) -> tuple[dict[str, Any], tuple[str, ...], tuple[str, ...], tuple[int, ...]]:
     """Fields of the configuration, methods, discriminators and seeds, checked."""
-    from dabench.training.config import METHODS, TrainConfig
+    from dabench.plan.methods import BASE
+    from dabench.plan.networks import RESNET18
+    from dabench.training.config import TrainConfig
 
+    _check_budget(given)
     settings = {name: given[name] for name in _FIELDS if name in given}
     settings["normalise"] = "normalise" in given
     if "size" in given:
@@ -208,10 +246,10 @@ def _settings(
     methods, discs = _parts(given.get("method", "")), _parts(given.get("disc", ""))
     seeds = parse_seeds(given.get("seeds", "0"))
     weights = settings.get("backbone_weights")
-    if weights is not None and not Path(weights).is_file():
+    if weights not in (None, RESNET18) and not Path(weights).is_file():
         raise bad_value("--backbone-weights", weights, "it takes an existing file")
-    limits = {} if {"epochs", "steps"} & settings.keys() else {"steps": 1}
-    for method in methods or tuple(METHODS)[:1]:
+    limits = {} if LENGTHS & settings.keys() else {"steps": 1}
+    for method in methods or (BASE,):
         for disc in discs or ("disc",):
             for seed in seeds:
                 # Checked before any data are looked for.
@@ -219,6 +257,17 @@ def _settings(
                     pair="", method=method, disc=disc, seed=seed, **(_SIZE | settings | limits)
                 )
     return settings, methods, discs, seeds
+
+
+def _check_budget(given: Mapping[str, Any]) -> None:
+    budget = given.get("budget")
+    if budget is None:
+        return
+    check_choice("--budget", budget, ("images", "seconds"))
+    if budget == "seconds" and "seconds" not in given:
+        raise bad_value("--budget", budget, "--seconds must say how many")
+    if budget == "images" and "seconds" in given:
+        raise bad_value("--budget", budget, "--seconds is the other budget")
 
 
 _SIZE = {"height": 4096, "width": 4096}
@@ -249,8 +298,8 @@ def base_config(scene: Scene, settings: dict[str, Any]) -> TrainConfig:
     from dabench.training.defaults import defaults_for
 
     fields = defaults_for(scene)
-    if {"epochs", "steps"} & settings.keys():
-        fields = {name: v for name, v in fields.items() if name not in ("epochs", "steps")}
+    if LENGTHS & settings.keys():
+        fields = {name: v for name, v in fields.items() if name not in LENGTHS}
     return TrainConfig(pair=scene.pair.name, method="augment", **(fields | settings))
 
 
@@ -264,7 +313,7 @@ def run_suite(
     json: bool,
     tensorboard: bool = False,
     again: str | None = None,
-) -> bool:
+) -> int:
     """Starts or, without a plan, resumes a suite; prints what came of it.
 
     Args:
@@ -278,7 +327,7 @@ def run_suite(
         again: The command that continues after an interruption.
 
     Returns:
-        Whether every run has a result.
+        The exit code: 0 if every run has a result, 2 if one was refused, else 1.
     """
     from dabench.cli.progress import TrainProgress
     from dabench.training.suite import read_suite, resume_suite, start_suite
@@ -313,7 +362,9 @@ def run_suite(
     else:
         _print_results(scene, folder, results)
         console(stderr=True).print(f"Records: {folder}", markup=False)
-    return all(result["status"] == "ok" for result in results.values())
+    if any(result.get("refused") for result in results.values()):
+        return 2
+    return 0 if all(result["status"] == "ok" for result in results.values()) else 1
 
 
 def _banner(scene: Scene) -> None:

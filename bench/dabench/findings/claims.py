@@ -280,7 +280,11 @@ def _of_group(logs: Sequence[TrainingLog]) -> Iterator[Finding]:
     """What is wrong with comparing runs."""
     if len(logs) < 2:
         return
-    known = {log.name: steps for log in logs if (steps := steps_of(log)) is not None}
+    known = {
+        log.name: steps
+        for log in logs
+        if not log.by_seconds and (steps := steps_of(log)) is not None
+    }
     if known and max(known.values()) > (1 + _BUDGET_MARGIN) * min(known.values()):
         each = "; ".join(
             f"{steps:,} of {', '.join(name for name in known if known[name] == steps)}"

@@ -22,7 +22,7 @@ import pandas as pd
 
 from dabench.base.errors import UsageError, bad_value, clean_line
 from dabench.findings.tables import reference
-from dabench.findings.trainings import load_training
+from dabench.findings.trainings import SECONDS, load_training
 from dabench.records.folder import has_run, kind_of
 from dabench.records.trainings import KIND, SUITE
 
@@ -86,6 +86,7 @@ class TrainingLog:
         adversarial_weight: By which the adversarial loss was multiplied before it was logged;
             None if nobody says.
         steps: Of the optimiser, in all; None if nobody says.
+        by_seconds: Whether runs of its group had the same seconds, not steps.
         finished: Whether it is over, or may be for all that is known.
         scalars: What was logged, by its own names.
         unknown: Those of them that are no metric.
@@ -98,6 +99,7 @@ class TrainingLog:
     group: str = ""
     adversarial_weight: float | None = None
     steps: int | None = None
+    by_seconds: bool = False
     finished: bool = True
     scalars: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
@@ -415,6 +417,7 @@ def _of_runs(folder: Path) -> list[TrainingLog]:
                 group=f"{fact['data']}: {fact['protocol']}",
                 adversarial_weight=1.0,  # kept before lambda
                 steps=int(epochs["step"].iloc[-1]),
+                by_seconds=fact["budget"] == SECONDS,
                 finished=fact["status"] == "ok",
             )
         )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from dabench.findings.tables import published
+from dabench.plan.methods import METHODS, label_of, method_of
 from dabench.records.folder import read_run
 from dabench.records.trainings import (
     PICTURES,
@@ -21,6 +22,10 @@ from dabench.records.trainings import (
     training_runs,
 )
 from dabench.timing.statistics import Interval, mean_interval
+from dabench.training.config import TrainConfig
+
+IMAGES, SECONDS = "equal source images", "equal seconds of training"
+"""What runs of one budget have in common."""
 
 RUN_COLUMNS = (
     "suite", "run", "data", "synthetic", "protocol", "method", "disc", "label", "seed", "status",
@@ -28,8 +33,10 @@ RUN_COLUMNS = (
     "miou", "accuracy", "best_miou", "best_epoch", "disc_loss", "disc_at_chance", "disc_accuracy",
     "belief_source", "belief_target", "epochs", "steps", "batch", "size", "evaluation", "split",
     "training_frames", "target_frames", "evaluation_frames", "segmenter_dtype", "disc_dtype",
-    "machine", "threads", "commit",
+    "machine", "device", "threads", "commit", "budget", "settings", "train_s", "weights_of",
 )  # fmt: skip
+"""``train_s`` is the time of all steps, waiting for data included and evaluation not; of a run
+with the weights of another, that one's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +86,8 @@ def load_training(folders: Sequence[Path]) -> TrainingResults:
             for epoch in read_epochs(path):
                 values = {name: getattr(epoch, name) for name in epoch.__slots__}
                 epochs.append({**key, **values, "batch": row["batch"]})
+            trained = path.parent / row["weights_of"] if row["weights_of"] else path
+            row["train_s"] = sum(epoch.seconds for epoch in read_epochs(trained))
             classes += [{**key, **item} for item in read_classes(path)]
             if (path / PICTURES).exists():
                 pictures.setdefault((row["data"], row["protocol"], row["label"]), path / PICTURES)
@@ -98,11 +107,6 @@ def load_training(folders: Sequence[Path]) -> TrainingResults:
     )
 
 
-def _label(config: dict[str, Any]) -> str:
-    adversary = config["method"] in ("adversarial", "control")
-    return f"{config['method']} {config['disc']}" if adversary else config["method"]
-
-
 def _run_row(suite: str, path: Path, document: dict[str, Any]) -> dict[str, Any]:
     result = read_result(path) or {"status": "pending", "reason": "not finished"}
     environment = document["environment"]
@@ -115,6 +119,7 @@ def _run_row(suite: str, path: Path, document: dict[str, Any]) -> dict[str, Any]
         "threads": document["config"]["threads"] or environment["threads"],
         "machine": f"{environment['cpu']}, {environment['logical_cores']} cores",
         "commit": environment.get("commit"),
+        "weights_of": document.get("weights_of", ""),
     }
 
 
@@ -133,8 +138,8 @@ def _config_columns(
         "synthetic": data["synthetic"],
         "protocol": _protocol(config, data["evaluated_split"]),
         "method": config["method"],
-        "disc": config["disc"] if config["method"] in ("adversarial", "control") else "",
-        "label": _label(config),
+        "disc": config["disc"] if method_of(config["method"]).judged else "",
+        "label": label_of(config["method"], config["disc"]),
         "seed": config["seed"],
         "batch": config["batch"],
         "size": f"{config['height']}x{config['width']}",
@@ -142,15 +147,28 @@ def _config_columns(
         "split": data["evaluated_split"],
         "segmenter_dtype": config["segmenter_dtype"],
         "disc_dtype": config["disc_dtype"],
+        "device": config["device"],
+        "budget": SECONDS if config.get("seconds") else IMAGES,
+        "settings": _settings(config),
     }
+
+
+def _settings(config: dict[str, Any]) -> str:
+    """The settings that are the method's own, ``field value`` each, with semicolons."""
+    known = {field.name: config.get(field.name, field.default) for field in fields(TrainConfig)}
+    named = {name: known[name] for name in method_of(config["method"]).settings}
+    return "; ".join(f"{name} {value}" for name, value in named.items() if value is not None)
 
 
 def _protocol(config: dict[str, Any], split: str) -> str:
     """All settings that runs must share to be compared, in words."""
     length = f"{config['steps']} steps" if config["steps"] else f"{config['epochs']} epochs"
+    budget = f"{IMAGES}: {length}"
+    if config.get("seconds"):
+        budget = f"{SECONDS}: {config['seconds']:g}"
     parts = [
         config["model"], f"{config['height']}x{config['width']}", f"batch {config['batch']}",
-        length, f"lr {config['lr']:g}", f"discriminator's lr {config['disc_lr']:g}",
+        budget, f"lr {config['lr']:g}", f"discriminator's lr {config['disc_lr']:g}",
         f"lambda {config['adversarial_weight']:g}", f"{config['disc_input']} to the discriminator",
         f"{config['recipe']} recipe", f"{config['evaluation']} mIoU on {split}",
     ]  # fmt: skip
@@ -168,7 +186,22 @@ def _protocol(config: dict[str, Any], split: str) -> str:
         parts.append(f"at most {config['limit']} frames per split")
     if config["backbone_weights"]:
         parts.append("pretrained backbone")
+    parts += [
+        f"{name.replace('_', ' ')} {value:g}"
+        for name, default in _OWN_SETTINGS.items()
+        if (value := config.get(name, default)) != default
+    ]
     return ", ".join(parts)
+
+
+_ALWAYS_SAID = ("adversarial_weight", "disc_input", "disc_lr")
+_OWN_SETTINGS = {
+    field.name: field.default
+    for field in fields(TrainConfig)
+    if any(field.name in method.settings for method in METHODS.values())
+    and field.name not in _ALWAYS_SAID
+}
+"""Settings that some methods have -> their default."""
 
 
 @dataclass(frozen=True, slots=True)

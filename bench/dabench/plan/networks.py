@@ -21,6 +21,10 @@ MOST_SOURCES = 2000
 _NOT_SOURCES = {"__pycache__", "site-packages", "node_modules", "venv", "env", "results"}
 
 
+RESNET18 = "resnet18"
+"""Stands for torchvision's ImageNet weights of the backbone of that name."""
+
+
 def spec_of(name: str) -> ModelSpec:
     """What is known of a network before it is built; imports no code of others.
 

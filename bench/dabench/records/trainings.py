@@ -31,17 +31,20 @@ from dabench.records.folder import (
 EPOCHS, CLASSES, RESULT = "epochs.csv", "classes.csv", "result.json"
 KIND, SUITE = "train", "suite"
 PICTURES = "pictures.png"
-EPOCH_PARTS = ("data", "source", "target", "adversarial", "discriminator", "optimizers")
+EPOCH_PARTS = (
+    "data", "source", "target", "adversarial", "discriminator", "teacher", "optimizers",
+)  # fmt: skip
 """What an epoch's time is made of, in order; each a column, ``data_s`` and so on."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EpochRow:
-    """One epoch; times in seconds, losses, beliefs and ``disc_accuracy`` as means over its steps.
+    """One epoch; times in seconds; losses, before their weights, and shares are means over steps.
 
     ``epoch`` counts from 1, ``step`` is the number of steps done at its end, ``images`` how
     many training images it saw; ``lr`` is that of its last step; accuracies and mIoU are
-    fractions. Fields are None where the method has no such thing or the epoch was not evaluated.
+    fractions. Fields are None where the method has no such thing or the epoch was not evaluated;
+    `StepResult` in `dabench.training.step` says what each loss is.
     """
 
     epoch: int
@@ -58,16 +61,25 @@ class EpochRow:
     lr: float
     disc_lr: float | None
     loss: float
-    adversarial_loss: float | None
-    disc_loss: float | None
-    belief_source: float | None
-    belief_target: float | None
-    disc_accuracy: float | None
+    adversarial_loss: float | None = None
+    disc_loss: float | None = None
+    belief_source: float | None = None
+    belief_target: float | None = None
+    disc_accuracy: float | None = None
     miou: float | None
     accuracy: float | None
+    teacher_s: float = 0.0
+    aux_adversarial_loss: float | None = None
+    aux_disc_loss: float | None = None
+    entropy: float | None = None
+    mixed_loss: float | None = None
+    masked_loss: float | None = None
+    confident: float | None = None
 
 
 EPOCH_COLUMNS = tuple(field.name for field in fields(EpochRow))
+_COLUMNS_BEFORE = EPOCH_COLUMNS[: EPOCH_COLUMNS.index("teacher_s")]
+"""Until there were methods beside the adversarial one."""
 CLASS_COLUMNS = ("index", "name", "iou", "pixels")
 _WHOLE = ("epoch", "step", "images")
 
@@ -138,11 +150,12 @@ def read_epochs(folder: Path) -> list[EpochRow]:
         ResultsError: Damaged; names file and line.
     """
     rows = []
-    for line, row in read_table(folder / EPOCHS, EPOCH_COLUMNS):
+    for line, row in read_table(folder / EPOCHS, EPOCH_COLUMNS, (_COLUMNS_BEFORE,)):
         with bad_row(folder / EPOCHS, line):
             values: dict[str, Any] = {
                 name: int(text) if name in _WHOLE else float(text) if text else None
                 for name, text in row.items()
+                if text or name != "teacher_s"
             }
             rows.append(EpochRow(**values))
     return rows

@@ -19,16 +19,19 @@ from dabench.findings.trainings import (
     compare,
     published_accuracy,
 )
+from dabench.plan.methods import method_of
 from dabench.records.trainings import EPOCH_PARTS
 from dabench.report.audit import COURSES_CAPTION, courses_table
 from dabench.report.charts import curves
+from dabench.report.methods import costs_table, methods_table
 from dabench.report.text import Writer
 from dabench.training.health import Sign, signs
 
-_ORDER = (
+_FIRST = (
     "source-only", "augment", "adabn", "control disc", "adversarial disc", "adversarial dw-disc",
-    "adversarial diag-disc", "adversarial diag-disc-bias", "target",
+    "adversarial diag-disc", "adversarial diag-disc-bias",
 )  # fmt: skip
+_LAST = ("target",)
 _PAPER_EXPERIMENTS = {
     "source-only": "IV, no augmentation",
     "augment": "V, augmentation",
@@ -44,7 +47,7 @@ _FIGURES = (
 )
 _LAST_EPOCH = (
     "The last epoch is the result. Batch norm keeps its training statistics, into which target "
-    "images enter with `adversarial` and `control`."
+    "images enter with all methods that pass them, but `dsbn`'s, whose target has its own."
 )
 SYNTHETIC = (
     "**Synthetic data.** These frames were drawn by dabench because no dataset root was given. The "
@@ -76,7 +79,9 @@ def sections(out: Writer, loaded: TrainingResults, folder: Path, name: str) -> N
         if not good.empty:
             epochs = loaded.epochs.merge(good[["suite", "run"]])
             _accuracy(out, good, epochs, title)
+            methods_table(out, _by_label(good))
             _verdicts(out, good)
+            costs_table(out, good, _by_label(good))
             _health(out, good)
             _per_class(out, loaded.classes.merge(good[["suite", "run"]]), good)
             _time_per_epoch(out, epochs)
@@ -158,11 +163,12 @@ def _signs_of(epochs: pd.DataFrame) -> list[Sign]:
 
 
 def _verdicts(out: Writer, good: pd.DataFrame) -> None:
-    labels = [label for label, _ in _by_label(good)]
+    groups = {label: str(group["method"].iloc[0]) for label, group in _by_label(good)}
+    controls = [label for label, method in groups.items() if method == "control"]
     lines = []
-    for label in (name for name in labels if name.startswith("adversarial")):
+    for label in (name for name, method in groups.items() if _is_judged(method)):
         stuck = good[(good["label"] == label) & good["disc_at_chance"].eq(True)]
-        others = [name for name in labels if name.startswith("control")] + ["adabn", "augment"]
+        others = [*controls, "adabn", "augment"]
         found = [c for other in others if (c := compare(good, label, other)) is not None]
         if not found:
             continue
@@ -170,24 +176,44 @@ def _verdicts(out: Writer, good: pd.DataFrame) -> None:
             f"{c.against} {_points(c.difference.estimate)}{_interval(c.difference)}: {c.verdict}"
             for c in found
         )
-        helps = _helps([c for c in found if c.against != "augment"], stuck=not stuck.empty)
+        fools = method_of(groups[label]).fools
+        # Only what passes target images has batch norm's part in it, which the control shows.
+        needed = {"control", "adabn"} if fools else {"augment", "adabn"}
+        judged = [c for c in found if c.against.partition(" ")[0] in needed]
+        helps = _helps(judged, stuck=not stuck.empty, needed=needed)
+        missing = needed - {c.against.partition(" ")[0] for c in judged}
+        if missing and helps == "undecided":
+            helps += f" (not run: {', '.join(sorted(missing))})"
         if not stuck.empty:
             helps += f" (its discriminator stayed at chance in {len(stuck)} runs)"
-        lines.append(f"Does the adversary help with {label}? **{helps}**. Against {against}.")
+        asked = f"Does the adversary help with {label}?" if fools else f"Does {label} help?"
+        lines.append(f"{asked} **{helps}**. Against {against}.")
     if lines:
+        adversaries = [line.startswith("Does the adversary") for line in lines]
+        rules = ["The adversary helps only if it beats both the control and AdaBN."]
+        others = ["Another method helps only if it beats `augment` and AdaBN."]
+        said = rules * any(adversaries) + others * (not all(adversaries))
         out.paragraph(
-            "The adversary helps only if it beats both the control and AdaBN. Differences of mIoU "
-            "in points, paired by seed, with 95% intervals over seeds (Student's t):"
+            f"{' '.join(said)} Differences of mIoU in points, paired by seed, with 95% intervals "
+            "over seeds (Student's t):"
         )
         out.bullets(lines)
 
 
-def _helps(judged: Sequence[Comparison], *, stuck: bool) -> str:
-    """Yes needs both opponents beaten by a discriminator that learnt something."""
+def _is_judged(method: str) -> bool:
+    """Whether the question is if it helps: not of what it is compared with."""
+    known = method_of(method)
+    return known.needs_target and method not in ("control", "adabn")
+
+
+def _helps(
+    judged: Sequence[Comparison], *, stuck: bool, needed: Iterable[str] = ("control", "adabn")
+) -> str:
+    """Yes needs all opponents beaten, by a discriminator that learnt something if there is one."""
     if any(c.verdict == "worse" for c in judged):
         return "no"
     opponents = {c.against.partition(" ")[0] for c in judged if c.verdict == "better"}
-    return "yes" if opponents == {"control", "adabn"} and not stuck else "undecided"
+    return "yes" if opponents == set(needed) and not stuck else "undecided"
 
 
 def _points(value: float) -> str:
@@ -240,17 +266,18 @@ def _per_class(out: Writer, done: pd.DataFrame, good: pd.DataFrame) -> None:
 
 def _time_per_epoch(out: Writer, epochs: pd.DataFrame) -> None:
     rows = []
+    parts = [part for part in EPOCH_PARTS if part != "teacher" or epochs["teacher_s"].any()]
     for label, group in _by_label(epochs):
         whole = group.groupby(["suite", "run"])["images"].transform("max") == group["images"]
         full = group[whole]
         seconds = full["seconds"].mean()
-        rest = seconds - sum(full[f"{part}_s"].mean() for part in EPOCH_PARTS)
+        rest = seconds - sum(full[f"{part}_s"].mean() for part in parts)
         share = (full["discriminator_s"] + full["adversarial_s"]) / full["seconds"]
         rows.append(
             {
                 "run": label,
                 "epoch s": f"{seconds:.1f}",
-                **{part: f"{full[f'{part}_s'].mean():.2f}" for part in EPOCH_PARTS},
+                **{part: f"{full[f'{part}_s'].mean():.2f}" for part in parts},
                 "rest": f"{rest:.2f}",
                 "adversary's share": "-" if share.max() == 0 else f"{share.mean():.0%}",
                 "images/s": f"{(full['images'] / full['seconds']).median():.1f}",
@@ -258,13 +285,15 @@ def _time_per_epoch(out: Writer, epochs: pd.DataFrame) -> None:
                 "epochs": str(len(full)),
             }
         )
+    teacher = "the teacher's passes and its update, " if "teacher" in parts else ""
     if rows:
         out.table(
             pd.DataFrame(rows),
             "Time per whole epoch taken apart, seconds, mean over epochs and seeds: reading and "
-            "augmenting data, the segmenter on source and on target (forward and, for the source, "
-            "backward), the adversarial term (forward through the discriminator, backward through "
-            "both networks), the discriminator's own step, the optimisers. Evaluation is apart. "
+            "augmenting data, the segmenter on source and on target (forward and, but for the "
+            "adversarial term, backward), that term (forward through the discriminator, backward "
+            f"through both networks), the discriminator's own step, {teacher}the optimisers. "
+            "Evaluation is apart. "
             "Where source and target passed side by side, the time until both were done is shared "
             "out in proportion to what each part took, with what one took over from the other. "
             "The adversary's share is that of the adversarial term and the discriminator's step. "
@@ -340,8 +369,8 @@ def _method(out: Writer, good: pd.DataFrame, loaded: TrainingResults) -> None:
     frames = (
         f"{int(first['training_frames'])} source frames{unlabelled}, "
         f"{int(first['evaluation_frames'])} evaluated frames; {first['size']} pixels, batch "
-        f"{int(first['batch'])}, {int(first['steps'])} steps; seeds {seeds}. An epoch is one pass "
-        "over the training frames: `target` has its own number of them."
+        f"{int(first['batch'])}, {_range_of(good['steps'])} steps; seeds {seeds}. An epoch is one "
+        "pass over the training frames: `target` has its own number of them."
     )
     dtypes = "; ".join(
         f"{label} {group['segmenter_dtype'].iloc[0]}"
@@ -357,9 +386,15 @@ def _method(out: Writer, good: pd.DataFrame, loaded: TrainingResults) -> None:
     out.bullets(lines)
 
 
+def _range_of(numbers: pd.Series[Any]) -> str:
+    low, high = int(numbers.min()), int(numbers.max())
+    return str(low) if low == high else f"{low} to {high}"
+
+
 def _by_label(frame: pd.DataFrame) -> Iterable[tuple[str, pd.DataFrame]]:
     """Groups in the order in which a reader compares them."""
-    labels = list(dict.fromkeys(frame["label"]))
-    known = [label for label in _ORDER if label in labels]
-    for label in [*known, *(label for label in labels if label not in known)]:
-        yield label, frame[frame["label"] == label]
+    labels = dict.fromkeys(frame["label"])
+    others = [label for label in labels if label not in (*_FIRST, *_LAST)]
+    for label in (*_FIRST, *others, *_LAST):
+        if label in labels:
+            yield label, frame[frame["label"] == label]

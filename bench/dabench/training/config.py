@@ -2,54 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from dabench.base.errors import UsageError, bad_value, check_choice
-from dabench.plan.networks import spec_of
+from dabench.plan.methods import label_of, method_of
+from dabench.plan.networks import RESNET18, spec_of
+from dabench_models import MODELS
 
-DISCRIMINATORS = ("disc", "dw-disc", "diag-disc", "diag-disc-bias")
+DISCRIMINATORS = tuple(n for n, spec in MODELS.items() if spec.family == "discriminator")
 DTYPES = ("auto", "fp32", "bf16", "fp16")
 RECIPES = ("paper", "adaptsegnet")
 EVALUATIONS = ("official", "paper")
 AUGMENTATIONS = ("jitter", "flip", "crop")
 DISC_INPUTS = ("softmax", "logits", "entropy")
-
-
-@dataclass(frozen=True, slots=True)
-class Method:
-    """What a method does with source and target.
-
-    Attributes:
-        augments: Whether training frames are augmented.
-        sees_target: Whether target images, without labels, pass through the
-            segmenter in training.
-        fools: Whether the adversarial term has any weight.
-        on_target: Whether training uses the target's own labels.
-        recomputes: Whether batch norm's statistics are recomputed on target
-            images after training.
-    """
-
-    name: str
-    augments: bool = True
-    sees_target: bool = False
-    fools: bool = False
-    on_target: bool = False
-    recomputes: bool = False
-
-
-METHODS = {
-    method.name: method
-    for method in (
-        Method("source-only", augments=False),
-        Method("augment"),
-        Method("adversarial", sees_target=True, fools=True),
-        Method("control", sees_target=True),
-        Method("adabn", recomputes=True),
-        Method("target", on_target=True),
-    )
-}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,11 +26,12 @@ class TrainConfig:
 
     Attributes:
         pair: Name of the pair; what it stands for is in the run's record.
-        method: A key of `METHODS`.
-        disc: The discriminator of ``adversarial`` and ``control``.
+        method: As `dabench.plan.methods.method_of` takes it.
+        disc: The discriminator of methods that train one.
         model: A segmenter of the registry.
-        epochs: Passes over the source; None with ``steps``.
-        steps: Optimiser steps in all; None with ``epochs``.
+        epochs: Passes over the source; of this, ``steps`` and ``seconds`` one is given.
+        steps: Optimiser steps in all.
+        seconds: Of optimiser steps in all, waiting for data included and evaluation not.
         height: Of the images the network is trained and evaluated on, pixels.
         width: Likewise.
         crop: (height, width) of a random window for training, or None.
@@ -70,7 +39,15 @@ class TrainConfig:
         lr: Of the segmenter (SGD).
         disc_lr: Of the discriminator (Adam).
         adversarial_weight: Lambda, the weight of the adversarial term in the loss.
-        disc_input: What of a prediction the discriminator sees: one of `DISC_INPUTS`.
+        aux_weight: Likewise at the second head of ``multi-level``.
+        disc_input: What of a prediction the discriminator sees: one of `DISC_INPUTS`;
+            ``advent`` shows it ``entropy`` in any case.
+        entropy_weight: Of the term of ``minent``.
+        fda_beta: How far ``fda`` reaches into frequencies, as a share of the shorter side.
+        teacher_momentum: Of the mean teacher of ``self-training`` and ``mic``.
+        confidence: The probability from which a pixel of the teacher's counts as sure.
+        mask_ratio: The share of its patches that ``mic`` hides.
+        mask_block: Side of a patch in pixels; None takes a sixteenth of the height.
         recipe: ``paper``: learning rates follow the epoch; ``adaptsegnet``: they
             follow the step.
         augment: Which of `AUGMENTATIONS`; ``crop`` does nothing unless the field ``crop`` is set.
@@ -87,7 +64,8 @@ class TrainConfig:
         segmenter_dtype: ``auto`` measures which is faster, then keeps it.
         disc_dtype: Likewise.
         workers: Processes that load data; 0 loads it in the training process.
-        backbone_weights: Path of an ImageNet checkpoint of the backbone, or None.
+        backbone_weights: Path of an ImageNet checkpoint of the backbone, `RESNET18` for
+            torchvision's, or None.
 
     Raises:
         UsageError: A value, or a combination of values, that is not allowed.
@@ -99,6 +77,7 @@ class TrainConfig:
     model: str = "stdc1-bisenet"
     epochs: int | None = None
     steps: int | None = None
+    seconds: float | None = None
     height: int = 512
     width: int = 1024
     crop: tuple[int, int] | None = None
@@ -106,7 +85,14 @@ class TrainConfig:
     lr: float = 0.01
     disc_lr: float = 1e-4
     adversarial_weight: float = 0.001
+    aux_weight: float = 0.0002
     disc_input: str = "softmax"
+    entropy_weight: float = 0.001
+    fda_beta: float = 0.01
+    teacher_momentum: float = 0.99
+    confidence: float = 0.968
+    mask_ratio: float = 0.7
+    mask_block: int | None = None
     recipe: str = "paper"
     augment: tuple[str, ...] = AUGMENTATIONS
     normalise: bool = True
@@ -126,7 +112,7 @@ class TrainConfig:
     backbone_weights: str | None = None
 
     def __post_init__(self) -> None:
-        _one_of("--method", (self.method,), tuple(METHODS))
+        object.__setattr__(self, "method", method_of(self.method).name)
         _one_of("--disc", (self.disc,), DISCRIMINATORS)
         _one_of("--recipe", (self.recipe,), RECIPES)
         _one_of("--disc-input", (self.disc_input,), DISC_INPUTS)
@@ -134,16 +120,22 @@ class TrainConfig:
         _one_of("--augment", self.augment, AUGMENTATIONS)
         _one_of("--dtype", (self.segmenter_dtype, self.disc_dtype), DTYPES)
         _one_of("--memory-format", (self.memory_format,), ("nchw", "nhwc"))
-        if (self.epochs is None) == (self.steps is None):
-            raise UsageError("--epochs, --steps: give one of the two")
-        for name in ("epochs", "steps", "eval_every", "limit", "threads"):
+        if [self.epochs, self.steps, self.seconds].count(None) != 2:
+            raise UsageError("--epochs, --steps, --seconds: give one of the three")
+        for name in ("epochs", "steps", "eval_every", "limit", "threads", "mask_block"):
             value = getattr(self, name)
             _check(name, value, value is None or value >= 1, "a whole number of at least 1")
         _check("batch", self.batch, self.batch >= 2, "at least 2: batch norm cannot train on one")
-        for name in ("lr", "disc_lr", "clip"):
+        for name in ("lr", "disc_lr", "clip", "seconds"):
             value = getattr(self, name)
-            _check(name, value, value is None or value > 0, "a number above 0")
-        _check("lambda", self.adversarial_weight, self.adversarial_weight >= 0, "at least 0")
+            _check(name, value, value is None or 0 < value < math.inf, "a number above 0")
+        for name, weight in (
+            ("lambda", self.adversarial_weight),
+            ("aux-lambda", self.aux_weight),
+            ("entropy-weight", self.entropy_weight),
+        ):
+            _check(name, weight, 0 <= weight < math.inf, "at least 0")
+        self._check_method()
         _check("workers", self.workers, self.workers >= 0, "a whole number of at least 0")
         _check("seeds", self.seed, self.seed >= 0, "whole numbers of at least 0")
         if self.disc_dtype == "fp16" != self.segmenter_dtype:
@@ -153,12 +145,21 @@ class TrainConfig:
             raise bad_value("--augment", "crop", "--crop must say how large")
         self._check_sizes()
 
+    def _check_method(self) -> None:
+        _check("fda-beta", self.fda_beta, 0 <= self.fda_beta < 0.5, "at least 0 and below 0.5")
+        for name in ("teacher_momentum", "confidence", "mask_ratio"):
+            value = getattr(self, name)
+            _check(name, value, 0 <= value < 1, "at least 0 and below 1")
+
     def _check_sizes(self) -> None:
         spec = spec_of(self.model)
         if self.detail and "detail" not in spec.outputs:
             raise bad_value("--detail", self.model, "only segmenters with a detail head take it")
         if spec.family != "segmenter":
             raise bad_value("--model", self.model, "training takes a segmenter")
+        if self.backbone_weights == RESNET18 and self.model != "bisenet-r18":
+            allowed = f"{self.model} takes a file; torchvision's is for bisenet-r18"
+            raise bad_value("--backbone-weights", RESNET18, allowed)
         size = (self.height, self.width)
         multiple = 32
         for option, (height, width) in (("--size", size), ("--crop", self.crop or size)):
@@ -172,8 +173,7 @@ class TrainConfig:
     @property
     def label(self) -> str:
         """A name for tables and folders: the method, and what else tells it apart."""
-        adversary = self.method in ("adversarial", "control")
-        return f"{self.method} {self.disc}" if adversary else self.method
+        return label_of(self.method, self.disc)
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON document; `TrainConfig.of` reads it back."""

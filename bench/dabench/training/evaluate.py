@@ -7,13 +7,14 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from dabench.data.labels import LabelMap, read_label
 from dabench.data.loader import network_input
 from dabench.data.prepare import Prepared
+from dabench.training.halves import norms_of
 from dabench.training.metrics import ConfusionMatrix
-from dabench.training.step import Precision
+from dabench.training.passes import Precision
 from dabench_models.bisenet import BiSeNet
 
 
@@ -109,7 +110,7 @@ def recompute_statistics(
     """
     if len(prepared) < 2:
         return
-    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    norms = norms_of(network)
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()

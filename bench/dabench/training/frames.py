@@ -10,8 +10,9 @@ from typing import Any, Protocol
 from dabench.base.errors import UsageError
 from dabench.data.domain import Domain, check_labels, spread
 from dabench.data.prepare import Prepared, prepare
+from dabench.plan.methods import method_of
 from dabench.records.folder import read_run
-from dabench.training.config import METHODS, TrainConfig
+from dabench.training.config import TrainConfig
 from dabench.training.scene import Scene
 
 
@@ -46,7 +47,7 @@ def gather(config: TrainConfig, scene: Scene, split: str | None, observer: DataO
     Raises:
         DataError: A split without frames or without usable labels, or an unreadable file.
     """
-    method = METHODS[config.method]
+    method = method_of(config.method)
     size = (config.height, config.width)
 
     def ready(domain: Domain, part: str) -> Prepared:
@@ -67,13 +68,12 @@ def gather(config: TrainConfig, scene: Scene, split: str | None, observer: DataO
                 f"{len(domain.unpaired)} images of {domain.name} have no label and are left out, "
                 f"such as {domain.unpaired[0].name}; 'dabench data check' lists what is wrong"
             )
-    sees_target = method.sees_target or method.recomputes
     # Before the minutes that decoding and training take.
     check_labels(scene.target if method.on_target else scene.source, "train")
     check_labels(scene.target, split or scene.target.reported)
     return Frames(
         ready(scene.target if method.on_target else scene.source, "train"),
-        ready(scene.target, "train") if sees_target else None,
+        ready(scene.target, "train") if method.needs_target else None,
         ready(scene.target, split or scene.target.reported),
     )
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, wait
 from threading import Condition
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dabench.training.products import Task
 from dabench.training.stopwatch import Stopwatch
@@ -30,7 +30,7 @@ class Halves:
     all of them: small layers do not fill many cores, and every operation waits
     for its slowest thread. The result does not depend on which half is faster:
     torch adds a gradient to a parameter under a lock, each half adds one, and the
-    sum of two is the same number in either order.
+    sum of two is the same number in either order. None may add more than one.
 
     Args:
         watch: Told where the time goes.
@@ -150,31 +150,58 @@ def _on_threads(threads: int, work: Callable[[Stopwatch], First], watch: Stopwat
 class Double:
     """A segmenter's double: the same parameters, batch-norm statistics of its own.
 
-    With it two batches can pass at once; `enter` then takes the double's batch
-    into the running statistics as a second pass of the network itself would have.
+    With it two batches can pass at once; `enter` then takes the double's batches
+    into the running statistics as passes of the network itself would have.
     """
 
     def __init__(self, network: BiSeNet) -> None:
-        shared: dict[int, Any] = {id(parameter): parameter for parameter in network.parameters()}
-        self.network = copy.deepcopy(network, shared).train()
-        norms = [
-            [module for module in of.modules() if isinstance(module, nn.BatchNorm2d)]
-            for of in (network, self.network)
-        ]
-        self._pairs = list(zip(*norms, strict=True))
+        self.network = sharing(network, network.parameters()).train()
+        self._pairs = list(zip(norms_of(network), norms_of(self.network), strict=True))
+        self._passes: list[tuple[nn.BatchNorm2d, Tensor, Tensor]] = []
         for _, double in self._pairs:
             # Its running statistics are then those of its last batch.
             double.momentum = 1.0
             double.reset_running_stats()
 
     @torch.no_grad()
-    def enter(self) -> None:
-        """Takes the statistics of the double's last pass into the network's."""
+    def passed(self) -> None:
+        """Remembers the statistics of a pass of the double."""
         for own, double in self._pairs:
             # Heads that the pass left out have seen nothing.
-            if not double.num_batches_tracked:
-                continue
-            for statistic in ("running_mean", "running_var"):
-                own.get_buffer(statistic).lerp_(double.get_buffer(statistic), own.momentum)
+            if double.num_batches_tracked:
+                mean, var = (
+                    double.get_buffer(f"running_{name}").clone() for name in ("mean", "var")
+                )
+                self._passes.append((own, mean, var))
+                double.get_buffer("num_batches_tracked").zero_()
+
+    @torch.no_grad()
+    def enter(self) -> None:
+        """Takes the statistics of the double's passes into the network's, in their order."""
+        for own, mean, var in self._passes:
+            assert own.momentum is not None
+            own.get_buffer("running_mean").lerp_(mean, own.momentum)
+            own.get_buffer("running_var").lerp_(var, own.momentum)
             own.get_buffer("num_batches_tracked").add_(1)
-            double.get_buffer("num_batches_tracked").zero_()
+        self._passes.clear()
+
+
+def sharing(network: BiSeNet, parameters: Iterable[nn.Parameter]) -> BiSeNet:
+    """A copy of a network that has some of its parameters, the same objects."""
+    shared: dict[int, Any] = {id(parameter): parameter for parameter in parameters}
+    return copy.deepcopy(network, shared)
+
+
+def with_own_norms(network: BiSeNet) -> BiSeNet:
+    """A network of the same weights but for batch norms, of which it has a copy of its own.
+
+    Chang et al., "Domain-specific batch normalization for unsupervised domain adaptation",
+    CVPR 2019: statistics, scale and shift of each domain are apart.
+    """
+    own = {id(each) for norm in norms_of(network) for each in norm.parameters()}
+    return sharing(network, (each for each in network.parameters() if id(each) not in own))
+
+
+def norms_of(network: nn.Module) -> list[nn.BatchNorm2d]:
+    """All batch norms, in a network's order."""
+    return [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]

@@ -7,10 +7,11 @@ from dataclasses import replace
 import torch
 
 from dabench.device.registry import open_device
-from dabench.training.config import METHODS, TrainConfig
+from dabench.plan.methods import method_of
+from dabench.training.config import TrainConfig
 from dabench.training.frames import DataObserver
+from dabench.training.passes import Learner, Precision
 from dabench.training.precision import faster_dtype
-from dabench.training.step import Learner, Precision
 from dabench_models import build
 
 MOMENTUM, WEIGHT_DECAY = 0.9, 5e-4
@@ -46,9 +47,9 @@ def settle(config: TrainConfig, classes: int, observer: DataObserver) -> TrainCo
         segmenter = choice.dtype
         observer.note(f"precision of {config.model}: {segmenter}; {choice.why}")
     if disc == "auto":
-        adversary = discriminator_of(replace(config, disc_dtype="fp32"), classes, where)
         disc = "fp32"
-        if adversary is not None:
+        if method_of(config.method).judged:
+            adversary = discriminator_of(replace(config, disc_dtype="fp32"), classes, where)
             shape = (config.batch, classes, *size)
             choice = faster_dtype(adversary.network, shape, device, config.memory_format)
             disc = choice.dtype
@@ -68,11 +69,18 @@ def segmenter_of(config: TrainConfig, classes: int, where: torch.device) -> Lear
                    config.clip)  # fmt: skip
 
 
-def discriminator_of(config: TrainConfig, classes: int, where: torch.device) -> Learner | None:
-    """The discriminator with Adam; None for methods that do not see the target."""
-    if not METHODS[config.method].sees_target:
-        return None
-    torch.manual_seed(config.seed + DISC_SEED)
+def discriminator_of(
+    config: TrainConfig, classes: int, where: torch.device, seed: int = DISC_SEED
+) -> Learner:
+    """A discriminator with Adam.
+
+    Args:
+        config: Of the run.
+        classes: How many the labels have.
+        where: Its device.
+        seed: Added to the run's for its weights.
+    """
+    torch.manual_seed(config.seed + seed)
     network = _placed(build(config.disc, num_classes=classes), config, where)
     optimizer = torch.optim.Adam(
         network.parameters(), config.disc_lr, betas=ADAM_BETAS,

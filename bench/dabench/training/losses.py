@@ -41,8 +41,26 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     if logits.shape[2:] == labels.shape[1:]:
         total = F.cross_entropy(logits.float(), labels, ignore_index=IGNORE, reduction="sum")
     else:
-        total = _BandedCrossEntropy.apply(logits.float(), labels)
+        total = _BandedCrossEntropy.apply(logits.float(), labels, None)
     return total / valid
+
+
+def weighted_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+    """Cross-entropy times a weight per pixel, divided by the number of all pixels.
+
+    As DACS and MIC have it: pixels that are ignored or count little leave the divisor as it is,
+    so that an unsure teacher teaches little.
+
+    Args:
+        logits: As `cross_entropy` takes them.
+        labels: (N, H, W) classes.
+        weights: (N, H, W), 0 to 1.
+    """
+    if logits.shape[2:] == labels.shape[1:]:
+        losses = F.cross_entropy(logits.float(), labels, ignore_index=IGNORE, reduction="none")
+        return (losses * weights).sum() / labels.numel()
+    total: Tensor = _BandedCrossEntropy.apply(logits.float(), labels, weights)
+    return total / labels.numel()
 
 
 def full_size(logits: Tensor, labels: Tensor) -> Tensor:
@@ -67,7 +85,7 @@ class _BandedCrossEntropy(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, labels: Tensor) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
         _, classes, height, width = logits.shape
         down, right = (
             _linear(*lengths).to(logits.device)
@@ -76,26 +94,32 @@ class _BandedCrossEntropy(torch.autograd.Function):
         rows = max(1, BAND_BYTES // (4 * classes * len(right)))
         gradients = torch.empty_like(logits, memory_format=torch.contiguous_format)
         total = logits.new_zeros(())
-        for scores, label, gradient in zip(logits, labels, gradients, strict=True):
+        for index, (scores, label) in enumerate(zip(logits, labels, strict=True)):
             wide = scores @ right.T
             of_wide = torch.zeros_like(wide)
-            for part, band in zip(down.split(rows), label.split(rows), strict=True):
+            bands = label.split(rows)
+            shares = bands if weights is None else weights[index].split(rows)
+            for part, band, share in zip(down.split(rows), bands, shares, strict=True):
                 logs = torch.log_softmax(part @ wide, dim=0)
                 counts = band != IGNORE
                 truth = torch.where(counts, band, 0).unsqueeze(0)
-                total -= logs.gather(0, truth)[0].where(counts, 0).sum()
+                losses = logs.gather(0, truth)[0].where(counts, 0)
                 # Of the logits: what is believed, less what is true.
                 true = -torch.ones_like(truth, dtype=logs.dtype)
-                of_wide += part.T @ logs.exp_().scatter_add_(0, truth, true).where(counts, 0)
-            torch.matmul(of_wide, right, out=gradient)
+                of_logits = logs.exp_().scatter_add_(0, truth, true).where(counts, 0)
+                if weights is not None:
+                    losses, of_logits = losses * share, of_logits.mul_(share)
+                total -= losses.sum()
+                of_wide += part.T @ of_logits
+            torch.matmul(of_wide, right, out=gradients[index])
         ctx.save_for_backward(gradients)
         return total
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, of_total: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, of_total: Tensor) -> tuple[Tensor, None, None]:
         (gradients,) = ctx.saved_tensors
-        return gradients * of_total, None
+        return gradients * of_total, None, None
 
 
 def _linear(short: int, long: int) -> Tensor:
@@ -170,6 +194,26 @@ def segmentation_loss(
     if detail and output.detail is not None:
         loss = loss + detail_loss(output.detail, labels)
     return loss
+
+
+def pseudo_loss(output: SegmenterOutput, labels: Tensor, weights: Tensor) -> Tensor:
+    """`weighted_cross_entropy` of a teacher's labels, summed over the heads that have classes.
+
+    The published networks have one head; these learn from labels at three.
+    """
+    heads = (output.main, output.aux16, output.aux32)
+    return torch.stack([weighted_cross_entropy(head, labels, weights) for head in heads]).sum()
+
+
+def entropy_loss(logits: Tensor) -> Tensor:
+    """Mean entropy of the pixels' predictions over its largest value: 0 (sure) to 1.
+
+    -sum_c p_c log p_c / log C, as MinEnt has it (Vu et al., CVPR 2019).
+
+    Args:
+        logits: (N, C, H, W).
+    """
+    return discriminator_input(logits, "entropy").sum(dim=1).mean()
 
 
 def discriminator_input(logits: Tensor, kind: str) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dabench.device.base import Device
 from dabench.timing.clock import Clock, host_clock
-from dabench.training.step import Precision
+from dabench.training.passes import Precision
 
 PASSES = 4
 LIMIT_S = 2.0

@@ -10,14 +10,24 @@ from typing import Any, Protocol
 from dabench.base.errors import UsageError
 from dabench.device.machine import describe_host, describe_torch
 from dabench.plan.devices import resolve_device
+from dabench.plan.methods import method_of, without_recomputing
 from dabench.records.folder import RunFolder, check_new_run, check_same_machine, has_run, read_run
 from dabench.records.trainings import SUITE, TrainRecord, read_result
 from dabench.training import checkpoint
-from dabench.training.config import METHODS, TrainConfig
+from dabench.training.backbone import backbone_file
+from dabench.training.config import TrainConfig
 from dabench.training.frames import gather, run_document
 from dabench.training.learners import settle
 from dabench.training.scene import Scene
-from dabench.training.train import NotFiniteError, Training, TrainObserver, finish, resume, start
+from dabench.training.train import (
+    FAILURES,
+    Training,
+    TrainObserver,
+    failed,
+    finish,
+    resume,
+    start,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +51,7 @@ class SuiteObserver(TrainObserver, Protocol):
 def plan_suite(
     base: TrainConfig, methods: Sequence[str], discs: Sequence[str], seeds: Sequence[int]
 ) -> list[Planned]:
-    """Every method for every seed, the adversarial one with every discriminator.
+    """Every method for every seed, those against a discriminator with every one of them.
 
     Seeds are outermost, so that an interrupted suite has whole comparisons, not
     half of the methods. The control's discriminator has no say: one is enough.
@@ -49,7 +59,7 @@ def plan_suite(
     planned: dict[str, Planned] = {}
     for seed in seeds:
         for method in methods:
-            for disc in discs if METHODS[method].fools else discs[:1]:
+            for disc in discs if method_of(method).fools else discs[:1]:
                 config = replace(base, method=method, disc=disc, seed=seed)
                 name = f"{config.label.replace(' ', '-')}-seed{seed}"
                 planned[name] = Planned(name, config)
@@ -67,7 +77,8 @@ def start_suite(
 ) -> dict[str, dict[str, Any]]:
     """Runs a plan in a new folder; returns the results by name of run.
 
-    A run whose loss is not a number is a failed result; the others go on.
+    A run whose loss is not a number, or whose seconds are too few for its method, is a failed
+    result; the others go on.
 
     Raises:
         UsageError: The folder holds a run or cannot be written, or the device is not there.
@@ -75,6 +86,10 @@ def start_suite(
         ResultsError: The disk is full or gone.
     """
     check_new_run(folder)
+    weights = plan[0].config.backbone_weights
+    if weights is not None:
+        # Before the minutes that decoding takes.
+        backbone_file(weights)
     environment = {**describe_host(), **describe_torch()}
     device = resolve_device(plan[0].config.device, environment)
     # One measurement per network, so that runs that are compared compute alike.
@@ -83,11 +98,12 @@ def start_suite(
     configs = {}
     for planned in plan:
         config = replace(planned.config, device=device, segmenter_dtype=segmenter)
-        if METHODS[config.method].sees_target:
+        judged = method_of(config.method).judged
+        if judged:
             config = replace(config, disc_dtype=discs.get(config.disc, config.disc_dtype))
         config = settle(config, len(scene.target.classes), observer)
         segmenter = config.segmenter_dtype
-        if METHODS[config.method].sees_target:
+        if judged:
             discs[config.disc] = config.disc_dtype
         configs[planned.name] = config
     run = RunFolder.create(
@@ -155,7 +171,7 @@ def _run_one(
     document = {key: suite[key] for key in ("command", "environment")}
     split = suite["split"]
     begun = has_run(folder / name)
-    twin = _augmented_twin(folder, config, suite)
+    twin = _trained_twin(folder, config, suite)
     try:
         if twin is not None:
             return _adapt_statistics(folder, name, config, twin, document, scene, split, observer)
@@ -164,18 +180,21 @@ def _run_one(
         return start(
             config, scene, folder=folder / name, document=document, split=split, observer=observer
         )
-    except NotFiniteError as error:
-        return {"status": "failed", "reason": str(error)}
+    except FAILURES as error:
+        return failed(error)
 
 
-def _augmented_twin(folder: Path, config: TrainConfig, suite: Mapping[str, Any]) -> Path | None:
+def _trained_twin(folder: Path, config: TrainConfig, suite: Mapping[str, Any]) -> Path | None:
     """The finished run that ``adabn`` continues from, if the suite has it."""
-    if not METHODS[config.method].recomputes:
+    method = method_of(config.method)
+    if not method.recomputes:
         return None
+    twin = without_recomputing(method.name)
     for name, other in suite["runs"].items():
-        wanted = replace(config, method="augment", disc=TrainConfig.of(other).disc)
+        theirs = TrainConfig.of(other)
+        wanted = replace(config, method=twin, disc=config.disc if method.judged else theirs.disc)
         weights: Path = folder / name / "weights.pt"
-        if TrainConfig.of(other) == wanted and weights.exists():
+        if theirs == wanted and weights.exists():
             return weights
     return None
 
@@ -190,12 +209,14 @@ def _adapt_statistics(
     split: str | None,
     observer: SuiteObserver,
 ) -> dict[str, Any]:
-    """AdaBN on the weights of a run trained with augmentation: no training of its own."""
+    """AdaBN on the weights of a run trained without it: no training of its own."""
     frames = gather(config, scene, split, observer)
     settle(config, len(scene.target.classes), observer)
     full = run_document(document, config, scene, split, frames)
     full["weights_of"] = twin.parent.name
     record = TrainRecord.create(folder / name, full, replace=True)
     training = Training(config, frames, scene.target.classes, record, observer)
-    training.adopt(checkpoint.load(twin)["segmenter"]["network"])
+    result = read_result(twin.parent) or {}
+    weights = checkpoint.load(twin)["segmenter"]["network"]
+    training.adopt(weights, epochs=result["epochs"], steps=result["steps"])
     return finish(training, record)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 FOLDER = "tensorboard"
 _SCALARS = (
     "loss", "adversarial_loss", "disc_loss", "belief_source", "belief_target", "disc_accuracy",
+    "aux_adversarial_loss", "aux_disc_loss", "entropy", "mixed_loss", "masked_loss", "confident",
     "miou", "accuracy", "lr",
 )  # fmt: skip
 

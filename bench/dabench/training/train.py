@@ -19,18 +19,22 @@ from dabench.data.labels import Classes
 from dabench.data.loader import Augment, Batch, steps_per_epoch, training_batches
 from dabench.device.memory import freed_pages_kept
 from dabench.device.registry import open_device
+from dabench.plan.methods import method_of
 from dabench.records.trainings import PICTURES, EpochRow, TrainRecord
 from dabench.timing.clock import host_clock
 from dabench.training import checkpoint
-from dabench.training.config import METHODS, TrainConfig
+from dabench.training.backbone import backbone_file
+from dabench.training.budget import Budget, BudgetError
+from dabench.training.config import TrainConfig
 from dabench.training.evaluate import confusion_on, recompute_statistics
 from dabench.training.frames import DataObserver, Frames, check_same_frames, gather, run_document
 from dabench.training.health import CHANCE_LOSS, at_chance
-from dabench.training.learners import discriminator_of, segmenter_of, settle
+from dabench.training.learners import segmenter_of, settle
+from dabench.training.methods.build import parts_of
 from dabench.training.metrics import SCORES, Scores
 from dabench.training.pictures import draw_predictions
 from dabench.training.scene import Scene
-from dabench.training.step import Learner, StepResult, Trainer, poly
+from dabench.training.step import StepResult, Trainer, poly
 from dabench.training.stopwatch import Stopwatch
 from dabench_models import WeightsError, load_weights
 from dabench_models.bisenet import BiSeNet
@@ -52,6 +56,22 @@ class TrainObserver(DataObserver, Protocol):
 
 class NotFiniteError(DabenchError):
     """The loss is no longer a number."""
+
+
+FAILURES = (NotFiniteError, BudgetError)
+"""What ends one run of a suite and not the suite."""
+
+
+def failed(error: DabenchError) -> dict[str, Any]:
+    """The result of a run that one of `FAILURES` ended.
+
+    ``refused``: what was asked for cannot be done, whatever comes out.
+    """
+    return {
+        "status": "failed",
+        "reason": str(error),
+        "refused": isinstance(error, BudgetError),
+    }
 
 
 class Training:
@@ -76,51 +96,48 @@ class Training:
         self.config, self.frames, self.classes = config, frames, classes.names
         self._classes = classes
         self._record, self._observer = record, observer
-        self._method = METHODS[config.method]
+        self._method = method_of(config.method)
         self._device = open_device(config.device)
         self._where = self._device.torch_device()
         self.steps_per_epoch = steps_per_epoch(len(frames.training), config.batch)
-        self.steps = config.steps or (config.epochs or 1) * self.steps_per_epoch
-        self.epochs = math.ceil(self.steps / self.steps_per_epoch)
+        self.budget = Budget(config, self.steps_per_epoch)
+        self.steps = self.epochs_done = 0
+        self._adopted = False
         self._watch = Stopwatch(host_clock, self._device.synchronize)
-        self._segmenter = segmenter_of(config, len(classes), self._where)
-        self._discriminator = discriminator_of(config, len(classes), self._where)
         self._trainer = Trainer(
-            self._segmenter,
-            self._discriminator,
-            fools=self._method.fools,
-            weight=config.adversarial_weight,
-            disc_input=config.disc_input,
+            segmenter_of(config, len(classes), self._where),
+            parts_of(config, len(classes), self._where),
+            passes_target=self._method.sees_target,
+            own_norms=self._method.own_norms,
             ohem=config.ohem,
             detail=config.detail,
             normalised=config.normalise,
             watch=self._watch,
             # Elsewhere the device's own queue takes one pass after the other.
             threads=torch.get_num_threads() if self._where.type == "cpu" else 1,
+            seed=config.seed,
         )
-        self._epochs_done = 0
 
     @property
     def network(self) -> BiSeNet:
-        """The segmenter."""
-        assert isinstance(self._segmenter.network, BiSeNet)
-        return self._segmenter.network
+        """The segmenter as it is evaluated: with the target's batch norms where these are apart."""
+        return self._trainer.target_network
 
     def run(self) -> Scores:
         """Trains to the end; the scores are those of the last epoch.
 
         Raises:
             NotFiniteError: A loss or a weight is not a number.
+            BudgetError: The seconds it may take are fewer than its first step takes.
             DataError: A label of an evaluated frame cannot be read.
             ResultsError: The disk is full or gone.
         """
         checkpoints = self._record.folder / CHECKPOINTS
-        batches = self.batches(self._epochs_done * self.steps_per_epoch)
+        batches = iter(()) if self._over else self.batches(self.steps)
         scores: Scores | None = None
-        for epoch in range(self._epochs_done, self.epochs):
-            row = self.epoch(epoch, batches)
-            due = (epoch + 1) % self.config.eval_every == 0 or epoch + 1 == self.epochs
-            if due:
+        while not self._over:
+            row = self.epoch(self.epochs_done, batches)
+            if self._over or row.epoch % self.config.eval_every == 0:
                 begin = host_clock()
                 scores = self.evaluate()
                 row = replace(
@@ -131,7 +148,7 @@ class Training:
                 )
             self._record.epoch(row)
             self._check_weights(row.step)
-            self._epochs_done = epoch + 1
+            self.epochs_done = row.epoch
             checkpoint.save(checkpoints, row.step, self._state())
             self._observer.epoch(row)
         if scores is None or self._method.recomputes:
@@ -146,7 +163,7 @@ class Training:
                 self.network,
                 self.frames.target,
                 device=self._where,
-                precision=self._segmenter.precision,
+                precision=self._trainer.segmenter.precision,
                 normalised=self.config.normalise,
                 batch=self.config.batch,
             )
@@ -179,17 +196,41 @@ class Training:
         differing = self.config.differences(TrainConfig.of(state["config"]))
         if differing:
             raise UsageError(f"--resume: the checkpoint differs in {', '.join(differing)}")
-        for name, learner in self._learners().items():
+        for name, learner in self._trainer.learners.items():
             learner.network.load_state_dict(state[name]["network"])
             learner.optimizer.load_state_dict(state[name]["optimizer"])
             learner.precision.scaler.load_state_dict(state[name]["scaler"])
+        if self._method.own_norms:
+            self.network.load_state_dict(state["target_network"])
+        for part in self._trainer.parts:
+            part.restore(state.get("parts", {}).get(part.name, {}))
         torch.set_rng_state(state["rng"])
-        self._epochs_done = state["epochs_done"]
+        self.epochs_done = state["epochs_done"]
+        whole_epochs = self.epochs_done * self.steps_per_epoch
+        self.steps = state.get("steps", min(whole_epochs, self.budget.steps))
+        self.budget.resume(sum(row.seconds for row in self._record.rows))
 
-    def adopt(self, weights: Mapping[str, Tensor]) -> None:
+    def adopt(self, weights: Mapping[str, Tensor], *, epochs: int, steps: int) -> None:
         """Takes over the weights of a finished training; none of its own follows."""
         self.network.load_state_dict(weights)
-        self._epochs_done = self.epochs
+        self.epochs_done, self.steps = epochs, steps
+        self._adopted = True
+
+    def begin(self) -> None:
+        """Begins with the published weights of the backbone, if any are asked for.
+
+        Raises:
+            UsageError: They are not there or do not fit.
+        """
+        if self.config.backbone_weights is None:
+            return
+        segmenter = self._trainer.segmenter.network
+        assert isinstance(segmenter, BiSeNet)
+        try:
+            load_weights(segmenter.cp.backbone, backbone_file(self.config.backbone_weights))
+        except WeightsError as error:
+            raise UsageError(f"--backbone-weights: {error}") from error
+        self._trainer.copy_norms()
 
     def _state(self) -> dict[str, Any]:
         learners = {
@@ -198,13 +239,17 @@ class Training:
                 "optimizer": learner.optimizer.state_dict(),
                 "scaler": learner.precision.scaler.state_dict(),
             }
-            for name, learner in self._learners().items()
+            for name, learner in self._trainer.learners.items()
         }
+        own = {"target_network": self.network.state_dict()} if self._method.own_norms else {}
         return {
             **learners,
+            **own,
+            "parts": {part.name: part.state() for part in self._trainer.parts},
             "config": self.config.to_dict(),
             "classes": list(self.classes),
-            "epochs_done": self._epochs_done,
+            "epochs_done": self.epochs_done,
+            "steps": self.steps,
             "rng": torch.get_rng_state(),
         }
 
@@ -216,14 +261,8 @@ class Training:
             "classes": list(self.classes),
         }
 
-    def _learners(self) -> dict[str, Learner]:
-        learners = {"segmenter": self._segmenter}
-        if self._discriminator is not None:
-            learners["discriminator"] = self._discriminator
-        return learners
-
     def batches(self, first: int) -> Iterator[tuple[Batch, Batch | None]]:
-        """Batches of source and, where the method sees it, target, from a step on."""
+        """Batches of source and, where the method uses it, target, from a step on."""
         config = self.config
         wanted = config.augment if self._method.augments else ()
         crop = config.crop if "crop" in wanted else None
@@ -232,12 +271,12 @@ class Training:
             training_batches,
             batch=config.batch,
             first=first,
-            last=self.steps,
+            last=self.budget.steps,
             workers=config.workers,
             pin_memory=self._where.type == "cuda",
         )
         source = stream(self.frames.training, augment, seed=config.seed)
-        if self.frames.target is None or not self._method.sees_target:
+        if self.frames.target is None or not self._method.parts:
             return ((batch, None) for batch in source)
         # The target keeps its own colours: they are what is to be learnt.
         plain = replace(augment, jitter=False)
@@ -251,16 +290,17 @@ class Training:
         Raises:
             NotFiniteError: A loss is not a number.
         """
-        config = self.config
-        self.network.train()
+        config, budget = self.config, self.budget
+        self._trainer.train()
         first = epoch * self.steps_per_epoch
-        last = min(first + self.steps_per_epoch, self.steps)
         gathered: list[dict[str, float]] = []
         self._watch.reset()
-        begin = host_clock()
+        budget.begin_epoch()
         factor = 1.0
-        for step in range(first, last):
-            factor = poly(epoch / self.epochs if config.recipe == "paper" else step / self.steps)
+        for step in range(first, first + self.steps_per_epoch):
+            if gathered and budget.is_spent(step):
+                break
+            factor = poly(budget.progress(step))
             self._set_lr(factor)
             with self._watch.part("data"):
                 batch, other = next(batches)
@@ -268,40 +308,37 @@ class Training:
                 labels = batch.labels.to(self._where, non_blocking=True)
                 target = None if other is None else self._to_device(other.images)
                 target_names = [] if other is None else other.names
-            values = _numbers(self._trainer.step(images, labels, target))
+            values = _numbers(self._trainer.step(images, labels, target, step))
             if not all(map(math.isfinite, values.values())):
                 raise self._not_finite(step, [*batch.names, *target_names], values)
             gathered.append(values)
-            self._observer.step(step + 1, self.steps, epoch + 1, values, config.lr * factor)
+            of, lr = budget.steps_in_all(step + 1), config.lr * factor
+            self._observer.step(step + 1, of, epoch + 1, values, lr)
+        self.steps = first + len(gathered)
         means = {name: fmean(values[name] for values in gathered) for name in gathered[0]}
-        with_disc = self._discriminator is not None
         return EpochRow(
             epoch=epoch + 1,
-            step=last,
-            images=(last - first) * config.batch,
-            seconds=host_clock() - begin,
+            step=self.steps,
+            images=len(gathered) * config.batch,
+            seconds=budget.end_epoch(),
             **{f"{part}_s": seconds for part, seconds in self._watch.reset().items()},
             eval_s=None,
             lr=config.lr * factor,
-            disc_lr=config.disc_lr * factor if with_disc else None,
-            loss=means["loss"],
-            adversarial_loss=means.get("adversarial_loss"),
-            disc_loss=means.get("disc_loss"),
-            belief_source=means.get("belief_source"),
-            belief_target=means.get("belief_target"),
-            disc_accuracy=means.get("disc_accuracy"),
+            disc_lr=config.disc_lr * factor if self._method.judged else None,
             miou=None,
             accuracy=None,
+            **means,
         )
 
+    @property
+    def _over(self) -> bool:
+        return self._adopted or self.budget.is_spent(self.steps)
+
     def _set_lr(self, factor: float) -> None:
-        for learner, lr in (
-            (self._segmenter, self.config.lr),
-            (self._discriminator, self.config.disc_lr),
-        ):
-            if learner is not None:
-                for group in learner.optimizer.param_groups:
-                    group["lr"] = lr * factor
+        for name, learner in self._trainer.learners.items():
+            lr = self.config.lr if name == "segmenter" else self.config.disc_lr
+            for group in learner.optimizer.param_groups:
+                group["lr"] = lr * factor
 
     def _to_device(self, images: Tensor) -> Tensor:
         nhwc = self.config.memory_format == "nhwc"
@@ -313,8 +350,8 @@ class Training:
 
         A loss can be fine and its gradients not: the weights show it a step later.
         """
-        for learner in self._learners().values():
-            for parameter in learner.network.parameters():
+        for learner in self._trainer.learners.values():
+            for parameter in learner.parameters:
                 if not torch.isfinite(parameter).all():
                     raise self._not_finite(step - 1, [], {"a weight": math.nan})
 
@@ -322,7 +359,7 @@ class Training:
         self, step: int, frames: Sequence[str], values: Mapping[str, float]
     ) -> NotFiniteError:
         names = ", ".join(name for name, value in values.items() if not math.isfinite(value))
-        state = f"epoch {self._epochs_done}" if self._epochs_done else "none"
+        state = f"epoch {self.epochs_done}" if self.epochs_done else "none"
         return NotFiniteError(
             f"{names} is not a number at step {step + 1}; frames: {', '.join(frames) or '-'}; "
             f"last good checkpoint: {state} in {self._record.folder / CHECKPOINTS}"
@@ -347,7 +384,7 @@ def start(
     config = settle(config, len(scene.target.classes), observer)
     record = TrainRecord.create(folder, run_document(document, config, scene, split, frames))
     training = Training(config, frames, scene.target.classes, record, observer)
-    _load_backbone(training, config)
+    training.begin()
     return finish(training, record)
 
 
@@ -376,16 +413,8 @@ def resume(
     if state is not None:
         training.restore(state)
     else:
-        _load_backbone(training, config)
+        training.begin()
     return finish(training, record)
-
-
-def _load_backbone(training: Training, config: TrainConfig) -> None:
-    if config.backbone_weights is not None:
-        try:
-            load_weights(training.network.cp.backbone, Path(config.backbone_weights))
-        except WeightsError as error:
-            raise UsageError(f"--backbone-weights: {error}") from error
 
 
 def finish(training: Training, record: TrainRecord) -> dict[str, Any]:
@@ -398,18 +427,18 @@ def _finish(training: Training, record: TrainRecord) -> dict[str, Any]:
     begin = time.monotonic()
     try:
         scores = training.run()
-    except NotFiniteError as error:
-        record.result({"status": "failed", "reason": str(error)})
+    except FAILURES as error:
+        record.result(failed(error))
         raise
     checkpoint.write(record.folder / WEIGHTS, training.weights())
     result = {
         "status": "ok",
         "miou": scores.miou,
         "accuracy": scores.accuracy,
-        "epochs": training.epochs,
+        "epochs": training.epochs_done,
         "steps": training.steps,
         "seconds": time.monotonic() - begin,
-        **({} if METHODS[training.config.method].recomputes else _best(record.rows)),
+        **({} if method_of(training.config.method).recomputes else _best(record.rows)),
         **health(record.rows),
     }
     training.draw(record.folder / PICTURES)
@@ -448,13 +477,23 @@ def health(rows: Sequence[EpochRow]) -> dict[str, Any]:
     }
 
 
+_COLUMNS = {
+    "segmentation": "loss",
+    "adversarial": "adversarial_loss",
+    "discriminator": "disc_loss",
+    "on_source": "belief_source",
+    "on_target": "belief_target",
+    "accuracy": "disc_accuracy",
+    "aux_adversarial": "aux_adversarial_loss",
+    "aux_discriminator": "aux_disc_loss",
+    "entropy": "entropy",
+    "mixed": "mixed_loss",
+    "masked": "masked_loss",
+    "confident": "confident",
+}
+"""Field of `StepResult` -> column of an epoch, its mean."""
+
+
 def _numbers(result: StepResult) -> dict[str, float]:
-    names = {
-        "loss": result.segmentation,
-        "adversarial_loss": result.adversarial,
-        "disc_loss": result.discriminator,
-        "belief_source": result.on_source,
-        "belief_target": result.on_target,
-        "disc_accuracy": result.accuracy,
-    }
-    return {name: value.item() for name, value in names.items() if value is not None}
+    values = {column: getattr(result, name) for name, column in _COLUMNS.items()}
+    return {column: value.item() for column, value in values.items() if value is not None}
