@@ -7,6 +7,7 @@ from functools import partial
 from http.client import IncompleteRead
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 import torchvision
@@ -113,7 +114,9 @@ def test_a_resumed_run_ends_with_the_same_weights(method, scene, tmp_path):
     ours, theirs = weights_of(tmp_path / "cut"), weights_of(tmp_path / "whole")
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     assert again["miou"] == whole["miou"]
-    times = {"seconds": 0.0, "eval_s": None} | {f"{part}_s": 0.0 for part in EPOCH_PARTS}
+    times = {"seconds": 0.0, "cpu_s": None, "eval_s": None} | {
+        f"{part}_s": 0.0 for part in EPOCH_PARTS
+    }
     rows = [
         [replace(row, **times) for row in read_epochs(tmp_path / name)] for name in ("cut", "whole")
     ]
@@ -301,6 +304,13 @@ def test_what_was_trained_is_scored_and_predicts(scene, tmp_path):
     scores = score(trained, scene.target, split=None, device="cpu")
     assert scores.miou == pytest.approx(result["miou"], abs=1e-12)
     assert [row["iou"] for row in read_classes(tmp_path / "run")] == list(scores.iou)
+    frames = pd.read_csv(tmp_path / "run" / "frames.csv")
+    assert frames["frame"].nunique() == len(scene.target.frames("test"))
+    of_class = frames.groupby("class")[["hit", "truth", "predicted"]].sum()
+    union = of_class["truth"] + of_class["predicted"] - of_class["hit"]
+    for number, iou in enumerate(scores.iou):
+        if iou is not None:
+            assert of_class["hit"][number] / union[number] == pytest.approx(iou)
     image = scene.target.frames("test")[0].image
     (written,) = predict_files(trained, [image], tmp_path / "out", device="cpu")
     assert written.name == f"{image.stem}_pred.png"
@@ -348,7 +358,7 @@ def test_epochs_of_earlier_versions_are_read(scene, tmp_path):
     lines = path.read_text().splitlines()
     before = lines[0].split(",").index("teacher_s")
     path.write_text("".join(",".join(line.split(",")[:before]) + "\n" for line in lines))
-    assert read_epochs(tmp_path / "run") == rows
+    assert read_epochs(tmp_path / "run") == [replace(row, cpu_s=None) for row in rows]
 
 
 def backbone(path):

@@ -32,6 +32,7 @@ def test_what_a_method_costs_and_gives():
     runs = runs_of(augment=[0.2, 0.3], minent=[0.25, 0.37])
     facts = {"steps": 100, "batch": 4, "threads": 2, "budget": "equal source images"}
     runs = runs.assign(**facts, device="cpu", train_s=[90.0, 90.0, 100.0, 170.0])
+    runs["cpu_s"] = 2 * runs["train_s"]
     costs_table(Out(), runs, runs.groupby("label", sort=False))
     table = said[0][0].set_index("run")
     assert table.loc["minent"].tolist() == ["400", "135", "0.075", "1.50", "+6.0 [-6.7, +18.7]"]

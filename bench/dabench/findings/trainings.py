@@ -33,10 +33,12 @@ RUN_COLUMNS = (
     "miou", "accuracy", "best_miou", "best_epoch", "disc_loss", "disc_at_chance", "disc_accuracy",
     "belief_source", "belief_target", "epochs", "steps", "batch", "size", "evaluation", "split",
     "training_frames", "target_frames", "evaluation_frames", "segmenter_dtype", "disc_dtype",
-    "machine", "device", "threads", "commit", "budget", "settings", "train_s", "weights_of",
+    "machine", "device", "threads", "commit", "budget", "settings", "train_s", "cpu_s",
+    "weights_of",
 )  # fmt: skip
-"""``train_s`` is the time of all steps, waiting for data included and evaluation not; of a run
-with the weights of another, that one's."""
+"""``train_s`` is the time of all steps, waiting for data included and evaluation not, ``cpu_s``
+what threads worked in it (if nobody knows, all of them all the time); of a run with the weights
+of another, that one's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,12 @@ def load_training(folders: Sequence[Path]) -> TrainingResults:
                 values = {name: getattr(epoch, name) for name in epoch.__slots__}
                 epochs.append({**key, **values, "batch": row["batch"]})
             trained = path.parent / row["weights_of"] if row["weights_of"] else path
-            row["train_s"] = sum(epoch.seconds for epoch in read_epochs(trained))
+            trained_in = read_epochs(trained)
+            row["train_s"] = sum(epoch.seconds for epoch in trained_in)
+            row["cpu_s"] = sum(
+                row["threads"] * epoch.seconds if epoch.cpu_s is None else epoch.cpu_s
+                for epoch in trained_in
+            )
             classes += [{**key, **item} for item in read_classes(path)]
             if (path / PICTURES).exists():
                 pictures.setdefault((row["data"], row["protocol"], row["label"]), path / PICTURES)

@@ -4,6 +4,7 @@ Beside ``run.json`` (`dabench.records.folder`), with its configuration and data:
 
     epochs.csv      a row per epoch
     classes.csv     a row per class, of the last epoch
+    frames.csv      a row per evaluated frame and class, of the last epoch
     result.json     the outcome (written last)
     pictures.png    input, truth, prediction and error of a few evaluated frames
     checkpoints/    while it trains; weights.pt when it is done
@@ -13,7 +14,7 @@ A suite is a folder of runs with a ``run.json`` of its own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from dabench.records.folder import (
     read_table,
 )
 
-EPOCHS, CLASSES, RESULT = "epochs.csv", "classes.csv", "result.json"
+EPOCHS, CLASSES, FRAMES, RESULT = "epochs.csv", "classes.csv", "frames.csv", "result.json"
 KIND, SUITE = "train", "suite"
 PICTURES = "pictures.png"
 EPOCH_PARTS = (
@@ -42,7 +43,8 @@ class EpochRow:
     """One epoch; times in seconds; losses, before their weights, and shares are means over steps.
 
     ``epoch`` counts from 1, ``step`` is the number of steps done at its end, ``images`` how
-    many training images it saw; ``lr`` is that of its last step; accuracies and mIoU are
+    many training images it saw; ``cpu_s`` is what the process's threads worked in ``seconds``,
+    of loaders' processes none; ``lr`` is that of its last step; accuracies and mIoU are
     fractions. Fields are None where the method has no such thing or the epoch was not evaluated;
     `StepResult` in `dabench.training.step` says what each loss is.
     """
@@ -69,6 +71,7 @@ class EpochRow:
     miou: float | None
     accuracy: float | None
     teacher_s: float = 0.0
+    cpu_s: float | None = None
     aux_adversarial_loss: float | None = None
     aux_disc_loss: float | None = None
     entropy: float | None = None
@@ -81,6 +84,10 @@ EPOCH_COLUMNS = tuple(field.name for field in fields(EpochRow))
 _COLUMNS_BEFORE = EPOCH_COLUMNS[: EPOCH_COLUMNS.index("teacher_s")]
 """Until there were methods beside the adversarial one."""
 CLASS_COLUMNS = ("index", "name", "iou", "pixels")
+FRAME_COLUMNS = ("frame", "name", "class", "hit", "truth", "predicted")
+"""Pixels of an evaluated frame by class: of both, of the ground truth, of the prediction where
+there is ground truth. Classes with none are left out.
+"""
 _WHOLE = ("epoch", "step", "images")
 
 
@@ -130,11 +137,23 @@ class TrainRecord:
         names: Sequence[str],
         iou: Sequence[float | None],
         pixels: Sequence[int],
+        frames: Iterable[tuple[int, str, int, int, int, int]] = (),
     ) -> None:
-        """Writes the outcome."""
+        """Writes the outcome.
+
+        Args:
+            result: For ``result.json``.
+            names: Of the classes.
+            iou: Of each class.
+            pixels: Of its ground truth.
+            frames: Rows of `FRAME_COLUMNS`.
+        """
         rows = zip(range(len(names)), names, iou, pixels, strict=True)
         self.run.write_table(
             CLASSES, CLASS_COLUMNS, (dict(zip(CLASS_COLUMNS, row, strict=True)) for row in rows)
+        )
+        self.run.write_table(
+            FRAMES, FRAME_COLUMNS, (dict(zip(FRAME_COLUMNS, row, strict=True)) for row in frames)
         )
         self.result(result)
 

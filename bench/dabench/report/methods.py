@@ -37,12 +37,12 @@ def methods_table(out: Writer, groups: Iterable[Group]) -> None:
 def costs_table(out: Writer, good: pd.DataFrame, groups: Iterable[Group]) -> None:
     """What each method costs and what it gives for that."""
     usual = good.loc[good["label"] == BASE, "train_s"].mean()
-    # Threads of a processor work all the time; beside another device they wait.
+    # Beside another device a processor's threads mostly wait for it.
     on_cpu = good["device"].eq("cpu").all()
     rows = []
     for label, group in groups:
         seconds = group["train_s"].mean()
-        hours = seconds * (float(group["threads"].iloc[0]) if on_cpu else 1.0) / 3600
+        hours = (group["cpu_s"] if on_cpu else group["train_s"]).mean() / 3600
         rows.append(
             {
                 "run": label,
@@ -53,7 +53,7 @@ def costs_table(out: Writer, good: pd.DataFrame, groups: Iterable[Group]) -> Non
                 "points over augment": _gain(good, label),
             }
         )
-    what = "CPU-hours are that times the threads. " if on_cpu else ""
+    what = "CPU-hours are what its threads worked in it. " if on_cpu else ""
     out.table(
         pd.DataFrame(rows),
         f"What each method costs and gives, at {good['budget'].iloc[0]}. Training is the time of "

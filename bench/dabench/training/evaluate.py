@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from dabench.data.labels import LabelMap, read_label
 from dabench.data.loader import network_input
 from dabench.data.prepare import Prepared
 from dabench.training.halves import norms_of
-from dabench.training.metrics import ConfusionMatrix
+from dabench.training.metrics import ConfusionMatrix, Counts
 from dabench.training.passes import Precision
 from dabench_models.bisenet import BiSeNet
 
@@ -49,6 +50,40 @@ def predict(network: BiSeNet, images: Tensor, size: tuple[int, int], *, normalis
     return logits.argmax(dim=1).to(torch.uint8)
 
 
+@dataclass(frozen=True, slots=True)
+class FrameCounts:
+    """Pixels of one frame, by class.
+
+    Attributes:
+        hit: Of the class and predicted so.
+        truth: Of the class.
+        predicted: Predicted so where there is ground truth.
+    """
+
+    hit: tuple[int, ...]
+    truth: tuple[int, ...]
+    predicted: tuple[int, ...]
+
+    @classmethod
+    def of(cls, counts: Counts) -> FrameCounts:
+        """From (classes, classes) pixels, true classes in rows."""
+        parts = (np.diag(counts), counts.sum(1), counts.sum(0))
+        return cls(*(tuple(int(n) for n in part) for part in parts))
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """Predictions against labels.
+
+    Attributes:
+        counts: (classes, classes) pixels of all frames.
+        frames: Of each, in order.
+    """
+
+    counts: Counts
+    frames: tuple[FrameCounts, ...]
+
+
 @torch.inference_mode()
 def confusion_on(
     network: BiSeNet,
@@ -58,7 +93,7 @@ def confusion_on(
     device: torch.device,
     normalised: bool,
     batch: int = 8,
-) -> ConfusionMatrix:
+) -> Evaluated:
     """Compares predictions with the labels at full resolution, in fp32 however it was trained.
 
     Args:
@@ -71,16 +106,18 @@ def confusion_on(
     """
     network.eval()
     matrix = ConfusionMatrix(classes)
+    frames: list[FrameCounts | None] = [None] * len(prepared)
     index = 0
     for images in image_batches(prepared, batch, device):
         truths = [full_label(prepared, index + i) for i in range(len(images))]
-        index += len(images)
         for group in _equal_sizes(truths):
             size = truths[group[0]].shape
             found = predict(network, images[group], size, normalised=normalised)
             for position, prediction in zip(group, found, strict=True):
-                matrix.add(torch.from_numpy(truths[position]).to(device), prediction)
-    return matrix
+                counts = matrix.add(torch.from_numpy(truths[position]).to(device), prediction)
+                frames[index + position] = FrameCounts.of(counts)
+        index += len(images)
+    return Evaluated(matrix.counts, tuple(frame for frame in frames if frame is not None))
 
 
 def _equal_sizes(labels: list[LabelMap]) -> list[list[int]]:

@@ -32,8 +32,8 @@ class ConfusionMatrix:
             _MOST_THREADS, "count-pixels", initializer=torch.set_num_threads, initargs=(1,)
         )
 
-    def add(self, truth: Tensor, prediction: Tensor) -> None:
-        """Adds label maps.
+    def add(self, truth: Tensor, prediction: Tensor) -> Counts:
+        """Adds label maps; returns their own pixels, (classes, classes).
 
         Args:
             truth: Integer classes, `IGNORE` where there is none.
@@ -45,15 +45,18 @@ class ConfusionMatrix:
             # torch.bincount is done by one thread, whatever torch may use.
             parts = min(threads, _MOST_THREADS, len(truth) // _FEWEST_PIXELS)
         if parts < 2:
-            self._counts += _histogram(truth, prediction, self.classes).cpu()
-            return
+            return self._added(_histogram(truth, prediction, self.classes).cpu())
         split = truth.chunk(parts), prediction.chunk(parts), repeat(self.classes)
         try:
-            for counts in self._threads.map(_histogram, *split):
-                self._counts += counts
+            return self._added(torch.stack(list(self._threads.map(_histogram, *split))).sum(0))
         finally:
             # What a thread sets for itself is also what threads that start later begin with.
             torch.set_num_threads(threads)
+
+    def _added(self, counts: Tensor) -> Counts:
+        self._counts += counts
+        own: Counts = counts.view(self.classes, self.classes).numpy()
+        return own
 
     @property
     def counts(self) -> Counts:

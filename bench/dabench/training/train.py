@@ -26,7 +26,7 @@ from dabench.training import checkpoint
 from dabench.training.backbone import backbone_file
 from dabench.training.budget import Budget, BudgetError
 from dabench.training.config import TrainConfig
-from dabench.training.evaluate import confusion_on, recompute_statistics
+from dabench.training.evaluate import Evaluated, confusion_on, recompute_statistics
 from dabench.training.frames import DataObserver, Frames, check_same_frames, gather, run_document
 from dabench.training.health import CHANCE_LOSS, at_chance
 from dabench.training.learners import segmenter_of, settle
@@ -103,6 +103,7 @@ class Training:
         self.budget = Budget(config, self.steps_per_epoch)
         self.steps = self.epochs_done = 0
         self._adopted = False
+        self.evaluated: Evaluated
         self._watch = Stopwatch(host_clock, self._device.synchronize)
         self._trainer = Trainer(
             segmenter_of(config, len(classes), self._where),
@@ -170,15 +171,24 @@ class Training:
         return self.evaluate()
 
     def evaluate(self) -> Scores:
-        """Scores on the evaluation frames."""
-        matrix = confusion_on(
+        """Scores on the evaluation frames; what they rest on is then in ``evaluated``."""
+        self.evaluated = confusion_on(
             self.network,
             self.frames.evaluation,
             classes=len(self.classes),
             device=self._where,
             normalised=self.config.normalise,
         )
-        return SCORES[self.config.evaluation](matrix.counts)
+        return SCORES[self.config.evaluation](self.evaluated.counts)
+
+    def frames_counted(self) -> Iterator[tuple[int, str, int, int, int, int]]:
+        """Rows of ``frames.csv`` for the last evaluation."""
+        names = self.frames.evaluation.names
+        for index, (name, frame) in enumerate(zip(names, self.evaluated.frames, strict=True)):
+            parts = zip(frame.hit, frame.truth, frame.predicted, strict=True)
+            for number, (hit, truth, predicted) in enumerate(parts):
+                if truth or predicted:
+                    yield index, name, number, hit, truth, predicted
 
     def draw(self, path: Path) -> None:
         """Writes a picture of a few evaluated frames."""
@@ -296,6 +306,7 @@ class Training:
         gathered: list[dict[str, float]] = []
         self._watch.reset()
         budget.begin_epoch()
+        worked = time.process_time()
         factor = 1.0
         for step in range(first, first + self.steps_per_epoch):
             if gathered and budget.is_spent(step):
@@ -321,6 +332,7 @@ class Training:
             step=self.steps,
             images=len(gathered) * config.batch,
             seconds=budget.end_epoch(),
+            cpu_s=time.process_time() - worked,
             **{f"{part}_s": seconds for part, seconds in self._watch.reset().items()},
             eval_s=None,
             lr=config.lr * factor,
@@ -442,7 +454,8 @@ def _finish(training: Training, record: TrainRecord) -> dict[str, Any]:
         **health(record.rows),
     }
     training.draw(record.folder / PICTURES)
-    record.finish(result, training.classes, scores.iou, scores.pixels)
+    frames = training.frames_counted()
+    record.finish(result, training.classes, scores.iou, scores.pixels, frames)
     # Last: until the result is on disk, a run that is cut off needs them.
     checkpoint.remove_all(record.folder / CHECKPOINTS)
     return result
