@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,7 @@ class TrainingResults:
         epochs: A row per run and epoch.
         classes: A row per run and class.
         pictures: Data, protocol and label -> the picture of its first seed.
+        folders: Suite and run -> its folder.
     """
 
     suites: list[dict[str, Any]]
@@ -58,6 +59,7 @@ class TrainingResults:
     epochs: pd.DataFrame
     classes: pd.DataFrame
     pictures: dict[tuple[str, str, str], Path]
+    folders: dict[tuple[str, str], Path]
 
 
 _KEY = ("suite", "run", "data", "protocol", "label", "seed")
@@ -72,6 +74,7 @@ def load_training(folders: Sequence[Path]) -> TrainingResults:
     """
     suites, runs, epochs, classes = [], [], [], []
     pictures: dict[tuple[str, str, str], Path] = {}
+    run_folders: dict[tuple[str, str], Path] = {}
     names: Counter[str] = Counter()
     for folder in dict.fromkeys(path.resolve() for path in folders):
         suite = read_run(folder)
@@ -84,6 +87,7 @@ def load_training(folders: Sequence[Path]) -> TrainingResults:
             document = read_run(path)
             row = _run_row(suite["run_id"], path, document)
             runs.append(row)
+            run_folders[row["suite"], row["run"]] = path
             key = {name: row[name] for name in _KEY}
             for epoch in read_epochs(path):
                 values = {name: getattr(epoch, name) for name in epoch.__slots__}
@@ -111,6 +115,7 @@ def load_training(folders: Sequence[Path]) -> TrainingResults:
         pd.DataFrame(epochs),
         pd.DataFrame(classes),
         pictures,
+        run_folders,
     )
 
 
@@ -162,7 +167,7 @@ def _config_columns(
 
 def _settings(config: dict[str, Any]) -> str:
     """The settings that are the method's own, ``field value`` each, with semicolons."""
-    known = {field.name: config.get(field.name, field.default) for field in fields(TrainConfig)}
+    known = {each.name: config.get(each.name, each.default) for each in fields(TrainConfig)}
     named = {name: known[name] for name in method_of(config["method"]).settings}
     return "; ".join(f"{name} {value}" for name, value in named.items() if value is not None)
 
@@ -203,10 +208,10 @@ def _protocol(config: dict[str, Any], split: str) -> str:
 
 _ALWAYS_SAID = ("adversarial_weight", "disc_input", "disc_lr")
 _OWN_SETTINGS = {
-    field.name: field.default
-    for field in fields(TrainConfig)
-    if any(field.name in method.settings for method in METHODS.values())
-    and field.name not in _ALWAYS_SAID
+    each.name: each.default
+    for each in fields(TrainConfig)
+    if any(each.name in method.settings for method in METHODS.values())
+    and each.name not in _ALWAYS_SAID
 }
 """Settings that some methods have -> their default."""
 
@@ -218,6 +223,7 @@ class Comparison:
     Attributes:
         difference: Of the mIoU, paired by seed, in fractions.
         verdict: ``better``, ``worse`` or ``undecided``.
+        by_seed: Seed -> difference.
     """
 
     label: str
@@ -225,6 +231,7 @@ class Comparison:
     seeds: int
     difference: Interval
     verdict: str
+    by_seed: Mapping[int, float] = field(default_factory=dict)
 
 
 def compare(runs: pd.DataFrame, label: str, against: str) -> Comparison | None:
@@ -249,7 +256,8 @@ def compare(runs: pd.DataFrame, label: str, against: str) -> Comparison | None:
         verdict = "better"
     elif interval.high < 0:
         verdict = "worse"
-    return Comparison(label, against, len(difference), interval, verdict)
+    by_seed = {int(str(seed)): float(value) for seed, value in difference.items()}
+    return Comparison(label, against, len(difference), interval, verdict, by_seed)
 
 
 def published_accuracy(data: str, label: str) -> dict[str, str]:

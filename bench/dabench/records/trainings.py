@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from dabench.base.errors import ResultsError
 from dabench.records.folder import (
@@ -91,6 +91,17 @@ there is ground truth. Classes with none are left out.
 _WHOLE = ("epoch", "step", "images")
 
 
+class FrameRow(NamedTuple):
+    """Pixels of one class in one evaluated frame; see `FRAME_COLUMNS`."""
+
+    frame: int
+    name: str
+    class_index: int
+    hit: int
+    truth: int
+    predicted: int
+
+
 class TrainRecord:
     """Writes one run's folder.
 
@@ -137,7 +148,7 @@ class TrainRecord:
         names: Sequence[str],
         iou: Sequence[float | None],
         pixels: Sequence[int],
-        frames: Iterable[tuple[int, str, int, int, int, int]] = (),
+        frames: Iterable[FrameRow] = (),
     ) -> None:
         """Writes the outcome.
 
@@ -146,7 +157,7 @@ class TrainRecord:
             names: Of the classes.
             iou: Of each class.
             pixels: Of its ground truth.
-            frames: Rows of `FRAME_COLUMNS`.
+            frames: In order.
         """
         rows = zip(range(len(names)), names, iou, pixels, strict=True)
         self.run.write_table(
@@ -188,6 +199,20 @@ def read_classes(folder: Path) -> list[dict[str, Any]]:
             iou = float(row["iou"]) if row["iou"] else None
             numbers = {"index": int(row["index"]), "pixels": int(row["pixels"])}
             rows.append({"name": row["name"], "iou": iou, **numbers})
+    return rows
+
+
+def read_frames(folder: Path) -> list[FrameRow]:
+    """Reads ``frames.csv``; empty if there is none.
+
+    Raises:
+        ResultsError: Damaged; names file and line.
+    """
+    rows = []
+    for line, row in read_table(folder / FRAMES, FRAME_COLUMNS):
+        with bad_row(folder / FRAMES, line):
+            numbers = {name: int(row[name]) for name in ("frame", "hit", "truth", "predicted")}
+            rows.append(FrameRow(name=row["name"], class_index=int(row["class"]), **numbers))
     return rows
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from math import isinf
 
 import pandas as pd
 
-from dabench.findings.trainings import compare
+from dabench.findings.certainty import IMAGES_RULE, Scored, over_images, read_scored
+from dabench.findings.trainings import Comparison, TrainingResults, compare
 from dabench.plan.methods import BASE, METHODS, PLUS
 from dabench.report.text import Writer
+from dabench.timing.seeds import LEVEL, POWER, more_seeds
+
+EFFECT = 0.01
+"""The difference of mIoU, a point, that seeds are to tell from none."""
 
 Group = tuple[str, pd.DataFrame]
 
@@ -72,3 +77,74 @@ def _gain(good: pd.DataFrame, label: str) -> str:
     if isinf(found.difference.high):
         return points
     return f"{points} [{100 * found.difference.low:+.1f}, {100 * found.difference.high:+.1f}]"
+
+
+def certainty_table(
+    out: Writer, comparisons: Sequence[Comparison], good: pd.DataFrame, loaded: TrainingResults
+) -> None:
+    """Whether seeds or images limit what differences say, and how many seeds would decide."""
+    scored = _Scored(good, loaded)
+    rows = []
+    for found in comparisons:
+        over_seeds = found.difference.high - found.difference.estimate
+        images = scored.over_images(found)
+        limit = "-"
+        if images is not None and not isinf(over_seeds):
+            limit = "seeds" if over_seeds >= images else "images"
+        rows.append(
+            {
+                "compared": f"{found.label} - {found.against}",
+                "points": f"{100 * found.difference.estimate:+.1f}",
+                "± over seeds": "-" if isinf(over_seeds) else f"{100 * over_seeds:.1f}",
+                "± over images": "-" if images is None else f"{100 * images:.1f}",
+                "limited by": limit,
+                "verdict": found.verdict,
+                f"more seeds for {100 * EFFECT:.0f} point": _needed(found),
+            }
+        )
+    if rows:
+        chance = LEVEL * len(rows)
+        out.table(
+            pd.DataFrame(rows),
+            "How sure the differences of mIoU are. Over seeds: half of the 95% interval (Student's "
+            f"t); {IMAGES_RULE}. More seeds, for undecided pairs: with which a difference of "
+            f"{100 * EFFECT:.0f} point would be decided with a probability of {POWER:.0%}, should "
+            "seeds go on to scatter so. Each pair is judged by itself: of these "
+            f"{len(rows)}, {chance:.1f} would be decided by chance if nothing differed.",
+        )
+
+
+def _needed(found: Comparison) -> str:
+    if found.verdict != "undecided":
+        return "-"
+    needed = more_seeds(list(found.by_seed.values()), EFFECT)
+    return "not known" if needed is None else str(needed)
+
+
+class _Scored:
+    """The frames of runs, each read once."""
+
+    def __init__(self, good: pd.DataFrame, loaded: TrainingResults) -> None:
+        self._runs = {
+            (row["label"], row["seed"]): loaded.folders[row["suite"], row["run"]]
+            for row in good.to_dict("records")
+        }
+        self._classes = int(loaded.classes["index"].max()) + 1
+        self._evaluation = str(good["evaluation"].iloc[0])
+        self._known: dict[tuple[str, int], Scored | None] = {}
+
+    def _of(self, label: str, seed: int) -> Scored | None:
+        key = (label, seed)
+        if key not in self._known:
+            self._known[key] = read_scored(self._runs[key], self._classes)
+        return self._known[key]
+
+    def over_images(self, found: Comparison) -> float | None:
+        """Half of the interval over images of a difference."""
+        ours, theirs = (
+            [scored for seed in found.by_seed if (scored := self._of(label, seed)) is not None]
+            for label in (found.label, found.against)
+        )
+        if len(ours) < len(found.by_seed) or len(theirs) < len(found.by_seed):
+            return None
+        return over_images(ours, theirs, self._evaluation)

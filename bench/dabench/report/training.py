@@ -23,7 +23,7 @@ from dabench.plan.methods import method_of
 from dabench.records.trainings import EPOCH_PARTS
 from dabench.report.audit import COURSES_CAPTION, courses_table
 from dabench.report.charts import curves
-from dabench.report.methods import costs_table, methods_table
+from dabench.report.methods import certainty_table, costs_table, methods_table
 from dabench.report.text import Writer
 from dabench.training.health import Sign, signs
 
@@ -80,7 +80,7 @@ def sections(out: Writer, loaded: TrainingResults, folder: Path, name: str) -> N
             epochs = loaded.epochs.merge(good[["suite", "run"]])
             _accuracy(out, good, epochs, title)
             methods_table(out, _by_label(good))
-            _verdicts(out, good)
+            certainty_table(out, _verdicts(out, good), good, loaded)
             costs_table(out, good, _by_label(good))
             _health(out, good)
             _per_class(out, loaded.classes.merge(good[["suite", "run"]]), good)
@@ -111,8 +111,9 @@ def _accuracy(out: Writer, good: pd.DataFrame, epochs: pd.DataFrame, data: str) 
     evaluation = ", ".join(dict.fromkeys(good["evaluation"]))
     out.table(
         pd.DataFrame(rows).fillna("-"),
-        f"Mean and standard deviation over seeds of the last epoch, {evaluation} mIoU at full "
-        f"label resolution on the {good['split'].iloc[0]} split; the mIoU of each seed beside it. "
+        f"Mean and standard deviation over seeds of the last epoch, at {good['budget'].iloc[0]}; "
+        f"{evaluation} mIoU at full label resolution on the {good['split'].iloc[0]} split; the mIoU "
+        "of each seed beside it. "
         "`control` is the adversarial path with lambda = 0; `adabn` recomputes batch-norm "
         "statistics on target images after training with augmentation; `target` trains on the "
         "target's own labels."
@@ -162,7 +163,9 @@ def _signs_of(epochs: pd.DataFrame) -> list[Sign]:
     return signs(fooling, telling, fewest=1)
 
 
-def _verdicts(out: Writer, good: pd.DataFrame) -> None:
+def _verdicts(out: Writer, good: pd.DataFrame) -> list[Comparison]:
+    """Says whether each method helps; returns the comparisons that this rests on."""
+    rested: list[Comparison] = []
     groups = {label: str(group["method"].iloc[0]) for label, group in _by_label(good)}
     controls = [label for label, method in groups.items() if method == "control"]
     lines = []
@@ -172,6 +175,7 @@ def _verdicts(out: Writer, good: pd.DataFrame) -> None:
         found = [c for other in others if (c := compare(good, label, other)) is not None]
         if not found:
             continue
+        rested += found
         against = "; ".join(
             f"{c.against} {_points(c.difference.estimate)}{_interval(c.difference)}: {c.verdict}"
             for c in found
@@ -198,6 +202,7 @@ def _verdicts(out: Writer, good: pd.DataFrame) -> None:
             "over seeds (Student's t):"
         )
         out.bullets(lines)
+    return rested
 
 
 def _is_judged(method: str) -> bool:

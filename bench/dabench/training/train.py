@@ -20,7 +20,7 @@ from dabench.data.loader import Augment, Batch, steps_per_epoch, training_batche
 from dabench.device.memory import freed_pages_kept
 from dabench.device.registry import open_device
 from dabench.plan.methods import method_of
-from dabench.records.trainings import PICTURES, EpochRow, TrainRecord
+from dabench.records.trainings import PICTURES, EpochRow, FrameRow, TrainRecord
 from dabench.timing.clock import host_clock
 from dabench.training import checkpoint
 from dabench.training.backbone import backbone_file
@@ -181,14 +181,14 @@ class Training:
         )
         return SCORES[self.config.evaluation](self.evaluated.counts)
 
-    def frames_counted(self) -> Iterator[tuple[int, str, int, int, int, int]]:
+    def frames_counted(self) -> Iterator[FrameRow]:
         """Rows of ``frames.csv`` for the last evaluation."""
         names = self.frames.evaluation.names
         for index, (name, frame) in enumerate(zip(names, self.evaluated.frames, strict=True)):
             parts = zip(frame.hit, frame.truth, frame.predicted, strict=True)
             for number, (hit, truth, predicted) in enumerate(parts):
                 if truth or predicted:
-                    yield index, name, number, hit, truth, predicted
+                    yield FrameRow(index, name, number, hit, truth, predicted)
 
     def draw(self, path: Path) -> None:
         """Writes a picture of a few evaluated frames."""
