@@ -154,6 +154,12 @@ def test_the_canonical_call_is_understood():
         ("train gta2city --budget time", "--budget: 'time' .*images, seconds"),
         ("train gta2city --budget seconds", "--budget: 'seconds' .*--seconds must say how many"),
         ("train gta2city --budget images --seconds 9", "--budget: 'images' .*the other budget"),
+        ("train gta2city --decide advent", "--decide: 'advent' .*'advent > adabn by 1'"),
+        ("train gta2city --max-seeds 5", "--max-seeds: it is of a claim"),
+        (
+            "train gta2city --decide minent>adabn --max-seeds 2",
+            "--max-seeds: '2' .*at least 3 for these seeds",
+        ),
         ("train gta2city --seconds 0", "--seconds: '0.0' .*above 0"),
         ("train gta2city --method advent --disc none", "--disc: 'none' .*disc, dw-disc"),
         ("train gta2city --method advent+control", "--method: .*exclude each other"),

@@ -29,7 +29,13 @@ from dabench.training.backbone import backbone_file
 from dabench.training.config import TrainConfig
 from dabench.training.predict import load_trained, predict_files, score
 from dabench.training.scene import set_scene
-from dabench.training.suite import Planned, plan_suite, resume_suite, start_suite
+from dabench.training.suite import (
+    Planned,
+    plan_suite,
+    released,
+    resume_suite,
+    start_suite,
+)
 from dabench.training.tensorboard import TensorBoard
 from dabench.training.train import NotFiniteError, health, resume, start
 
@@ -317,6 +323,23 @@ def test_what_was_trained_is_scored_and_predicts(scene, tmp_path):
     other = replace(scene.target, name="camvid", classes=CAMVID)
     with pytest.raises(UsageError, match=r"--data: camvid has 11 classes of camvid, the check"):
         score(trained, other, split=None, device="cpu")
+
+
+def test_a_suite_stands_for_its_median_seed(scene, tmp_path):
+    plan = plan_suite(replace(CONFIG, steps=2), ("source-only",), ("disc",), (0, 1, 2))
+    folder = tmp_path / "suite"
+    results = start_suite(plan, scene, folder=folder, command="", split=None, observer=Silent())
+    by_score = sorted(results, key=lambda name: results[name]["miou"])
+    median = weights_of(folder / by_score[1])["conv_out.conv_out.weight"]
+    assert torch.equal(load_trained(folder, "cpu").network.conv_out.conv_out.weight, median)
+    scores = {"a": 0.1, "b": 0.2, "c": 0.3, "d": 0.4}
+    runs = {name: {"method": "augment", "disc": "disc"} for name in scores}
+    done = {name: {"status": "ok", "miou": miou} for name, miou in scores.items()}
+    assert released(runs, done | {"a": {"status": "failed"}}) == {"augment": "c"}
+    assert released(runs, done) == {"augment": "b"}
+    (folder / "released.json").write_text('{"augment": "x", "fda": "y"}')
+    with pytest.raises(UsageError, match=r"several trainings; name a run, of median seeds: .*/x"):
+        load_trained(folder, "cpu")
 
 
 def test_weights_of_another_network_are_one_line(scene, tmp_path):

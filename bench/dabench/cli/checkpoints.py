@@ -12,7 +12,7 @@ from dabench.cli.output import console, print_json, print_table
 from dabench.cli.training import CamvidRoot, CityscapesRoot, Gta5Root
 
 Checkpoint = Annotated[
-    Path, typer.Argument(help="A run's folder, its weights.pt, or a checkpoint.")
+    Path, typer.Argument(help="A run's folder (a suite's: the median seed), or a checkpoint.")
 ]
 Device = Annotated[str, typer.Option(help="cpu, cuda[:N], mps.")]
 

@@ -6,6 +6,7 @@ import contextlib
 import shlex
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dabench.training.config import TrainConfig
+    from dabench.training.deciding import Claim, Question
     from dabench.training.scene import Scene
     from dabench.training.suite import Planned, SuiteObserver
 
@@ -76,6 +78,13 @@ def train(
     batch: Annotated[int | None, _option("--batch", "Images per step and domain.")] = None,
     seeds: Annotated[
         str | None, _option("--seeds", "Such as 0,1,2: a run each. Default 0.")
+    ] = None,
+    decide: Annotated[
+        str | None,
+        _option("--decide", "A claim that seeds are added for, such as 'advent > adabn by 1'."),
+    ] = None,
+    max_seeds: Annotated[
+        int | None, _option("--max-seeds", "Of a claim, in all. Default 10.")
     ] = None,
     limit: Annotated[int | None, _option("--limit", "At most so many frames per split.")] = None,
     lr: Annotated[float | None, _option("--lr", "Of the segmenter. Default 0.01.")] = None,
@@ -198,17 +207,25 @@ def train(
     settings, methods, discs, numbers = _settings(given)
     places.pair(pair)
     scene = set_scene(pair, places)
-    from dabench.training.suite import plan_suite
+    from dabench.training.suite import plan_decision, plan_suite
 
     base = base_config(scene, settings)
-    chosen = methods or (("adversarial",) if scene.pair.crosses else ("augment",))
-    plan = plan_suite(base, chosen, discs or ("disc",), numbers)
+    discs = discs or ("disc",)
+    question = None
+    if decide is None:
+        chosen = methods or (("adversarial",) if scene.pair.crosses else ("augment",))
+        plan = plan_suite(base, chosen, discs, numbers)
+    else:
+        claim, most = _claim(given, discs[0], numbers)
+        chosen = methods or (claim.better.method, claim.than.method)
+        plan, question = plan_decision(base, claim, methods, discs, numbers, most)
     from dabench.records.folder import new_run_folder
 
     with new_run_folder(out, f"{scene.slug}-{'-'.join(chosen)}") as folder:
         code = run_suite(
-            scene, folder, plan, split=split, quiet=quiet, json=json, tensorboard=tensorboard
-        )
+            scene, folder, plan, split=split, quiet=quiet, json=json, tensorboard=tensorboard,
+            question=question,
+        )  # fmt: skip
     raise typer.Exit(code)
 
 
@@ -244,7 +261,11 @@ def _settings(
             raise bad_value("--dtype", given["dtype"], "it takes one value, or two with a comma")
         settings["segmenter_dtype"], settings["disc_dtype"] = kinds[0], kinds[-1]
     methods, discs = _parts(given.get("method", "")), _parts(given.get("disc", ""))
-    seeds = parse_seeds(given.get("seeds", "0"))
+    seeds = parse_seeds(given.get("seeds", "0,1,2" if "decide" in given else "0"))
+    if "decide" in given:
+        _claim(given, (discs or ("disc",))[0], seeds)
+    elif "max_seeds" in given:
+        raise UsageError("--max-seeds: it is of a claim, which --decide gives")
     weights = settings.get("backbone_weights")
     if weights not in (None, RESNET18) and not Path(weights).is_file():
         raise bad_value("--backbone-weights", weights, "it takes an existing file")
@@ -257,6 +278,17 @@ def _settings(
                     pair="", method=method, disc=disc, seed=seed, **(_SIZE | settings | limits)
                 )
     return settings, methods, discs, seeds
+
+
+def _claim(given: Mapping[str, Any], disc: str, seeds: Sequence[int]) -> tuple[Claim, int]:
+    """The claim that is to be decided, and how many seeds there may be."""
+    from dabench.training.deciding import MOST_SEEDS, parse_claim
+
+    claim = parse_claim(given["decide"], disc)
+    most = given.get("max_seeds", max(MOST_SEEDS, len(seeds)))
+    if most < max(3, len(seeds)):
+        raise bad_value("--max-seeds", most, f"at least {max(3, len(seeds))} for these seeds")
+    return claim, most
 
 
 def _check_budget(given: Mapping[str, Any]) -> None:
@@ -313,6 +345,7 @@ def run_suite(
     json: bool,
     tensorboard: bool = False,
     again: str | None = None,
+    question: Question | None = None,
 ) -> int:
     """Starts or, without a plan, resumes a suite; prints what came of it.
 
@@ -325,6 +358,7 @@ def run_suite(
         json: One document on standard output in place of a table.
         tensorboard: Write curves for TensorBoard too.
         again: The command that continues after an interruption.
+        question: What further seeds are to decide.
 
     Returns:
         The exit code: 0 if every run has a result, 2 if one was refused, else 1.
@@ -348,23 +382,43 @@ def run_suite(
                 results = resume_suite(folder, scene, observer=observer)
             else:
                 results = start_suite(
-                    plan, scene, folder=folder, command=command, split=split, observer=observer
-                )
+                    plan, scene, folder=folder, command=command, split=split, observer=observer,
+                    question=question,
+                )  # fmt: skip
         except KeyboardInterrupt:
             interrupted = True
     if interrupted:
         again = again or f"dabench train --resume {folder}"
         console(stderr=True).print(f"Interrupted; '{again}' continues.", markup=False)
         raise typer.Exit(INTERRUPTED)
+    document = read_suite(folder)
+    decided = _answer(document, results)
     if json:
-        document = read_suite(folder)
-        print_json({key: document[key] for key in ("environment", "data")} | {"runs": results})
+        facts = {key: document[key] for key in ("environment", "data")} | {"runs": results}
+        print_json(facts | ({} if decided is None else {"decision": decided}))
     else:
         _print_results(scene, folder, results)
+        if decided is not None:
+            console().print(decided["words"], markup=False)
         console(stderr=True).print(f"Records: {folder}", markup=False)
     if any(result.get("refused") for result in results.values()):
         return 2
     return 0 if all(result["status"] == "ok" for result in results.values()) else 1
+
+
+def _answer(
+    document: Mapping[str, Any], results: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any] | None:
+    """What the seeds say of a suite's claim; None if it has none."""
+    from dabench.training.deciding import answer, in_words, question_of
+    from dabench.training.suite import scores_of
+
+    question = question_of(document)
+    if question is None:
+        return None
+    decision = answer(question, scores_of(document["runs"], results))
+    facts = {} if decision is None else asdict(decision)
+    return {"claim": question.text, "words": in_words(question, decision), **facts}
 
 
 def _banner(scene: Scene) -> None:

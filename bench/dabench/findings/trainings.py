@@ -21,8 +21,10 @@ from dabench.records.trainings import (
     read_result,
     training_runs,
 )
+from dabench.timing.seeds import Decision
 from dabench.timing.statistics import Interval, mean_interval
 from dabench.training.config import TrainConfig
+from dabench.training.deciding import answer, question_of
 
 IMAGES, SECONDS = "equal source images", "equal seconds of training"
 """What runs of one budget have in common."""
@@ -104,10 +106,11 @@ def load_training(folders: Sequence[Path]) -> TrainingResults:
                 pictures.setdefault((row["data"], row["protocol"], row["label"]), path / PICTURES)
         if suite.get("kind") == SUITE:
             begun = {row["run"] for row in runs if row["suite"] == suite["run_id"]}
+            spared = spared_seeds(suite, pd.DataFrame(runs))
             runs += [
                 _pending(suite, name, config)
                 for name, config in suite["runs"].items()
-                if name not in begun
+                if name not in begun and config["seed"] not in spared
             ]
     return TrainingResults(
         suites,
@@ -117,6 +120,32 @@ def load_training(folders: Sequence[Path]) -> TrainingResults:
         pictures,
         run_folders,
     )
+
+
+def decision_of(suite: dict[str, Any], runs: pd.DataFrame) -> Decision | None:
+    """What the seeds of a suite say of its claim; None if it has none, or too few seeds.
+
+    Args:
+        suite: Its document.
+        runs: Rows of `TrainingResults.runs`.
+    """
+    question = question_of(suite)
+    if question is None or runs.empty:
+        return None
+    good = runs[(runs["suite"] == suite["run_id"]) & (runs["status"] == "ok")]
+    scores = {
+        str(label): {int(seed): float(miou) for seed, miou in group[["seed", "miou"]].values}
+        for label, group in good.groupby("label")
+    }
+    return answer(question, scores)
+
+
+def spared_seeds(suite: dict[str, Any], runs: pd.DataFrame) -> frozenset[int]:
+    """Seeds that a suite need not run, since its claim was decided before."""
+    question, decision = question_of(suite), decision_of(suite, runs)
+    if question is None or decision is None or decision.verdict == "undecided":
+        return frozenset()
+    return frozenset(question.seeds[max(decision.seeds, question.first) :])
 
 
 def _run_row(suite: str, path: Path, document: dict[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from dabench.findings.trainings import (
     Comparison,
     TrainingResults,
     compare,
+    decision_of,
     published_accuracy,
 )
 from dabench.plan.methods import method_of
@@ -25,6 +26,8 @@ from dabench.report.audit import COURSES_CAPTION, courses_table
 from dabench.report.charts import curves
 from dabench.report.methods import certainty_table, costs_table, methods_table
 from dabench.report.text import Writer
+from dabench.timing.seeds import looks_up_to
+from dabench.training.deciding import in_words, question_of
 from dabench.training.health import Sign, signs
 
 _FIRST = (
@@ -81,6 +84,7 @@ def sections(out: Writer, loaded: TrainingResults, folder: Path, name: str) -> N
             _accuracy(out, good, epochs, title)
             methods_table(out, _by_label(good))
             certainty_table(out, _verdicts(out, good), good, loaded)
+            _decided(out, runs, loaded)
             costs_table(out, good, _by_label(good))
             _health(out, good)
             _per_class(out, loaded.classes.merge(good[["suite", "run"]]), good)
@@ -112,8 +116,8 @@ def _accuracy(out: Writer, good: pd.DataFrame, epochs: pd.DataFrame, data: str) 
     out.table(
         pd.DataFrame(rows).fillna("-"),
         f"Mean and standard deviation over seeds of the last epoch, at {good['budget'].iloc[0]}; "
-        f"{evaluation} mIoU at full label resolution on the {good['split'].iloc[0]} split; the mIoU "
-        "of each seed beside it. "
+        f"{evaluation} mIoU at full label resolution on the {good['split'].iloc[0]} split; the "
+        "mIoU of each seed beside it. "
         "`control` is the adversarial path with lambda = 0; `adabn` recomputes batch-norm "
         "statistics on target images after training with augmentation; `target` trains on the "
         "target's own labels."
@@ -203,6 +207,18 @@ def _verdicts(out: Writer, good: pd.DataFrame) -> list[Comparison]:
         )
         out.bullets(lines)
     return rested
+
+
+def _decided(out: Writer, runs: pd.DataFrame, loaded: TrainingResults) -> None:
+    """What came of claims that seeds were added for."""
+    for suite in loaded.suites:
+        question = question_of(suite)
+        if question is not None and suite["run_id"] in set(runs["suite"]):
+            looks = ", ".join(map(str, looks_up_to(len(question.seeds))))
+            out.paragraph(
+                f"Asked, with looks after {looks} seeds: "
+                f"{in_words(question, decision_of(suite, runs))}."
+            )
 
 
 def _is_judged(method: str) -> bool:

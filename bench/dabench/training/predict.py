@@ -16,6 +16,7 @@ from dabench.data.domain import Domain, check_labels
 from dabench.data.labels import CLASSES, Classes, colourise, read_image
 from dabench.data.prepare import prepare, resize_image
 from dabench.device.registry import open_device
+from dabench.records.trainings import read_released
 from dabench.training import checkpoint
 from dabench.training.config import TrainConfig
 from dabench.training.evaluate import confusion_on, predict
@@ -36,9 +37,18 @@ class Trained:
 def load_trained(path: Path, device: str) -> Trained:
     """Rebuilds a segmenter from a checkpoint, a ``weights.pt`` or a run's folder.
 
+    Of a suite of one training it is that of the median seed.
+
     Raises:
-        UsageError: No checkpoint, or one whose weights are of another network.
+        UsageError: No checkpoint, one whose weights are of another network, or a suite of
+            several trainings.
     """
+    released = read_released(path) if path.is_dir() else {}
+    if len(released) > 1:
+        runs = ", ".join(f"{path / run} ({label})" for label, run in released.items())
+        raise UsageError(f"{path} holds several trainings; name a run, of median seeds: {runs}")
+    for run in released.values():
+        path /= run
     weights = path / "weights.pt"
     state = checkpoint.load(weights if weights.is_file() else path)
     config = TrainConfig.of(state["config"])

@@ -10,12 +10,20 @@ from typing import Any, Protocol
 from dabench.base.errors import UsageError
 from dabench.device.machine import describe_host, describe_torch
 from dabench.plan.devices import resolve_device
-from dabench.plan.methods import method_of, without_recomputing
+from dabench.plan.methods import label_of, method_of, without_recomputing
 from dabench.records.folder import RunFolder, check_new_run, check_same_machine, has_run, read_run
-from dabench.records.trainings import SUITE, TrainRecord, read_result
+from dabench.records.trainings import RELEASED, SUITE, TrainRecord, read_result
 from dabench.training import checkpoint
 from dabench.training.backbone import backbone_file
 from dabench.training.config import TrainConfig
+from dabench.training.deciding import (
+    Claim,
+    Question,
+    Side,
+    answer,
+    further_seeds,
+    question_of,
+)
 from dabench.training.frames import gather, run_document
 from dabench.training.learners import settle
 from dabench.training.scene import Scene
@@ -56,14 +64,59 @@ def plan_suite(
     Seeds are outermost, so that an interrupted suite has whole comparisons, not
     half of the methods. The control's discriminator has no say: one is enough.
     """
+    sides = [
+        Side(method, disc)
+        for method in methods
+        for disc in (discs if method_of(method).fools else discs[:1])
+    ]
+    return _planned(base, sides, seeds)
+
+
+def _planned(base: TrainConfig, sides: Sequence[Side], seeds: Sequence[int]) -> list[Planned]:
     planned: dict[str, Planned] = {}
     for seed in seeds:
-        for method in methods:
-            for disc in discs if method_of(method).fools else discs[:1]:
-                config = replace(base, method=method, disc=disc, seed=seed)
-                name = f"{config.label.replace(' ', '-')}-seed{seed}"
-                planned[name] = Planned(name, config)
+        for side in sides:
+            config = replace(base, method=side.method, disc=side.disc, seed=seed)
+            name = f"{config.label.replace(' ', '-')}-seed{seed}"
+            planned[name] = Planned(name, config)
     return list(planned.values())
+
+
+def plan_decision(
+    base: TrainConfig,
+    claim: Claim,
+    methods: Sequence[str],
+    discs: Sequence[str],
+    seeds: Sequence[int],
+    most: int,
+) -> tuple[list[Planned], Question]:
+    """A suite, and what of it is to go on until a claim is decided.
+
+    Every method has the seeds; those of the claim may have more, up to ``most``.
+    """
+    sides = (claim.better, claim.than)
+    # The training that a side only recomputes statistics of comes first.
+    twins = [Side(without_recomputing(side.method), side.disc) for side in sides
+             if method_of(side.method).recomputes]  # fmt: skip
+    needed = list(dict.fromkeys([*twins, *sides]))
+    further = further_seeds(seeds, most)
+    plan = {
+        planned.name: planned
+        for planned in (
+            *plan_suite(base, methods, discs, seeds),
+            *_planned(base, needed, seeds),
+            *_planned(base, needed, further),
+        )
+    }
+    question = Question(
+        text=claim.text,
+        better=claim.better.label,
+        than=claim.than.label,
+        by=claim.by,
+        seeds=(*seeds, *further),
+        first=len(seeds),
+    )
+    return list(plan.values()), question
 
 
 def start_suite(
@@ -74,6 +127,7 @@ def start_suite(
     command: str,
     split: str | None,
     observer: SuiteObserver,
+    question: Question | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Runs a plan in a new folder; returns the results by name of run.
 
@@ -114,6 +168,7 @@ def start_suite(
         data=scene.describe(split),
         split=split,
         runs={name: config.to_dict() for name, config in configs.items()},
+        decide=None if question is None else question.to_dict(),
     )
     return _run_all(run, scene, observer)
 
@@ -146,10 +201,15 @@ def resume_suite(
 
 
 def _run_all(run: RunFolder, scene: Scene, observer: SuiteObserver) -> dict[str, dict[str, Any]]:
-    results = {}
+    results: dict[str, dict[str, Any]] = {}
     folder, runs = run.path, run.document["runs"]
+    question = question_of(run.document)
     with run:
         for number, (name, config) in enumerate(runs.items()):
+            if question is not None and config["seed"] in question.seeds[question.first :]:
+                decision = answer(question, scores_of(runs, results))
+                if decision is not None and decision.verdict != "undecided":
+                    break
             result = read_result(folder / name)
             if result is None:
                 observer.run(name, number + 1, len(runs), config["batch"])
@@ -157,7 +217,42 @@ def _run_all(run: RunFolder, scene: Scene, observer: SuiteObserver) -> dict[str,
                 result = _run_one(folder, name, parsed, run.document, scene, observer)
                 observer.done(name, result)
             results[name] = result
+        run.write_json(RELEASED, released(runs, results))
     return results
+
+
+def released(
+    runs: Mapping[str, Mapping[str, Any]], results: Mapping[str, Mapping[str, Any]]
+) -> dict[str, str]:
+    """Label -> the run of its median seed; of two in the middle the worse, never the best.
+
+    Args:
+        runs: Name -> configuration, as a suite's document has them.
+        results: Name -> result.
+    """
+    of_label: dict[str, list[tuple[float, str]]] = {}
+    for name, result in results.items():
+        if result["status"] == "ok":
+            label = label_of(runs[name]["method"], runs[name]["disc"])
+            of_label.setdefault(label, []).append((result["miou"], name))
+    return {label: sorted(each)[(len(each) - 1) // 2][1] for label, each in of_label.items()}
+
+
+def scores_of(
+    runs: Mapping[str, Mapping[str, Any]], results: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[int, float]]:
+    """Label -> seed -> mIoU of the runs that have one.
+
+    Args:
+        runs: Name -> configuration, as a suite's document has them.
+        results: Name -> result.
+    """
+    scores: dict[str, dict[int, float]] = {}
+    for name, result in results.items():
+        if result["status"] == "ok":
+            label = label_of(runs[name]["method"], runs[name]["disc"])
+            scores.setdefault(label, {})[runs[name]["seed"]] = result["miou"]
+    return scores
 
 
 def _run_one(
