@@ -133,6 +133,12 @@ def test_every_method_says_what_it_is_and_makes_its_parts(name):
     assert (judged, any(isinstance(p, Teacher) for p in parts)) == (known.judged, known.taught)
 
 
+def test_own_norms_need_a_term_that_has_weight():
+    with pytest.raises(UsageError, match=r"--lambda: '0.0' .*'dsbn' must learn from the target"):
+        config_of("advent+dsbn", adversarial_weight=0.0)
+    assert config_of("advent+minent+dsbn", adversarial_weight=0.0).adversarial_weight == 0
+
+
 # Losses
 
 

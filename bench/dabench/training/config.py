@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from dabench.base.errors import UsageError, bad_value, check_choice
-from dabench.plan.methods import label_of, method_of
+from dabench.plan.methods import PLUS, label_of, method_of
 from dabench.plan.networks import RESNET18, spec_of
 from dabench_models import MODELS
 
@@ -150,6 +150,13 @@ class TrainConfig:
         for name in ("teacher_momentum", "confidence", "mask_ratio"):
             value = getattr(self, name)
             _check(name, value, 0 <= value < 1, "at least 0 and below 1")
+        method = method_of(self.method)
+        others = {"minent", "self-training", "mic"} & set(self.method.split(PLUS))
+        if method.own_norms and not (self.adversarial_weight or others):
+            # Their scale and shift would stay what they began as.
+            raise bad_value(
+                "--lambda", self.adversarial_weight, "'dsbn' must learn from the target"
+            )
 
     def _check_sizes(self) -> None:
         spec = spec_of(self.model)
