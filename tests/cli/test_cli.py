@@ -155,6 +155,7 @@ def test_the_canonical_call_is_understood():
         ("train gta2city --budget seconds", "--budget: 'seconds' .*--seconds must say how many"),
         ("train gta2city --budget images --seconds 9", "--budget: 'images' .*the other budget"),
         ("train gta2city --decide advent", "--decide: 'advent' .*'advent > adabn by 1'"),
+        ("train gta2city --seeds 0,1,0", "--seeds: '0,1,0' .*each seed once"),
         ("train gta2city --max-seeds 5", "--max-seeds: it is of a claim"),
         (
             "train gta2city --decide minent>adabn --max-seeds 2",

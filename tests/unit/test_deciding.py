@@ -58,6 +58,8 @@ def test_a_claim_is_read(text, labels, by):
     ("text", "why"),
     [
         ("advent", "it takes such as 'advent > adabn by 1'"),
+        (" > adabn", "it takes such as"),
+        ("advent > ", "it takes such as"),
         ("advent > adabn by much", "it takes such as"),
         ("advent > adabn > fda", "it takes such as"),
         ("magic > adabn", "choices: source-only"),
@@ -74,9 +76,9 @@ def test_a_side_that_recomputes_statistics_follows_its_training():
     claim = parse_claim("advent > minent+adabn", "dw-disc")
     plan, question = plan_decision(BASE, claim, ("source-only",), ("dw-disc",), (0, 4), 3)
     assert [planned.name for planned in plan] == [
-        "source-only-seed0", "source-only-seed4",
         "minent-seed0", "advent-dw-disc-seed0", "minent+adabn-seed0",
         "minent-seed4", "advent-dw-disc-seed4", "minent+adabn-seed4",
+        "source-only-seed0", "source-only-seed4",
         "minent-seed5", "advent-dw-disc-seed5", "minent+adabn-seed5",
     ]  # fmt: skip
     assert (question.seeds, question.first) == ((0, 4, 5), 2)

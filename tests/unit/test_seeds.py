@@ -17,6 +17,8 @@ def test_a_claim_needs_the_whole_interval_beyond_its_margin():
     assert decide([0.030, 0.031, 0.032], 0.04, 3).verdict == "fails"
     assert decide([0.030, 0.031, 0.032], 0.031, 3).verdict == "undecided"
     assert decide([0.03, 0.03], 0.01, 3) is None
+    # Three times the same is no scatter of none.
+    assert decide([0.03, 0.03, 0.03], 0.01, 3).verdict == "undecided"
 
 
 def test_more_looks_cost_certainty_and_a_decision_stays():
@@ -25,6 +27,9 @@ def test_more_looks_cost_certainty_and_a_decision_stays():
     assert many.tested.high - many.tested.low > few.tested.high - few.tested.low
     assert looks_up_to(10) == (3, 4, 6, 8, 10)
     assert looks_up_to(2) == (2,)
+    assert looks_up_to(10, first=5) == (6, 8, 10)
+    # Nobody looks at fewer than there are anyway.
+    assert decide([0.03, 0.031, 0.03, -0.04, -0.05, -0.06], 0.0, 6, first=6).verdict == "undecided"
     first = decide(differences, 0.0, 8)
     assert first.verdict == "holds"
     # Later seeds that say the opposite do not undo it.
@@ -41,6 +46,16 @@ def test_who_looks_until_it_is_decided_is_rarely_wrong(draw):
         found = decide(list(scores[0] - scores[1]), 0.0, 16)
         false += found.verdict != "undecided"
     assert false / trials <= LEVEL + 3 * math.sqrt(LEVEL * (1 - LEVEL) / trials)
+
+
+@pytest.mark.parametrize("pool", [[0.2, 0.3], [0.1, 0.2, 0.3], [0.121, 0.149, 0.124]])
+def test_resampling_one_methods_seeds_rarely_gives_a_verdict(pool):
+    random = np.random.default_rng(2)
+    trials = 1000
+    drawn = random.choice(pool, size=(trials, 2, 16))
+    verdicts = [decide(list(ours - theirs), 0.0, 16).verdict for ours, theirs in drawn]
+    false = sum(verdict != "undecided" for verdict in verdicts)
+    assert false / trials <= LEVEL
 
 
 def test_seeds_that_are_said_to_be_needed_decide_four_times_in_five():

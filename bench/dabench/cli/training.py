@@ -317,6 +317,8 @@ def parse_seeds(text: str) -> tuple[int, ...]:
         seeds = ()
     if not seeds or min(seeds) < 0:
         raise bad_value("--seeds", text, "it takes whole numbers of at least 0, with commas")
+    if len(set(seeds)) < len(seeds):
+        raise bad_value("--seeds", text, "each seed once")
     return seeds
 
 

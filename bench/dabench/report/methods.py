@@ -11,8 +11,9 @@ from dabench.findings.certainty import IMAGES_RULE, Scored, over_images, read_sc
 from dabench.findings.trainings import Comparison, TrainingResults, compare
 from dabench.plan.methods import BASE, METHODS, PLUS
 from dabench.report.text import Writer
-from dabench.timing.seeds import LEVEL, POWER, more_seeds
+from dabench.timing.seeds import LEVEL, MOST_NEEDED, POWER, more_seeds
 
+MIN_SEEDS = 2
 EFFECT = 0.01
 """The difference of mIoU, a point, that seeds are to tell from none."""
 
@@ -109,8 +110,10 @@ def certainty_table(
             "How sure the differences of mIoU are. Over seeds: half of the 95% interval (Student's "
             f"t); {IMAGES_RULE}. More seeds, for undecided pairs: with which a difference of "
             f"{100 * EFFECT:.0f} point would be decided with a probability of {POWER:.0%}, should "
-            "seeds go on to scatter so. Each pair is judged by itself: of these "
-            f"{len(rows)}, {chance:.1f} would be decided by chance if nothing differed.",
+            "seeds go on to scatter so; 0: it would have been. Each pair is judged by itself: of "
+            f"these {len(rows)}, {chance:.1f} would be decided by chance if nothing differed, and "
+            "more where seeds were added after a look at them: `--decide` allows for that. Few "
+            "images that are alike say less than resampling them shows.",
         )
 
 
@@ -118,7 +121,9 @@ def _needed(found: Comparison) -> str:
     if found.verdict != "undecided":
         return "-"
     needed = more_seeds(list(found.by_seed.values()), EFFECT)
-    return "not known" if needed is None else str(needed)
+    if len(found.by_seed) < MIN_SEEDS:
+        return "one seed tells nothing"
+    return f"over {MOST_NEEDED}" if needed is None else str(needed)
 
 
 class _Scored:
@@ -129,7 +134,8 @@ class _Scored:
             (row["label"], row["seed"]): loaded.folders[row["suite"], row["run"]]
             for row in good.to_dict("records")
         }
-        self._classes = int(loaded.classes["index"].max()) + 1
+        own = loaded.classes.merge(good[["suite", "run"]]) if "run" in loaded.classes else None
+        self._classes = int((loaded.classes if own is None else own)["index"].max()) + 1
         self._evaluation = str(good["evaluation"].iloc[0])
         self._known: dict[tuple[str, int], Scored | None] = {}
 

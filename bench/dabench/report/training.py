@@ -83,7 +83,8 @@ def sections(out: Writer, loaded: TrainingResults, folder: Path, name: str) -> N
             epochs = loaded.epochs.merge(good[["suite", "run"]])
             _accuracy(out, good, epochs, title)
             methods_table(out, _by_label(good))
-            certainty_table(out, _verdicts(out, good), good, loaded)
+            compared = _verdicts(out, good)
+            certainty_table(out, [*compared, *_asked(good, loaded)], good, loaded)
             _decided(out, runs, loaded)
             costs_table(out, good, _by_label(good))
             _health(out, good)
@@ -209,12 +210,19 @@ def _verdicts(out: Writer, good: pd.DataFrame) -> list[Comparison]:
     return rested
 
 
+def _asked(good: pd.DataFrame, loaded: TrainingResults) -> list[Comparison]:
+    """The pairs that suites were to decide, where both sides are among these runs."""
+    questions = [question for suite in loaded.suites if (question := question_of(suite))]
+    found = [compare(good, question.better, question.than) for question in questions]
+    return [comparison for comparison in found if comparison is not None]
+
+
 def _decided(out: Writer, runs: pd.DataFrame, loaded: TrainingResults) -> None:
     """What came of claims that seeds were added for."""
     for suite in loaded.suites:
         question = question_of(suite)
         if question is not None and suite["run_id"] in set(runs["suite"]):
-            looks = ", ".join(map(str, looks_up_to(len(question.seeds))))
+            looks = ", ".join(map(str, looks_up_to(len(question.seeds), question.first)))
             out.paragraph(
                 f"Asked, with looks after {looks} seeds: "
                 f"{in_words(question, decision_of(suite, runs))}."

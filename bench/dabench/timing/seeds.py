@@ -25,6 +25,9 @@ LEVEL = 0.05
 LOOKS = (3, 4, 6, 8, 11, 16, 23, 32, 45, 64)
 """Seeds after which one may look, up to the most that there may be."""
 
+EQUAL = 1e-9
+"""Differences within which scores are the same but for rounding."""
+
 POWER = 0.8
 """Probability that the seeds which are said to be needed decide a difference."""
 
@@ -50,12 +53,14 @@ class Decision:
     seeds: int
 
 
-def looks_up_to(most: int) -> tuple[int, ...]:
-    """After how many seeds one may look where there may be so many."""
-    return (*(look for look in LOOKS if look < most), most)
+def looks_up_to(most: int, first: int = 0) -> tuple[int, ...]:
+    """After how many seeds one may look: of so many there may be, the first there are anyway."""
+    return (*(look for look in LOOKS if first <= look < most), most)
 
 
-def decide(differences: Sequence[float], margin: float, most: int) -> Decision | None:
+def decide(
+    differences: Sequence[float], margin: float, most: int, first: int = 0
+) -> Decision | None:
     """A claim as it was decided one look after the other; the open one at its last look.
 
     The same again whenever it is asked with the same seeds, or with more of them.
@@ -64,11 +69,12 @@ def decide(differences: Sequence[float], margin: float, most: int) -> Decision |
         differences: Of the scores, first seed first.
         margin: What the difference is claimed to exceed.
         most: Seeds there may be; it decides how the level is shared out.
+        first: Seeds there are anyway: nobody looks before.
 
     Returns:
         None where there are fewer seeds than the first look takes.
     """
-    looks = looks_up_to(most)
+    looks = looks_up_to(most, first)
     latest: Decision | None = None
     for number, look in enumerate(looks):
         if look > len(differences):
@@ -81,9 +87,9 @@ def decide(differences: Sequence[float], margin: float, most: int) -> Decision |
 
 
 def _judged(differences: Sequence[float], margin: float, level: float) -> Decision:
-    seeds, mean = len(differences), fmean(differences)
-    half = math.inf
-    if seeds > 1:
+    seeds, mean, half = len(differences), fmean(differences), math.inf
+    # Equal differences say that seeds were not drawn anew, not that they do not scatter.
+    if max(differences) - min(differences) > EQUAL:
         half = _t(seeds, 1 - level / 2) * stdev(differences) / math.sqrt(seeds)
     verdict: Verdict = "undecided"
     if mean - half > margin:

@@ -17,7 +17,7 @@ MOST_SEEDS = 10
 """Where nobody says how many there may be."""
 
 _FORM = re.compile(
-    r"\s*(?P<better>[^>]+?)\s*>\s*(?P<than>[^>]+?)(?:\s+by\s+(?P<by>\d+(?:\.\d+)?))?\s*"
+    r"\s*(?P<better>[^>\s][^>]*?)\s*>\s*(?P<than>[^>\s][^>]*?)(?:\s+by\s+(?P<by>\d+(?:\.\d+)?))?\s*"
 )
 _ALLOWED = "it takes such as 'advent > adabn by 1' (points of mIoU)"
 
@@ -122,7 +122,7 @@ def answer(question: Question, scores: Mapping[str, Mapping[int, float]]) -> Dec
     differences = [
         ours[seed] - theirs[seed] for seed in question.seeds if seed in ours.keys() & theirs.keys()
     ]
-    return decide(differences, question.by, len(question.seeds))
+    return decide(differences, question.by, len(question.seeds), question.first)
 
 
 def further_seeds(seeds: Sequence[int], most: int) -> tuple[int, ...]:
@@ -138,7 +138,7 @@ def in_words(question: Question, decision: Decision | None) -> str:
     difference = decision.difference
     return (
         f"{question.text}: {decision.verdict} after {decision.seeds} seeds; difference "
-        f"{100 * difference.estimate:+.1f} points [{100 * difference.low:+.1f}, "
-        f"{100 * difference.high:+.1f}]; the verdict rests on [{100 * decision.tested.low:+.1f}, "
-        f"{100 * decision.tested.high:+.1f}], widened for the looks"
+        f"{100 * difference.estimate:+.1f} points, [{100 * decision.tested.low:+.1f}, "
+        f"{100 * decision.tested.high:+.1f}] widened for the looks ([{100 * difference.low:+.1f}, "
+        f"{100 * difference.high:+.1f}] as if nobody had looked before)"
     )

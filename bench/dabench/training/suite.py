@@ -103,8 +103,8 @@ def plan_decision(
     plan = {
         planned.name: planned
         for planned in (
-            *plan_suite(base, methods, discs, seeds),
             *_planned(base, needed, seeds),
+            *plan_suite(base, methods, discs, seeds),
             *_planned(base, needed, further),
         )
     }
