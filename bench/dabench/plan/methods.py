@@ -67,6 +67,27 @@ class Method:
     recomputes: bool = False
 
 
+def _adversary(
+    name: str, part: str, *settings: str, summary: str, source: str = "", fools: bool = True
+) -> Method:
+    """A method with a discriminator, which the segmenter is trained against or not."""
+    return Method(
+        name=name, kind="adversary", parts=(f"adversarial:{part}",), summary=summary,
+        source=source, settings=settings, needs_target=True, sees_target=True,
+        learns_target=fools, judged=True, fools=fools,
+    )  # fmt: skip
+
+
+def _addition(
+    name: str, module: str, *settings: str, summary: str, source: str, taught: bool = False
+) -> Method:
+    """A method whose loss is on what passes of the target."""
+    return Method(
+        name=name, kind="addition", parts=(f"{module}:part",), summary=summary, source=source,
+        settings=settings, needs_target=True, sees_target=True, learns_target=True, taught=taught,
+    )  # fmt: skip
+
+
 _ALL = (
     Method(
         name="source-only",
@@ -81,112 +102,39 @@ _ALL = (
         summary="the target's own labels, the upper bound",
         on_target=True,
     ),
-    Method(
-        name="adversarial",
-        kind="adversary",
-        parts=("adversarial:adversarial",),
+    _adversary(
+        "adversarial", "adversarial", "adversarial_weight", "disc_input", "disc_lr",
         summary="a discriminator on softmax maps, fooled by the segmenter",
         source="Tsai et al., CVPR 2018 (AdaptSegNet, single level)",
-        settings=(
-            "adversarial_weight",
-            "disc_input",
-            "disc_lr",
-        ),
-        needs_target=True,
-        sees_target=True,
-        learns_target=True,
-        judged=True,
-        fools=True,
     ),
-    Method(
-        name="control",
-        kind="adversary",
-        parts=("adversarial:control",),
-        summary="the adversarial path with lambda = 0",
-        settings=(
-            "disc_input",
-            "disc_lr",
-        ),
-        needs_target=True,
-        sees_target=True,
-        judged=True,
+    _adversary(
+        "control", "control", "disc_input", "disc_lr",
+        summary="the adversarial path with lambda = 0", fools=False,
     ),
-    Method(
-        name="advent",
-        kind="adversary",
-        parts=("adversarial:advent",),
+    _adversary(
+        "advent", "advent", "adversarial_weight", "disc_lr",
         summary="adversarial on weighted self-information",
         source="Vu et al., CVPR 2019 (AdvEnt)",
-        settings=(
-            "adversarial_weight",
-            "disc_lr",
-        ),
-        needs_target=True,
-        sees_target=True,
-        learns_target=True,
-        judged=True,
-        fools=True,
     ),
-    Method(
-        name="multi-level",
-        kind="adversary",
-        parts=("adversarial:multi_level",),
+    _adversary(
+        "multi-level", "multi_level", "adversarial_weight", "aux_weight", "disc_input", "disc_lr",
         summary="adversarial at two heads, each with a discriminator",
         source="Tsai et al., CVPR 2018 (AdaptSegNet, multi-level)",
-        settings=(
-            "adversarial_weight",
-            "aux_weight",
-            "disc_input",
-            "disc_lr",
-        ),
-        needs_target=True,
-        sees_target=True,
-        learns_target=True,
-        judged=True,
-        fools=True,
     ),
-    Method(
-        name="minent",
-        kind="addition",
-        parts=("minent:part",),
+    _addition(
+        "minent", "minent", "entropy_weight",
         summary="low entropy of target predictions",
         source="Vu et al., CVPR 2019 (MinEnt)",
-        settings=("entropy_weight",),
-        needs_target=True,
-        sees_target=True,
-        learns_target=True,
     ),
-    Method(
-        name="self-training",
-        kind="addition",
-        parts=("self_training:part",),
+    _addition(
+        "self-training", "self_training", "teacher_momentum", "confidence",
         summary="a mean teacher's labels, classes of the source pasted in",
-        source="Tranheden et al., WACV 2021 (DACS)",
-        settings=(
-            "teacher_momentum",
-            "confidence",
-        ),
-        needs_target=True,
-        sees_target=True,
-        learns_target=True,
-        taught=True,
+        source="Tranheden et al., WACV 2021 (DACS)", taught=True,
     ),
-    Method(
-        name="mic",
-        kind="addition",
-        parts=("mic:part",),
+    _addition(
+        "mic", "mic", "teacher_momentum", "confidence", "mask_ratio", "mask_block",
         summary="a mean teacher's labels for masked images",
-        source="Hoyer et al., CVPR 2023 (MIC)",
-        settings=(
-            "teacher_momentum",
-            "confidence",
-            "mask_ratio",
-            "mask_block",
-        ),
-        needs_target=True,
-        sees_target=True,
-        learns_target=True,
-        taught=True,
+        source="Hoyer et al., CVPR 2023 (MIC)", taught=True,
     ),
     Method(
         name="fda",
@@ -213,7 +161,7 @@ _ALL = (
         needs_target=True,
         recomputes=True,
     ),
-)
+)  # fmt: skip
 
 METHODS: Mapping[str, Method] = MappingProxyType({method.name: method for method in _ALL})
 """Every method by name, in the order in which a combination names them."""
@@ -226,8 +174,12 @@ _ANY = (
 """What holds for a combination as soon as it holds for one method of it."""
 
 
-def method_of(text: str) -> Method:
+def method_of(text: str, option: str = OPTION) -> Method:
     """Reads ``advent``, or a combination such as ``self-training+fda``.
+
+    Args:
+        text: As it was typed.
+        option: Where, for what is said of it.
 
     Returns:
         The method; a combination is one, too, named in the order of `METHODS`.
@@ -237,24 +189,24 @@ def method_of(text: str) -> Method:
     """
     names = [name.strip() for name in text.split(PLUS)]
     for name in names:
-        check_choice(OPTION, name, METHODS)
+        check_choice(option, name, METHODS)
     chosen = [method for method in METHODS.values() if method.name in names]
     if len(chosen) < len(names):
-        raise bad_value(OPTION, text, "each method once")
+        raise bad_value(option, text, "each method once")
     for kind in ("base", "adversary", "statistics"):
         of_kind = [method.name for method in chosen if method.kind == kind]
         if len(of_kind) > 1:
-            raise bad_value(OPTION, text, f"{' and '.join(of_kind)} exclude each other")
+            raise bad_value(option, text, f"{' and '.join(of_kind)} exclude each other")
     if len(chosen) > 1:
         # It is what the others add to.
         chosen = [method for method in chosen if method.name != BASE]
     joined = chosen[0] if len(chosen) == 1 else _joined(chosen)
     if joined.on_target and joined.needs_target:
-        raise bad_value(OPTION, text, "'target' has the target's labels and combines with nothing")
+        raise bad_value(option, text, "'target' has the target's labels and combines with nothing")
     if joined.own_norms and not joined.learns_target:
         # Their scale and shift would stay what they began as.
         passing = [method.name for method in METHODS.values() if method.learns_target]
-        raise bad_value(OPTION, text, f"'dsbn' goes with one of {', '.join(passing)}")
+        raise bad_value(option, text, f"'dsbn' goes with one of {', '.join(passing)}")
     return joined
 
 

@@ -231,9 +231,15 @@ def read_result(folder: Path) -> dict[str, Any] | None:
 
 
 def read_released(folder: Path) -> dict[str, str]:
-    """Reads ``released.json`` of a suite, label -> run; empty while it is not over."""
+    """Reads ``released.json`` of a suite, label -> run; empty while it is not over.
+
+    Raises:
+        ResultsError: Damaged; names file and line.
+    """
     released = read_json(folder / RELEASED)
-    return {} if released is None else dict(released)
+    if not isinstance(released, dict | None):
+        raise ResultsError(f"{folder / RELEASED} line 1: not what dabench writes")
+    return released or {}
 
 
 def training_runs(folder: Path) -> list[Path]:

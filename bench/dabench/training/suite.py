@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -36,6 +37,11 @@ from dabench.training.train import (
     resume,
     start,
 )
+
+Configs = Mapping[str, Mapping[str, Any]]
+"""Name of a run -> its configuration, as a suite's document has them."""
+Results = Mapping[str, Mapping[str, Any]]
+"""Name of a run -> its result."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,38 +227,30 @@ def _run_all(run: RunFolder, scene: Scene, observer: SuiteObserver) -> dict[str,
     return results
 
 
-def released(
-    runs: Mapping[str, Mapping[str, Any]], results: Mapping[str, Mapping[str, Any]]
-) -> dict[str, str]:
-    """Label -> the run of its median seed; of two in the middle the worse, never the best.
-
-    Args:
-        runs: Name -> configuration, as a suite's document has them.
-        results: Name -> result.
-    """
+def released(runs: Configs, results: Results) -> dict[str, str]:
+    """Label -> the run of its median seed; of two in the middle the worse, never the best."""
     of_label: dict[str, list[tuple[float, str]]] = {}
-    for name, result in results.items():
-        if result["status"] == "ok":
-            label = label_of(runs[name]["method"], runs[name]["disc"])
-            of_label.setdefault(label, []).append((result["miou"], name))
+    for name, label, _, miou in _scored(runs, results):
+        of_label.setdefault(label, []).append((miou, name))
     return {label: sorted(each)[(len(each) - 1) // 2][1] for label, each in of_label.items()}
 
 
-def scores_of(
-    runs: Mapping[str, Mapping[str, Any]], results: Mapping[str, Mapping[str, Any]]
-) -> dict[str, dict[int, float]]:
-    """Label -> seed -> mIoU of the runs that have one.
-
-    Args:
-        runs: Name -> configuration, as a suite's document has them.
-        results: Name -> result.
-    """
+def scores_of(runs: Configs, results: Results) -> dict[str, dict[int, float]]:
+    """Label -> seed -> mIoU."""
     scores: dict[str, dict[int, float]] = {}
-    for name, result in results.items():
-        if result["status"] == "ok":
-            label = label_of(runs[name]["method"], runs[name]["disc"])
-            scores.setdefault(label, {})[runs[name]["seed"]] = result["miou"]
+    for _, label, seed, miou in _scored(runs, results):
+        scores.setdefault(label, {})[seed] = miou
     return scores
+
+
+def _scored(runs: Configs, results: Results) -> Iterator[tuple[str, str, int, float]]:
+    """Name, label, seed and mIoU of the runs that have one."""
+    for name, result in results.items():
+        miou = result.get("miou")
+        # None where no evaluated pixel had a label: such a score is stored as nothing.
+        if result["status"] == "ok" and miou is not None and math.isfinite(miou):
+            config = runs[name]
+            yield name, label_of(config["method"], config["disc"]), config["seed"], miou
 
 
 def _run_one(
