@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from suites import ENVIRONMENT
 
+from dabench.base.errors import ResultsError
 from dabench.findings.certainty import (
     RESAMPLES,
     Scored,
@@ -17,7 +18,7 @@ from dabench.findings.certainty import (
 )
 from dabench.findings.trainings import TrainingResults, compare
 from dabench.records.trainings import FrameRow, TrainRecord
-from dabench.report.methods import certainty_table
+from dabench.report.methods import ScoredRuns, certainty_table
 from dabench.training.metrics import official_scores, paper_scores
 
 CLASSES = 4
@@ -107,7 +108,8 @@ def test_the_table_says_what_limits_a_claim(tmp_path):
             said.append((frame, caption))
 
     found = [compare(good, "minent", other) for other in ("adabn", "augment")]
-    certainty_table(Out(), found, good, loaded)
+    runs = ScoredRuns(good, loaded)
+    certainty_table(Out(), found, runs)
     frame, caption = said[0]
     clear, open_one = frame.to_dict("records")
     assert clear["compared"] == "minent - adabn"
@@ -117,8 +119,12 @@ def test_the_table_says_what_limits_a_claim(tmp_path):
     assert (open_one["limited by"], open_one["verdict"]) == ("seeds", "undecided")
     assert int(open_one["more seeds for 1 point"]) > 100
     assert "of these 2, 0.1 would be decided by chance" in caption
+    # Of one method alone.
+    assert runs.over_images("augment", [0, 1]) > 0
+    with pytest.raises(ResultsError, match=r"frames.csv: frame 0, class 2 is not what dabench"):
+        read_scored(tmp_path / "adabn-0", 2)
     # Runs of earlier versions kept no frames.
     (tmp_path / "adabn-0" / "frames.csv").unlink()
     assert read_scored(tmp_path / "adabn-0", CLASSES) is None
-    certainty_table(Out(), found, good, loaded)
+    certainty_table(Out(), found, ScoredRuns(good, loaded))
     assert said[1][0]["± over images"].tolist()[0] == "-"

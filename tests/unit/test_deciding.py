@@ -62,7 +62,7 @@ def test_a_claim_is_read(text, labels, by):
         ("advent > ", "it takes such as"),
         ("advent > adabn by much", "it takes such as"),
         ("advent > adabn > fda", "it takes such as"),
-        ("magic > adabn", "choices: source-only"),
+        ("magic > adabn", "--decide: 'magic' .*choices: source-only"),
         ("advent big > adabn", "choices: disc, dw-disc"),
         ("advent > advent disc", "the two sides must differ"),
     ],

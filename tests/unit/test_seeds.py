@@ -1,6 +1,7 @@
 """Verdicts over seeds, with known truth."""
 
 import math
+from statistics import stdev
 
 import numpy as np
 import pytest
@@ -34,6 +35,20 @@ def test_more_looks_cost_certainty_and_a_decision_stays():
     assert first.verdict == "holds"
     # Later seeds that say the opposite do not undo it.
     assert decide([*differences[: first.seeds], -9.0, -9.0], 0.0, 8) == first
+
+
+def test_seeds_without_a_score_do_not_keep_the_last_look_away():
+    differences = [0.03, -0.03, 0.031, 0.029, 0.03, 0.031, 0.03, 0.031, 0.03]
+    assert decide(differences, 0.0, 10).seeds == 8
+    last = decide(differences, 0.0, 10, over=True)
+    assert last.seeds == 9
+    # At the level of the look after ten, which there will not be.
+    ten = decide([*differences, 0.023], 0.0, 10)
+    assert (last.tested.high - last.tested.estimate) * 3 / stdev(differences) == pytest.approx(
+        (ten.tested.high - ten.tested.estimate) * 10**0.5 / stdev([*differences, 0.023]), rel=0.03
+    )
+    assert decide(differences[:2], 0.0, 3, over=True).verdict == "undecided"
+    assert decide(differences[:1], 0.0, 3, over=True) is None
 
 
 @pytest.mark.parametrize("draw", ["normal", "uniform", "laplace"])

@@ -366,7 +366,7 @@ def run_suite(
         The exit code: 0 if every run has a result, 2 if one was refused, else 1.
     """
     from dabench.cli.progress import TrainProgress
-    from dabench.training.suite import read_suite, resume_suite, start_suite
+    from dabench.training.suite import resume_suite, start_suite
 
     if not json:
         _banner(scene)
@@ -393,6 +393,18 @@ def run_suite(
         again = again or f"dabench train --resume {folder}"
         console(stderr=True).print(f"Interrupted; '{again}' continues.", markup=False)
         raise typer.Exit(INTERRUPTED)
+    _print_suite(scene, folder, results, json=json)
+    if any(result.get("refused") for result in results.values()):
+        return 2
+    return 0 if all(result["status"] == "ok" for result in results.values()) else 1
+
+
+def _print_suite(
+    scene: Scene, folder: Path, results: Mapping[str, Mapping[str, Any]], *, json: bool
+) -> None:
+    """What came of a suite, as a table or one document."""
+    from dabench.training.suite import read_suite
+
     document = read_suite(folder)
     decided = _answer(document, results)
     if json:
@@ -403,9 +415,6 @@ def run_suite(
         if decided is not None:
             console().print(decided["words"], markup=False)
         console(stderr=True).print(f"Records: {folder}", markup=False)
-    if any(result.get("refused") for result in results.values()):
-        return 2
-    return 0 if all(result["status"] == "ok" for result in results.values()) else 1
 
 
 def _answer(
@@ -418,7 +427,8 @@ def _answer(
     question = question_of(document)
     if question is None:
         return None
-    decision = answer(question, scores_of(document["runs"], results))
+    # Runs of seeds that were not needed have none: then a look has decided.
+    decision = answer(question, scores_of(document["runs"], results), over=True)
     facts = {} if decision is None else asdict(decision)
     return {"claim": question.text, "words": in_words(question, decision), **facts}
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dabench.records.trainings import FrameRow, read_frames
+from dabench.base.errors import ResultsError
+from dabench.records.trainings import FRAMES, FrameRow, read_frames
 
 RESAMPLES = 1000
 TAIL = 2.5
@@ -45,7 +46,7 @@ def read_scored(folder: Path, classes: int) -> Scored | None:
     """Reads a run's frames; None where it kept none, as earlier versions did.
 
     Raises:
-        ResultsError: A damaged file, named with its line.
+        ResultsError: A damaged file.
     """
     rows = read_frames(folder)
     if not rows:
@@ -53,6 +54,9 @@ def read_scored(folder: Path, classes: int) -> Scored | None:
     names = {row.frame: row.name for row in rows}
     hit, union = np.zeros((2, max(names) + 1, classes))
     for row in rows:
+        if row.frame < 0 or not 0 <= row.class_index < classes:
+            where = f"frame {row.frame}, class {row.class_index}"
+            raise ResultsError(f"{folder / FRAMES}: {where} is not what dabench writes")
         hit[row.frame, row.class_index] = row.hit
         union[row.frame, row.class_index] = _union(row)
     return Scored(tuple(names.get(frame, "") for frame in range(len(hit))), hit, union)

@@ -137,7 +137,9 @@ def decision_of(suite: dict[str, Any], runs: pd.DataFrame) -> Decision | None:
         str(label): {int(seed): float(miou) for seed, miou in group[["seed", "miou"]].values}
         for label, group in good.groupby("label")
     }
-    return answer(question, scores)
+    mine = runs[runs["suite"] == suite["run_id"]]
+    over = set(suite["runs"]) <= set(mine.loc[mine["status"].isin(("ok", "failed")), "run"])
+    return answer(question, scores, over=over)
 
 
 def spared_seeds(suite: dict[str, Any], runs: pd.DataFrame) -> frozenset[int]:

@@ -80,15 +80,12 @@ def _gain(good: pd.DataFrame, label: str) -> str:
     return f"{points} [{100 * found.difference.low:+.1f}, {100 * found.difference.high:+.1f}]"
 
 
-def certainty_table(
-    out: Writer, comparisons: Sequence[Comparison], good: pd.DataFrame, loaded: TrainingResults
-) -> None:
+def certainty_table(out: Writer, comparisons: Sequence[Comparison], scored: ScoredRuns) -> None:
     """Whether seeds or images limit what differences say, and how many seeds would decide."""
-    scored = _Scored(good, loaded)
     rows = []
     for found in comparisons:
         over_seeds = found.difference.high - found.difference.estimate
-        images = scored.over_images(found)
+        images = scored.over_images(found.label, found.by_seed, found.against)
         limit = "-"
         if images is not None and not isinf(over_seeds):
             limit = "seeds" if over_seeds >= images else "images"
@@ -126,8 +123,13 @@ def _needed(found: Comparison) -> str:
     return f"over {MOST_NEEDED}" if needed is None else str(needed)
 
 
-class _Scored:
-    """The frames of runs, each read once."""
+class ScoredRuns:
+    """The frames of runs, each read once.
+
+    Args:
+        good: Rows of runs with a result, of one pair of domains and one protocol.
+        loaded: What they were read with.
+    """
 
     def __init__(self, good: pd.DataFrame, loaded: TrainingResults) -> None:
         self._runs = {
@@ -145,12 +147,19 @@ class _Scored:
             self._known[key] = read_scored(self._runs[key], self._classes)
         return self._known[key]
 
-    def over_images(self, found: Comparison) -> float | None:
-        """Half of the interval over images of a difference."""
-        ours, theirs = (
-            [scored for seed in found.by_seed if (scored := self._of(label, seed)) is not None]
-            for label in (found.label, found.against)
-        )
-        if len(ours) < len(found.by_seed) or len(theirs) < len(found.by_seed):
-            return None
-        return over_images(ours, theirs, self._evaluation)
+    def over_images(self, label: str, seeds: Iterable[int], against: str = "") -> float | None:
+        """Half of the interval over images of a mIoU, or of a difference; None if nothing is known.
+
+        Args:
+            label: The training.
+            seeds: Its mean is over these.
+            against: The other one of a difference.
+        """
+        seeds = list(seeds)
+        sides = []
+        for name in (label, against) if against else (label,):
+            known = [scored for seed in seeds if (scored := self._of(name, seed)) is not None]
+            if len(known) < len(seeds):
+                return None
+            sides.append(known)
+        return over_images(sides[0], sides[1] if against else [], self._evaluation)

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from dabench.base.files import slug
+from dabench.findings.certainty import IMAGES_RULE
 from dabench.findings.claims import summary
 from dabench.findings.logs import TrainingLog, published_logs
 from dabench.findings.trainings import (
@@ -24,7 +25,7 @@ from dabench.plan.methods import method_of
 from dabench.records.trainings import EPOCH_PARTS
 from dabench.report.audit import COURSES_CAPTION, courses_table
 from dabench.report.charts import curves
-from dabench.report.methods import certainty_table, costs_table, methods_table
+from dabench.report.methods import ScoredRuns, certainty_table, costs_table, methods_table
 from dabench.report.text import Writer
 from dabench.timing.seeds import looks_up_to
 from dabench.training.deciding import in_words, question_of
@@ -81,10 +82,11 @@ def sections(out: Writer, loaded: TrainingResults, folder: Path, name: str) -> N
             good = good[~repeated]
         if not good.empty:
             epochs = loaded.epochs.merge(good[["suite", "run"]])
-            _accuracy(out, good, epochs, title)
+            scored = ScoredRuns(good, loaded)
+            _accuracy(out, good, epochs, title, scored)
             methods_table(out, _by_label(good))
             compared = _verdicts(out, good)
-            certainty_table(out, [*compared, *_asked(good, loaded)], good, loaded)
+            certainty_table(out, [*compared, *_asked(good, loaded)], scored)
             _decided(out, runs, loaded)
             costs_table(out, good, _by_label(good))
             _health(out, good)
@@ -96,9 +98,12 @@ def sections(out: Writer, loaded: TrainingResults, folder: Path, name: str) -> N
         _method(out, good, loaded)
 
 
-def _accuracy(out: Writer, good: pd.DataFrame, epochs: pd.DataFrame, data: str) -> None:
+def _accuracy(
+    out: Writer, good: pd.DataFrame, epochs: pd.DataFrame, data: str, scored: ScoredRuns
+) -> None:
     rows = []
     for label, group in _by_label(good):
+        images = scored.over_images(label, group["seed"].astype(int))
         rows.append(
             {
                 "run": label,
@@ -107,6 +112,7 @@ def _accuracy(out: Writer, good: pd.DataFrame, epochs: pd.DataFrame, data: str) 
                 "seeds": ", ".join(
                     f"{100 * value:.1f}" for value in group.sort_values("seed")["miou"]
                 ),
+                **({} if images is None else {"± over images": f"{100 * images:.1f}"}),
                 "pixel accuracy %": _spread(group["accuracy"]),
                 "best mIoU % (selected on target labels)": _spread(group["best_miou"]),
                 "flags": _flags(epochs.merge(group[["suite", "run"]])),
@@ -122,6 +128,7 @@ def _accuracy(out: Writer, good: pd.DataFrame, epochs: pd.DataFrame, data: str) 
         "`control` is the adversarial path with lambda = 0; `adabn` recomputes batch-norm "
         "statistics on target images after training with augmentation; `target` trains on the "
         "target's own labels."
+        + (f" {IMAGES_RULE.capitalize()}." if any("± over images" in row for row in rows) else "")
         + (
             " Published columns: pixel accuracy / mIoU."
             if any(published_accuracy(data, label) for label in good["label"])

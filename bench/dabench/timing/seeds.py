@@ -59,7 +59,12 @@ def looks_up_to(most: int, first: int = 0) -> tuple[int, ...]:
 
 
 def decide(
-    differences: Sequence[float], margin: float, most: int, first: int = 0
+    differences: Sequence[float],
+    margin: float,
+    most: int,
+    first: int = 0,
+    *,
+    over: bool = False,
 ) -> Decision | None:
     """A claim as it was decided one look after the other; the open one at its last look.
 
@@ -70,17 +75,22 @@ def decide(
         margin: What the difference is claimed to exceed.
         most: Seeds there may be; it decides how the level is shared out.
         first: Seeds there are anyway: nobody looks before.
+        over: Whether no more seeds will come. If some gave no score, the next look's share of
+            the level serves for those that there are.
 
     Returns:
-        None where there are fewer seeds than the first look takes.
+        None where there are fewer seeds than the first look takes, or than two if it is over.
     """
     looks = looks_up_to(most, first)
     latest: Decision | None = None
     for number, look in enumerate(looks):
-        if look > len(differences):
-            break
+        seeds = min(look, len(differences))
+        if seeds < look:
+            looked_at = 1 if latest is None else latest.seeds
+            if not over or seeds <= looked_at:
+                break
         level = LEVEL * 2 * (number + 1) / (len(looks) * (len(looks) + 1))
-        latest = _judged(differences[:look], margin, level)
+        latest = _judged(differences[:seeds], margin, level)
         if latest.verdict != "undecided":
             break
     return latest

@@ -102,7 +102,7 @@ def _side(words: str, text: str, disc: str) -> Side:
         raise bad_value(OPTION, text, _ALLOWED)
     for each in discs:
         check_choice(OPTION, each, DISCRIMINATORS)
-    return Side(method_of(name).name, discs[0] if discs else disc)
+    return Side(method_of(name, OPTION).name, discs[0] if discs else disc)
 
 
 def question_of(document: Mapping[str, Any]) -> Question | None:
@@ -111,18 +111,21 @@ def question_of(document: Mapping[str, Any]) -> Question | None:
     return None if asked is None else Question(**{**asked, "seeds": tuple(asked["seeds"])})
 
 
-def answer(question: Question, scores: Mapping[str, Mapping[int, float]]) -> Decision | None:
+def answer(
+    question: Question, scores: Mapping[str, Mapping[int, float]], *, over: bool = False
+) -> Decision | None:
     """What the seeds so far say; None while there are too few.
 
     Args:
         question: Of the suite.
         scores: Label -> seed -> mIoU, of the runs that are done.
+        over: Whether there will be no more.
     """
     ours, theirs = (scores.get(label, {}) for label in (question.better, question.than))
     differences = [
         ours[seed] - theirs[seed] for seed in question.seeds if seed in ours.keys() & theirs.keys()
     ]
-    return decide(differences, question.by, len(question.seeds), question.first)
+    return decide(differences, question.by, len(question.seeds), question.first, over=over)
 
 
 def further_seeds(seeds: Sequence[int], most: int) -> tuple[int, ...]:
@@ -134,7 +137,7 @@ def further_seeds(seeds: Sequence[int], most: int) -> tuple[int, ...]:
 def in_words(question: Question, decision: Decision | None) -> str:
     """One line for a person."""
     if decision is None:
-        return f"{question.text}: undecided, there are fewer seeds than a first look takes"
+        return f"{question.text}: undecided, fewer seeds have two scores than a first look takes"
     difference = decision.difference
     return (
         f"{question.text}: {decision.verdict} after {decision.seeds} seeds; difference "
