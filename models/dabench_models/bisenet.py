@@ -192,9 +192,6 @@ class BiSeNet(nn.Module):
         spatial = context.s8 if self.sp is None else self.sp(x)
         return self.ffm(spatial, context.cp8), context
 
-    def _main(self, fused: Tensor, x: Tensor) -> Tensor:
-        return upsample_bilinear(self.conv_out(fused), like=x)
-
     def forward_heads(self, x: Tensor, *, upsampled: bool = True) -> SegmenterOutput:
         """Computes every head, in either mode.
 
@@ -229,10 +226,16 @@ class BiSeNet(nn.Module):
         chosen = {name: heads[name] for name in names}
         return {name: upsample_bilinear(of(seen), like=x) for name, (of, seen) in chosen.items()}
 
-    def forward_main(self, x: Tensor) -> Tensor:
-        """Computes the main logits alone, in either mode."""
+    def forward_main(self, x: Tensor, *, upsampled: bool = True) -> Tensor:
+        """Computes the main logits alone, in either mode.
+
+        Args:
+            x: (N, 3, H, W).
+            upsampled: Brought to the size of the input; else as the head puts them out, at 1/8.
+        """
         fused, _ = self._fuse(x)
-        return self._main(fused, x)
+        small: Tensor = self.conv_out(fused)
+        return upsample_bilinear(small, like=x) if upsampled else small
 
     def forward(self, x: Tensor) -> SegmenterOutput | Tensor:
         return self.forward_heads(x) if self.training else self.forward_main(x)

@@ -1,6 +1,7 @@
 """Training and evaluation against the straightforward way to write them."""
 
 import copy
+from dataclasses import replace
 from functools import partial
 from itertools import chain, islice
 from random import random
@@ -17,12 +18,14 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 from torchvision.transforms import v2
 
 from dabench.data.labels import IGNORE, TRAIN_TO_ID
-from dabench.data.loader import JITTER, MEAN, STD
+from dabench.data.loader import JITTER, MEAN, STD, network_input
+from dabench.data.prepare import prepare
 from dabench.data.roots import PAIRS, Places
 from dabench.data.standin import write_standin
 from dabench.data.synthetic import CAMERA, draw_scene
 from dabench.training import products
 from dabench.training.config import TrainConfig
+from dabench.training.evaluate import confusion_on, full_label, image_batches
 from dabench.training.frames import gather
 from dabench.training.learners import settle
 from dabench.training.metrics import ConfusionMatrix, official_scores
@@ -315,6 +318,47 @@ def test_other_methods_from_disk(method, compare, native, scene, tmp_path, monke
     ratio = speed_up(train, plain_training(scene, method, SHORT), compare)
     bound = 1.6 if "bf16" in native else 1.25
     compare.check(f"speed-up of {method} training", ratio, at_least=bound)
+
+
+def frames_of(scene, folder, size):
+    """Evaluated frames, drawn at another size where one is given."""
+    frames = scene.target.frames(scene.target.reported)[:8]
+    if size is None:
+        return frames
+    larger = []
+    for index, frame in enumerate(frames):
+        image, label = folder / f"{index}.jpg", folder / f"{index}.png"
+        Image.open(frame.image).resize(size[::-1], Image.BILINEAR).save(image)
+        Image.open(frame.label).resize(size[::-1], Image.NEAREST).save(label)
+        larger.append(replace(frame, image=image, label=label))
+    return larger
+
+
+@pytest.mark.parametrize(
+    ("size", "labels"),
+    [((HEIGHT, WIDTH), None), ((512, 1024), (1024, 2048))],
+    ids=["small", "cityscapes"],
+)
+def test_evaluation_beside_its_passes(size, labels, compare, scene, tmp_path):
+    prepared = prepare(frames_of(scene, tmp_path, labels), size)
+    device, classes = torch.device("cpu"), len(scene.target.classes)
+    torch.manual_seed(0)
+    network = build("stdc1-bisenet", num_classes=classes).to(memory_format=torch.channels_last)
+
+    def evaluation():
+        confusion_on(network, prepared, classes=classes, device=device, normalised=True)
+
+    @torch.inference_mode()
+    def passes_and_decoding():
+        network.eval()
+        for images in image_batches(prepared, 8, device):
+            network(network_input(images, normalised=True))
+        for index in range(len(prepared)):
+            full_label(prepared, index)
+
+    rounds = zip(*compare.times(evaluation, passes_and_decoding, rounds=7), strict=True)
+    ratio = median([ours / theirs for ours, theirs in rounds])
+    compare.check("evaluation over its passes and decoding", ratio, at_most=1.05)
 
 
 def cityscapes_scripts_way(truths, predictions, classes):

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from dabench.data.labels import LabelMap, read_label
 from dabench.data.loader import network_input
 from dabench.data.prepare import Prepared
 from dabench.training.halves import norms_of
+from dabench.training.labelling import classes_at
 from dabench.training.metrics import ConfusionMatrix, Counts
 from dabench.training.passes import Precision
 from dabench_models.bisenet import BiSeNet
@@ -38,16 +38,22 @@ def predict(network: BiSeNet, images: Tensor, size: tuple[int, int], *, normalis
     Args:
         network: In eval mode.
         images: (N, 3, H, W) uint8.
-        size: (height, width) of the result; logits are brought to it bilinearly.
+        size: (height, width) of the result; logits are brought to it bilinearly, by way of the
+            images' size.
         normalised: As in training.
 
     Returns:
         (N, height, width) uint8 classes.
     """
-    logits = network.forward_main(network_input(images, normalised=normalised)).float()
-    if logits.shape[2:] != size:
-        logits = F.interpolate(logits, size, mode="bilinear", align_corners=False)
-    return logits.argmax(dim=1).to(torch.uint8)
+    return classes_at(_small_logits(network, images, normalised), _size_of(images), size)
+
+
+def _small_logits(network: BiSeNet, images: Tensor, normalised: bool) -> Tensor:
+    return network.forward_main(network_input(images, normalised=normalised), upsampled=False)
+
+
+def _size_of(images: Tensor) -> tuple[int, int]:
+    return images.shape[2], images.shape[3]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +115,11 @@ def confusion_on(
     frames: list[FrameCounts | None] = [None] * len(prepared)
     index = 0
     for images in image_batches(prepared, batch, device):
+        logits = _small_logits(network, images, normalised)
+        # While they are decoded, a device that runs by itself is at work.
         truths = [full_label(prepared, index + i) for i in range(len(images))]
         for group in _equal_sizes(truths):
-            size = truths[group[0]].shape
-            found = predict(network, images[group], size, normalised=normalised)
+            found = classes_at(logits[group], _size_of(images), truths[group[0]].shape)
             for position, prediction in zip(group, found, strict=True):
                 counts = matrix.add(torch.from_numpy(truths[position]).to(device), prediction)
                 frames[index + position] = FrameCounts.of(counts)

@@ -1,0 +1,127 @@
+"""The class of every pixel from the small logits that a segmenter ends with.
+
+The logits of every pixel are as many numbers as there are classes where the answer is one:
+on a CPU, bringing them to a label map's size and comparing them takes as long as half of the
+network, or all of it. Here no more of them are written at a time than stay in the cache, and
+classes that can be the best nowhere in an image are left out before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache, reduce
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+ROOM_BYTES = 1 << 20
+"""Of logits written at a time, for each thread."""
+
+Size = tuple[int, int]
+
+
+def classes_at(logits: Tensor, via: Size, size: Size) -> Tensor:
+    """Classes of images whose logits are brought to the network's size, and from there to another.
+
+    Args:
+        logits: (N, classes, h, w), as a segmenter's head puts them out.
+        via: (height, width) of the network's input: bilinear, corners aligned, as the published
+            segmenters end.
+        size: (height, width) of the result: bilinear.
+
+    Returns:
+        (N, height, width) uint8, each pixel's first class with the largest logit. Where two
+        differ by no more than is rounded either may come out.
+    """
+    if _on_cpu(logits):
+        return torch.stack([_classes(each, via, size) for each in logits.float()])
+    logits = F.interpolate(logits.float(), via, mode="bilinear", align_corners=True)
+    if via != size:
+        logits = F.interpolate(logits, size, mode="bilinear", align_corners=False)
+    return logits.argmax(dim=1).to(torch.uint8)
+
+
+def _on_cpu(x: Tensor) -> bool:
+    return x.device.type == "cpu"
+
+
+def _classes(logits: Tensor, via: Size, size: Size) -> Tensor:
+    """Of one image: (classes, h, w) logits -> (height, width) uint8."""
+    down = _mixture(logits.shape[1], via[0], size[0])
+    across = _mixture(logits.shape[2], via[1], size[1])
+    possible = _possible(logits, (down.reach, across.reach))
+    # Classes beside each other in a row: a row of the result is mixed from whole rows of these.
+    wide = (logits[possible].transpose(0, 1) @ across.shares.T).flatten(1)
+    step = max(1, ROOM_BYTES * torch.get_num_threads() // (wide.shape[1] * wide.element_size()))
+    names = possible.to(torch.uint8).expand(step, -1)
+    found = torch.empty(size, dtype=torch.uint8)
+    for begin in range(0, size[0], step):
+        rows = slice(begin, begin + step)
+        used = slice(min(down.firsts[rows]), max(down.ends[rows]))
+        mixed = down.shares[rows, used] @ wide[used]
+        best = _first_largest(mixed.view(len(mixed), len(possible), size[1]))
+        torch.gather(names[: len(best)], 1, best, out=found[rows])
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Mixture:
+    """How a line of numbers is brought to another length.
+
+    Attributes:
+        shares: (new length, length) of each old number in each new one; rows add up to 1.
+        firsts: Of each new number, the first of the old ones that have a part in it.
+        ends: Of each, the one after the last.
+        reach: The most from first to last.
+    """
+
+    shares: Tensor
+    firsts: list[int]
+    ends: list[int]
+    reach: int
+
+
+@lru_cache(maxsize=16)
+def _mixture(length: int, via: int, size: int) -> _Mixture:
+    """What torch makes of one number among zeros: no formula of it is written twice."""
+    line = torch.eye(length)[None]
+    line = F.interpolate(line, via, mode="linear", align_corners=True)
+    if via != size:
+        line = F.interpolate(line, size, mode="linear", align_corners=False)
+    shares = line[0].T.contiguous()
+    has = (shares != 0).byte()
+    firsts, ends = has.argmax(1), length - has.flip(1).argmax(1)
+    return _Mixture(shares, firsts.tolist(), ends.tolist(), int((ends - firsts).max()))
+
+
+def _possible(logits: Tensor, reach: Size) -> Tensor:
+    """Classes that may be the best somewhere between the logits' pixels, in order.
+
+    A mixture is nowhere above the largest of what is mixed and nowhere below the smallest:
+    beside a class whose smallest exceeds its largest a class has no chance. One that is not
+    a number has, so that it is not lost.
+    """
+    above = _over_windows(logits, reach, torch.maximum)
+    below = _over_windows(logits, reach, torch.minimum)
+    hopeless = above < below.amax(0)
+    return (~hopeless).flatten(1).any(1).nonzero().flatten()
+
+
+def _over_windows(x: Tensor, reach: Size, of: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """The largest or smallest of every window of (classes, h, w)."""
+    for dim, length in enumerate(reach, start=1):
+        x = reduce(of, x.unfold(dim, length, 1).unbind(-1))
+    return x
+
+
+def _first_largest(logits: Tensor) -> Tensor:
+    """``logits.argmax(1)`` of (rows, classes, columns), at a tenth of its time on a CPU.
+
+    As pooling with indices over one long window: of the two only that is vectorised.
+    """
+    rows, classes, columns = logits.shape
+    windows = logits.view(rows, classes, 1, columns).permute(0, 3, 1, 2)
+    _, found = F.max_pool2d(windows, (classes, 1), return_indices=True)
+    return found.view(rows, columns)
