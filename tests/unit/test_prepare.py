@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -44,7 +45,8 @@ def test_more_frames_than_are_decoded_at_a_time(frames, monkeypatch):
     monkeypatch.setattr(module, "VERSION", "anew")
     told = []
     again = prepare(frames, (16, 24), lambda *at: told.append(at))
-    assert again.key != whole.key
+    assert again.folder != whole.folder
+    assert again.digest == whole.digest
     np.testing.assert_array_equal(again.images, whole.images)
     np.testing.assert_array_equal(again.labels, whole.labels)
     assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
@@ -62,6 +64,21 @@ def test_files_are_read_once_until_they_change(frames, monkeypatch):
     assert len(reads) == 4
     with Image.open(frames[0].image) as image:
         np.testing.assert_array_equal(again.images[0], np.asarray(image))
+
+
+def test_frames_copied_elsewhere_are_the_same_and_changed_ones_are_not(frames, tmp_path):
+    first = prepare(frames, (16, 24))
+    assert prepare(frames, (8, 12)).digest != first.digest
+    assert prepare(frames[::-1], (16, 24)).digest != first.digest
+    shutil.copytree(tmp_path / "gta5", tmp_path / "moved")
+    moved = open_domain("gta5", tmp_path / "moved").frames("train")
+    for path in (moved[0].image, moved[1].label):
+        os.utime(path, (1, 1))
+    again = prepare(moved, (16, 24))
+    assert again.folder != first.folder
+    assert again.digest == first.digest
+    save_photo(moved[0].image, seed=99)
+    assert prepare(moved, (16, 24)).digest != first.digest
 
 
 def test_an_interrupted_attempt_is_thrown_away(frames, monkeypatch, cache):

@@ -447,6 +447,16 @@ def test_other_frames_cannot_resume(scene, tmp_path):
         resume(CONFIG, other, folder=tmp_path / "cut", split=None, observer=Silent())
 
 
+def test_a_run_that_does_not_know_its_frames_cannot_resume(scene, tmp_path):
+    with pytest.raises(StopError):
+        run(scene, tmp_path / "cut", observer=StopAfter(5))
+    record = json.loads((tmp_path / "cut" / "run.json").read_text(encoding="utf-8"))
+    del record["data"]["digests"]
+    (tmp_path / "cut" / "run.json").write_text(json.dumps(record), encoding="utf-8")
+    with pytest.raises(UsageError, match="did not note what its frames were; begin it anew"):
+        resume(CONFIG, scene, folder=tmp_path / "cut", split=None, observer=Silent())
+
+
 def test_a_run_cut_off_while_it_ends_ends_again(scene, tmp_path, monkeypatch):
     """Killed after training, before its result was on disk."""
 

@@ -30,7 +30,7 @@ from dabench.base.files import cache_folder
 from dabench.data.domain import Frame
 from dabench.data.labels import LabelMap, read_image, read_label
 
-VERSION = 1
+VERSION = 2
 MAX_ODD_PAIRS = 0.05
 """Share of the pairs whose image and label may differ in size before we refuse."""
 
@@ -52,7 +52,8 @@ class Prepared:
         labels: (N, H, W) classes.
         frames: The frames themselves, for labels at full resolution.
         left_out: Frames whose image and label differ in size.
-        key: Changes with the files, their order and the size.
+        digest: Of what is in them: the same wherever the files are, and whenever they were
+            copied there.
         folder: Where the arrays are; None for arrays in memory.
     """
 
@@ -61,7 +62,7 @@ class Prepared:
     labels: LabelMap
     frames: tuple[Frame, ...]
     left_out: tuple[str, ...]
-    key: str = ""
+    digest: str = ""
     folder: Path | None = None
 
     def __len__(self) -> int:
@@ -70,7 +71,7 @@ class Prepared:
     def __reduce__(self) -> tuple[Any, ...]:
         """Names the files in place of their contents: a loader's worker opens them itself."""
         if self.folder is None:
-            parts = (self.names, self.images, self.labels, self.frames, self.left_out, self.key)
+            parts = (self.names, self.images, self.labels, self.frames, self.left_out, self.digest)
             return Prepared, parts
         return _open, (self.folder, self.frames)
 
@@ -114,7 +115,7 @@ def _open(folder: Path, frames: Sequence[Frame]) -> Prepared:
         np.load(folder / "labels.npy", mmap_mode="r"),
         tuple(by_name[name] for name in index["names"]),
         tuple(index["left_out"]),
-        folder.name,
+        index["digest"],
         folder,
     )
 
@@ -147,6 +148,7 @@ def _build(frames: Sequence[Frame], size: Size, folder: Path, progress: Progress
     height, width = size
     kept: list[str] = []
     left_out: list[str] = []
+    contents = hashlib.sha256(str(size).encode())
     images = _new_array(unfinished / "images.npy", (len(frames), height, width, 3))
     labels = _new_array(unfinished / "labels.npy", (len(frames), height, width))
     for number, (frame, decoded) in enumerate(_decoded(frames, size)):
@@ -154,6 +156,10 @@ def _build(frames: Sequence[Frame], size: Size, folder: Path, progress: Progress
             left_out.append(frame.name)
         else:
             images[len(kept)], labels[len(kept)] = decoded
+            # The label's size, since scores are of labels at their own resolution.
+            contents.update(f"{frame.name} {frame.label.stat().st_size}".encode())
+            for array in decoded:
+                contents.update(array.tobytes())
             kept.append(frame.name)
         progress(number + 1, len(frames))
     if len(left_out) > MAX_ODD_PAIRS * len(frames):
@@ -167,7 +173,7 @@ def _build(frames: Sequence[Frame], size: Size, folder: Path, progress: Progress
             # Not onto itself: the array is a view of the file.
             np.save(unfinished / f"kept-{name}", array[: len(kept)])
             (unfinished / f"kept-{name}").replace(unfinished / name)
-    index = {"names": kept, "left_out": left_out}
+    index = {"names": kept, "left_out": left_out, "digest": contents.hexdigest()[:24]}
     (unfinished / "index.json").write_text(json.dumps(index), encoding="utf-8")
     unfinished.rename(folder)
 

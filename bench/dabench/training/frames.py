@@ -91,23 +91,28 @@ def run_document(
 
 
 def check_same_frames(folder: Path, frames: Frames) -> None:
-    """Checks that a run's frames are those it was begun with.
+    """Checks that a run's frames are those it was begun with, wherever they are now.
 
     Raises:
-        UsageError: Some changed.
+        UsageError: Some changed, or the run does not say what they were.
     """
-    then = read_run(folder)["data"].get("keys", {})
-    now = _keys(frames)
+    then = read_run(folder)["data"].get("digests")
+    if then is None:
+        raise UsageError(
+            f"--resume: {folder} was begun by a dabench that did not note what its frames were; "
+            "begin it anew"
+        )
+    now = _digests(frames)
     differing = [part for part, key in then.items() if now.get(part) != key]
     if differing:
         raise UsageError(f"--resume: the {differing[0]} frames are not those of the run")
 
 
-def _keys(frames: Frames) -> dict[str, str | None]:
+def _digests(frames: Frames) -> dict[str, str | None]:
     return {
-        "training": frames.training.key,
-        "target": None if frames.target is None else frames.target.key,
-        "evaluation": frames.evaluation.key,
+        "training": frames.training.digest,
+        "target": None if frames.target is None else frames.target.digest,
+        "evaluation": frames.evaluation.digest,
     }
 
 
@@ -117,5 +122,5 @@ def _sizes(frames: Frames) -> dict[str, Any]:
         "target_frames": None if frames.target is None else len(frames.target),
         "evaluation_frames": len(frames.evaluation),
         "left_out": list(frames.training.left_out + frames.evaluation.left_out),
-        "keys": _keys(frames),
+        "digests": _digests(frames),
     }
