@@ -83,7 +83,7 @@ def sections(out: Writer, loaded: TrainingResults, folder: Path, name: str) -> N
         if not good.empty:
             epochs = loaded.epochs.merge(good[["suite", "run"]])
             scored = ScoredRuns(good, loaded)
-            _accuracy(out, good, epochs, title, scored)
+            _accuracy(out, good, runs, epochs, title, scored)
             methods_table(out, _by_label(good))
             compared = _verdicts(out, good)
             certainty_table(out, [*compared, *_asked(good, loaded)], scored)
@@ -99,9 +99,15 @@ def sections(out: Writer, loaded: TrainingResults, folder: Path, name: str) -> N
 
 
 def _accuracy(
-    out: Writer, good: pd.DataFrame, epochs: pd.DataFrame, data: str, scored: ScoredRuns
+    out: Writer,
+    good: pd.DataFrame,
+    runs: pd.DataFrame,
+    epochs: pd.DataFrame,
+    data: str,
+    scored: ScoredRuns,
 ) -> None:
     rows = []
+    begun = runs.groupby("label")["seed"].nunique()
     for label, group in _by_label(good):
         images = scored.over_images(label, group["seed"].astype(int))
         rows.append(
@@ -109,9 +115,7 @@ def _accuracy(
                 "run": label,
                 "the paper's table": _paper_table(data, label),
                 "mIoU %": _spread(group["miou"]),
-                "seeds": ", ".join(
-                    f"{100 * value:.1f}" for value in group.sort_values("seed")["miou"]
-                ),
+                "seeds": _each_seed(group, int(begun[label])),
                 **({} if images is None else {"± over images": f"{100 * images:.1f}"}),
                 "pixel accuracy %": _spread(group["accuracy"]),
                 "best mIoU % (selected on target labels)": _spread(group["best_miou"]),
@@ -135,6 +139,13 @@ def _accuracy(
             else ""
         ),
     )
+
+
+def _each_seed(group: pd.DataFrame, begun: int) -> str:
+    """The scores of a training's seeds, and how many seeds have none."""
+    scores = ", ".join(f"{100 * value:.1f}" for value in group.sort_values("seed")["miou"])
+    missing = begun - len(group)
+    return f"{scores} ({missing} of {begun} without a score)" if missing else scores
 
 
 def _in_domain(data: str) -> bool:
