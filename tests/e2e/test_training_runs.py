@@ -10,8 +10,8 @@ import torch
 from datasets import camvid_root
 
 from dabench.data.standin import write_standin
+from dabench.network import checkpoint
 from dabench.records.trainings import read_epochs, read_result
-from dabench.training import checkpoint
 
 SMALL = "--size 32x64 --batch 2 --limit 6 --dtype fp32"
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dabench.base.errors import ResultsError, UsageError
-from dabench.training import checkpoint
+from dabench.network import checkpoint
 
 
 def test_the_last_two_are_kept_and_the_newest_is_read(tmp_path):

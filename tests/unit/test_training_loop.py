@@ -22,9 +22,10 @@ from dabench.data.standin import write_standin
 from dabench.findings.claims import waiting_share
 from dabench.findings.logs import read_logs
 from dabench.findings.trainings import load_training
+from dabench.network import checkpoint
 from dabench.plan.methods import method_of
 from dabench.records.trainings import EPOCH_PARTS, read_classes, read_epochs, read_result
-from dabench.training import checkpoint, train
+from dabench.training import train
 from dabench.training.backbone import backbone_file
 from dabench.training.config import TrainConfig
 from dabench.training.predict import load_trained, predict_files, score

@@ -20,6 +20,7 @@ from dabench.base.errors import UnsupportedError
 from dabench.network.pretrained import weights_left_out
 from dabench.plan.references import LIBRARIES, Reference, is_reference
 from dabench.plan.revisions import Place
+from dabench.plan.trained import is_trained, trained_at
 from dabench_models import build
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def build_network(name: str) -> nn.Module:
-    """Builds a network by its name or reference, in training mode.
+    """Builds a network by its name or reference, in training mode; with weights if it is trained.
 
     Other people's code may set threads or precisions for the whole process; these
     are put back, so that a case is measured as it says.
@@ -45,6 +46,10 @@ def build_network(name: str) -> nn.Module:
     """
     if not is_reference(name):
         return build(name)
+    if is_trained(name):
+        from dabench.network.trained import restore
+
+        return restore(trained_at(Path(Reference.of(name).factory)).weights).network
     import torch
     from torch import nn
 

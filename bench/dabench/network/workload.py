@@ -17,6 +17,7 @@ from dabench.network.build import build_network, cast_real, notes_of, settle
 from dabench.network.tensors import outputs
 from dabench.plan.axes import VARIANT_AXES
 from dabench.plan.cases import Case
+from dabench.plan.trained import is_trained
 from dabench.plan.variants import EXPORTED
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -35,8 +36,8 @@ LOSSES = {
 class Workload:
     """Everything a case needs, made once, outside the timed region.
 
-    Weights and inputs are random and the same in every launch of a seed. In
-    eval mode a lower precision casts network and input; in train mode the
+    Inputs and weights, but for a trained network's, are random and the same in every launch of a
+    seed. In eval mode a lower precision casts network and input; in train mode the
     weights stay fp32 and the forward runs under autocast, as one trains.
     Runtimes that take an exported file get it in fp32 and lower it themselves.
 
@@ -72,7 +73,8 @@ class Workload:
         # Random, never zeros: zeros can run faster than data does.
         x = torch.randn(shape, device=self.device)
         settle(network, x.clone)
-        _unsettle_norms(network)
+        if not is_trained(case.model):
+            _unsettle_norms(network)
         checked = is_variant(case) and case.mode == "eval"
         self.check_x = x[:REFERENCE_IMAGES].clone()
         with device.full_precision():

@@ -8,11 +8,13 @@ import importlib.util
 import itertools
 import subprocess
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
 from dabench.base.errors import UsageError
 from dabench.plan.references import FORMS, LIBRARIES, Reference, is_reference
+from dabench.plan.trained import is_trained, trained_at
 from dabench_models import ModelSpec, UnknownModelError, resolve
 
 MOST_SOURCES = 2000
@@ -34,6 +36,8 @@ def spec_of(name: str) -> ModelSpec:
     if is_reference(name):
         reference = Reference.of(name)
         reference.check()
+        if is_trained(name):
+            return _trained_spec(reference)
         library = LIBRARIES.get(reference.source)
         height, width = library.size if library else (512, 1024)
         return ModelSpec(
@@ -53,6 +57,19 @@ def spec_of(name: str) -> ModelSpec:
         raise UsageError(f"--model: {error}; or {FORMS}") from None
 
 
+def _trained_spec(reference: Reference) -> ModelSpec:
+    """That of the network which was trained, for its classes and at its size."""
+    trained = trained_at(Path(reference.factory))
+    return replace(
+        resolve(trained.model),
+        name=reference.name,
+        num_classes=trained.classes,
+        height=trained.height,
+        width=trained.width,
+        source="a training of dabench's",
+    )
+
+
 def identities(names: Iterable[str]) -> dict[str, dict[str, str | None]]:
     """Name -> `identity_of`, for those of the names that are networks from outside."""
     found = {name: identity_of(name) for name in dict.fromkeys(names)}
@@ -62,8 +79,8 @@ def identities(names: Iterable[str]) -> dict[str, dict[str, str | None]]:
 def identity_of(name: str) -> dict[str, str | None] | None:
     """What tells versions of a network from outside apart; None for networks of the registry.
 
-    For a library's network its ``version``, else the ``sha256`` of its sources and the
-    ``commit`` of their checkout (None without one).
+    For a library's network its ``version``, for a trained one the ``sha256`` of its weights'
+    file, else that of its sources and the ``commit`` of their checkout (None without one).
 
     Raises:
         UsageError: Its source is not there.
@@ -75,6 +92,9 @@ def identity_of(name: str) -> dict[str, str | None] | None:
     library = LIBRARIES.get(reference.source)
     if library is not None:
         return {"version": metadata.version(library.distribution)}
+    if is_trained(name):
+        weights = trained_at(Path(reference.factory)).weights
+        return {"sha256": hashlib.sha256(weights.read_bytes()).hexdigest()}
     if reference.is_file:
         place = reference.place()
         # Of a copy at a revision the sources say all; it is in no checkout.

@@ -7,6 +7,7 @@ A reference says where a factory is and what to call it with::
     package.module:factory             the same in an installed or nearby package
     torchvision:NAME  timm:NAME  smp:NAME
     timm:resnet18(num_classes=10)      with keyword arguments
+    trained:path/to/a/run              what dabench trained (`dabench.plan.trained`)
 
 Nothing is imported here; `dabench.network.build` does that, in a worker.
 """
@@ -26,12 +27,13 @@ from typing import Any
 
 from dabench.base.errors import UsageError, bad_value
 from dabench.plan.revisions import Place, at_revision
+from dabench.plan.trained import SOURCE, trained_at
 
 Arguments = tuple[tuple[str, Any], ...]
 
 FORMS = (
     "path/to/file.py:factory, the same with @REVISION, package.module:factory, torchvision:NAME, "
-    "timm:NAME, smp:NAME"
+    "timm:NAME, smp:NAME, trained:RUN"
 )
 
 _CALL = re.compile(r"(?P<factory>[^()]+)(\((?P<arguments>.*)\))?", re.DOTALL)
@@ -82,8 +84,8 @@ class Reference:
     """A network of somebody else's.
 
     Attributes:
-        source: A name of `LIBRARIES`, the path of a Python file, or a module.
-        factory: The name within it; dots lead to attributes.
+        source: A name of `LIBRARIES`, the path of a Python file, a module, or ``trained``.
+        factory: The name within it; dots lead to attributes. Of what is trained its path.
         arguments: Keyword arguments of the factory.
         revision: Of the repository that the file is in; empty for the file as it is.
     """
@@ -145,12 +147,17 @@ class Reference:
                 mend = f"pip install 'dabench[{library.extra}]'" if library.extra else ""
                 raise UsageError(f"--model: {self.name}: {library.package} is missing; {mend}")
             return
+        if self.source == SOURCE:
+            if self.arguments:
+                raise bad_value("--model", self.name, "a trained network takes no arguments")
+            trained_at(Path(self.factory))
+            return
         if self.revision:
             self.place()
         elif self.is_file and not Path(self.source).is_file():
             raise bad_value("--model", self.name, f"there is no file {self.source!r}")
         if not self.is_file and not _is_module(self.source):
-            near = difflib.get_close_matches(self.source, LIBRARIES, n=1)
+            near = difflib.get_close_matches(self.source, (*LIBRARIES, SOURCE), n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise bad_value("--model", self.name, f"there is no module {self.source!r}{hint}")
         if not _DOTTED.fullmatch(self.factory):

@@ -31,8 +31,6 @@ from dabench.records.folder import (
 
 EPOCHS, CLASSES, FRAMES, RESULT = "epochs.csv", "classes.csv", "frames.csv", "result.json"
 KIND, SUITE = "train", "suite"
-RELEASED = "released.json"
-"""Of a suite: label -> the run whose weights stand for it, that of the median seed."""
 PICTURES = "pictures.png"
 EPOCH_PARTS = (
     "data", "source", "target", "adversarial", "discriminator", "teacher", "optimizers",
@@ -228,18 +226,6 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     if result is not None and not isinstance(result, dict):
         raise ResultsError(f"{folder / RESULT} line 1: not what dabench writes")
     return result
-
-
-def read_released(folder: Path) -> dict[str, str]:
-    """Reads ``released.json`` of a suite, label -> run; empty while it is not over.
-
-    Raises:
-        ResultsError: Damaged; names file and line.
-    """
-    released = read_json(folder / RELEASED)
-    if not isinstance(released, dict | None):
-        raise ResultsError(f"{folder / RELEASED} line 1: not what dabench writes")
-    return released or {}
 
 
 def training_runs(folder: Path) -> list[Path]:

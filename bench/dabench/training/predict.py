@@ -16,12 +16,11 @@ from dabench.data.domain import Domain, check_labels
 from dabench.data.labels import CLASSES, Classes, colourise, read_image
 from dabench.data.prepare import prepare, resize_image
 from dabench.device.registry import open_device
-from dabench.records.trainings import read_released
-from dabench.training import checkpoint
+from dabench.network.trained import restore
+from dabench.plan.trained import WEIGHTS, run_in
 from dabench.training.config import TrainConfig
 from dabench.training.evaluate import confusion_on, predict
 from dabench.training.metrics import SCORES, Scores
-from dabench_models import build
 from dabench_models.bisenet import BiSeNet
 
 
@@ -43,26 +42,16 @@ def load_trained(path: Path, device: str) -> Trained:
         UsageError: No checkpoint, one whose weights are of another network, or a suite of
             several trainings.
     """
-    released = read_released(path) if path.is_dir() else {}
-    if len(released) > 1:
-        runs = ", ".join(f"{path / run} ({label})" for label, run in released.items())
-        raise UsageError(f"{path} holds several trainings; name a run, of median seeds: {runs}")
-    for run in released.values():
-        path /= run
-    weights = path / "weights.pt"
-    state = checkpoint.load(weights if weights.is_file() else path)
-    config = TrainConfig.of(state["config"])
-    names = tuple(state["classes"])
+    if path.is_dir():
+        path = run_in(path)
+    weights = path / WEIGHTS
+    restored = restore(weights if weights.is_file() else path)
+    names, network = restored.classes, restored.network
     classes = next((known for known in CLASSES.values() if known.names == names), None)
     if classes is None:
         raise UsageError(f"{path} has classes dabench does not know: {', '.join(names[:5])}, ...")
-    network = build(config.model, num_classes=len(names))
-    try:
-        network.load_state_dict(state["segmenter"]["network"])
-    except RuntimeError as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise UsageError(f"{path} does not fit {config.model}: {reason}") from error
     assert isinstance(network, BiSeNet)
+    config = TrainConfig.of(restored.config)
     return Trained(network.to(open_device(device).torch_device()).eval(), config, classes)
 
 

@@ -10,11 +10,12 @@ from typing import Any, Protocol
 
 from dabench.base.errors import UsageError
 from dabench.device.machine import describe_host, describe_torch
+from dabench.network import checkpoint
 from dabench.plan.devices import resolve_device
 from dabench.plan.methods import label_of, method_of, without_recomputing
+from dabench.plan.trained import RELEASED, WEIGHTS
 from dabench.records.folder import RunFolder, check_new_run, check_same_machine, has_run, read_run
-from dabench.records.trainings import RELEASED, SUITE, TrainRecord, read_result
-from dabench.training import checkpoint
+from dabench.records.trainings import SUITE, TrainRecord, read_result
 from dabench.training.backbone import backbone_file
 from dabench.training.config import TrainConfig
 from dabench.training.deciding import (
@@ -286,7 +287,7 @@ def _trained_twin(folder: Path, config: TrainConfig, suite: Mapping[str, Any]) -
     for name, other in suite["runs"].items():
         theirs = TrainConfig.of(other)
         wanted = replace(config, method=twin, disc=config.disc if method.judged else theirs.disc)
-        weights: Path = folder / name / "weights.pt"
+        weights: Path = folder / name / WEIGHTS
         if theirs == wanted and weights.exists():
             return weights
     return None

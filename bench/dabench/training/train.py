@@ -19,10 +19,11 @@ from dabench.data.labels import Classes
 from dabench.data.loader import Augment, Batch, steps_per_epoch, training_batches
 from dabench.device.memory import freed_pages_kept
 from dabench.device.registry import open_device
+from dabench.network import checkpoint
 from dabench.plan.methods import method_of
+from dabench.plan.trained import CHECKPOINTS, WEIGHTS
 from dabench.records.trainings import PICTURES, EpochRow, FrameRow, TrainRecord
 from dabench.timing.clock import host_clock
-from dabench.training import checkpoint
 from dabench.training.backbone import backbone_file
 from dabench.training.budget import Budget, BudgetError
 from dabench.training.config import TrainConfig
@@ -39,7 +40,6 @@ from dabench.training.stopwatch import Stopwatch
 from dabench_models import WeightsError, load_weights
 from dabench_models.bisenet import BiSeNet
 
-CHECKPOINTS, WEIGHTS = "checkpoints", "weights.pt"
 TARGET_SEED = 1 << 20
 """Added to the seed for the order of the target's frames."""
 

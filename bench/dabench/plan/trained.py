@@ -1,0 +1,108 @@
+"""Networks as ``dabench train`` left them, by the name ``trained:PATH``; read without torch."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dabench.base.errors import UsageError, bad_value
+
+SOURCE = "trained"
+"""Stands where a reference to somebody else's network says whose it is."""
+
+WEIGHTS, CHECKPOINTS = "weights.pt", "checkpoints"
+"""Of a run: what it ended with, and the folder of what it has until then."""
+
+RELEASED = "released.json"
+"""Of a suite: label -> the run whose weights stand for it, that of the median seed."""
+
+_RUN = "run.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A trained segmenter.
+
+    Attributes:
+        weights: The file.
+        model: The network's name in the registry.
+        classes: How many it tells apart.
+        height: Of what it was trained on, in pixels.
+        width: Likewise.
+    """
+
+    weights: Path
+    model: str
+    classes: int
+    height: int
+    width: int
+
+
+def is_trained(name: str) -> bool:
+    """Whether a network is named as one that dabench trained."""
+    return name.partition(":")[0] == SOURCE
+
+
+def trained_at(path: Path) -> Trained:
+    """Finds what a path stands for.
+
+    Args:
+        path: A run's folder, that of a suite of one training (its median seed), or a file of a
+            run's weights.
+
+    Raises:
+        UsageError: None of these, or a run that has no weights yet.
+    """
+    weights = path if path.is_file() else _weights_in(run_in(path))
+    document = _document(weights.parent) or _document(weights.parent.parent)
+    try:
+        config, classes = document["config"], len(document["data"]["classes"])
+        size = int(config["height"]), int(config["width"])
+        return Trained(weights, str(config["model"]), classes, *size)
+    except (KeyError, TypeError, ValueError):
+        raise _none(path, f"no {_RUN} of a training is beside {weights.name}") from None
+
+
+def run_in(folder: Path) -> Path:
+    """The run that a folder stands for: of a suite of one training its median seed, or itself.
+
+    Raises:
+        UsageError: A suite of several trainings.
+    """
+    released = _read(folder / RELEASED)
+    if len(released) > 1:
+        runs = ", ".join(f"{folder / run} ({label})" for label, run in released.items())
+        raise UsageError(f"{folder} holds several trainings; name a run, of median seeds: {runs}")
+    return folder.joinpath(*released.values())
+
+
+def _weights_in(run: Path) -> Path:
+    if (run / WEIGHTS).is_file():
+        return run / WEIGHTS
+    # The names of checkpoints begin with their steps.
+    checkpoints = sorted((run / CHECKPOINTS).glob("step-*.pt"))
+    if not checkpoints:
+        raise _none(run, "it holds no weights of a training")
+    return checkpoints[-1]
+
+
+def _document(folder: Path) -> dict[str, Any]:
+    document = _read(folder / _RUN)
+    return document if document.get("kind") == "train" else {}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A JSON object; an empty one for what is not there."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot read {path}: {error}") from None
+    return found if isinstance(found, dict) else {}
+
+
+def _none(path: Path, why: str) -> UsageError:
+    return bad_value("--model", f"{SOURCE}:{path}", why)

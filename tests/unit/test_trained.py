@@ -1,0 +1,129 @@
+"""Networks that dabench trained, wherever a network is named."""
+
+import json
+from dataclasses import asdict
+
+import pytest
+import torch
+
+from dabench.base.errors import UsageError
+from dabench.data.labels import CLASSES
+from dabench.device.registry import open_device
+from dabench.network import checkpoint
+from dabench.network.build import build_network
+from dabench.network.workload import Workload
+from dabench.plan.cases import expand
+from dabench.plan.networks import identity_of, spec_of
+from dabench.plan.settings import Grid, Settings
+from dabench.plan.trained import trained_at
+from dabench.training.config import TrainConfig
+from dabench.training.predict import load_trained
+from dabench_models import build
+
+NAMES = CLASSES["camvid"].names
+CONFIG = TrainConfig(pair="day2dusk", method="augment", height=32, width=64, batch=2, steps=1)
+
+
+@pytest.fixture(scope="module")
+def state():
+    torch.manual_seed(3)
+    network = build(CONFIG.model, num_classes=len(NAMES))
+    return {
+        "segmenter": {"network": network.state_dict()},
+        "config": asdict(CONFIG),
+        "classes": list(NAMES),
+    }
+
+
+def write_run(folder, state, *weights):
+    folder.mkdir(parents=True)
+    document = {"kind": "train", "config": asdict(CONFIG), "data": {"classes": list(NAMES)}}
+    (folder / "run.json").write_text(json.dumps(document), encoding="utf-8")
+    for name in weights:
+        checkpoint.write(folder / name, state)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, state):
+    return write_run(tmp_path_factory.mktemp("suite") / "augment-seed0", state, "weights.pt")
+
+
+@pytest.mark.parametrize("path", ["", "weights.pt"])
+def test_a_trained_network_is_one_of_the_registry_with_its_size_and_classes(run, path):
+    spec = spec_of(f"trained:{run / path}")
+    assert (spec.family, spec.builder) == ("segmenter", spec_of(CONFIG.model).builder)
+    assert (spec.height, spec.width, spec.num_classes) == (32, 64, 11)
+    assert spec.size_multiple == spec_of(CONFIG.model).size_multiple
+    assert spec.name == f"trained:{run / path}"
+
+
+def test_it_is_built_with_its_weights(run, state):
+    network = build_network(f"trained:{run}")
+    assert network.training
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(tensor, state["segmenter"]["network"][name])
+
+
+def test_its_norms_are_timed_as_they_were_trained(run, state):
+    grid = Grid(models=(f"trained:{run}",), modes=("eval",), dtypes=("fp32",), devices=("cpu",))
+    (planned,) = expand(grid, Settings())
+    assert (planned.case.height, planned.case.width) == (32, 64)
+    load = Workload(planned.case, open_device("cpu"), seed=0)
+    assert load.model(load.x).shape == (1, 11, 32, 64)
+    for name, tensor in load.model.state_dict().items():
+        assert torch.equal(tensor, state["segmenter"]["network"][name])
+
+
+def test_other_weights_are_another_network(run, state, tmp_path):
+    same = write_run(tmp_path / "same", state, "weights.pt")
+    assert identity_of(f"trained:{run}").keys() == {"sha256"}
+    changed = {name: tensor + 1 for name, tensor in state["segmenter"]["network"].items()}
+    checkpoint.write(same / "weights.pt", {**state, "segmenter": {"network": changed}})
+    assert identity_of(f"trained:{same}") != identity_of(f"trained:{run}")
+
+
+def test_a_run_that_goes_on_is_its_last_checkpoint(state, tmp_path):
+    run = write_run(tmp_path / "run", state)
+    (run / "checkpoints").mkdir()
+    for step in (1, 2):
+        last = checkpoint.save(run / "checkpoints", step, state)
+    assert trained_at(run).weights == last
+    assert trained_at(last).model == CONFIG.model
+
+
+def test_a_suite_of_one_training_is_its_median_seed(run):
+    released = run.parent / "released.json"
+    released.write_text(json.dumps({"augment": run.name}), encoding="utf-8")
+    assert trained_at(run.parent).weights == run / "weights.pt"
+    assert load_trained(run.parent, "cpu").config == CONFIG
+    released.write_text(json.dumps({"augment": run.name, "adabn": "other"}), encoding="utf-8")
+    with pytest.raises(UsageError, match=r"holds several trainings; name a run, of median seeds: "):
+        spec_of(f"trained:{run.parent}")
+    released.write_text("{", encoding="utf-8")
+    with pytest.raises(UsageError, match=r"cannot read .*released.json: "):
+        spec_of(f"trained:{run.parent}")
+    released.unlink()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("trained:gone", "--model: 'trained:gone' is not allowed; it holds no weights of a trai"),
+        ("trained:RUN(num_classes=5)", "a trained network takes no arguments"),
+        ("trained:STRAY", r"no run.json of a training is beside stray.pt"),
+        ("trainde:x", r"did you mean 'trained'\?"),
+    ],
+)
+def test_what_is_none_says_why(name, message, run, tmp_path):
+    (tmp_path / "stray.pt").touch()
+    name = name.replace("RUN", str(run)).replace("STRAY", str(tmp_path / "stray.pt"))
+    with pytest.raises(UsageError, match=message):
+        spec_of(name)
+
+
+def test_weights_of_another_network_are_one_line(state, tmp_path):
+    run = write_run(tmp_path / "run", {**state, "config": {**state["config"], "model": "disc"}},
+                    "weights.pt")  # fmt: skip
+    with pytest.raises(UsageError, match=r"weights.pt does not fit disc: "):
+        build_network(f"trained:{run}")
