@@ -23,12 +23,13 @@ from dabench.data.prepare import prepare
 from dabench.data.roots import PAIRS, Places
 from dabench.data.standin import write_standin
 from dabench.data.synthetic import CAMERA, draw_scene
+from dabench.scoring.evaluate import full_label, image_batches
+from dabench.scoring.metrics import ConfusionMatrix, official_scores
 from dabench.training import products
 from dabench.training.config import TrainConfig
-from dabench.training.evaluate import confusion_on, full_label, image_batches
+from dabench.training.evaluate import confusion_on
 from dabench.training.frames import gather
 from dabench.training.learners import settle
-from dabench.training.metrics import ConfusionMatrix, official_scores
 from dabench.training.scene import set_scene
 from dabench.training.train import Training
 from dabench_models import build

@@ -19,7 +19,7 @@ from dabench.findings.certainty import (
 from dabench.findings.trainings import TrainingResults, compare
 from dabench.records.trainings import FrameRow, TrainRecord
 from dabench.report.methods import ScoredRuns, certainty_table
-from dabench.training.metrics import official_scores, paper_scores
+from dabench.scoring.metrics import official_scores, paper_scores
 
 CLASSES = 4
 

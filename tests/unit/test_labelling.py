@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dabench.training import labelling
-from dabench.training.labelling import classes_at
+from dabench.scoring import labelling
+from dabench.scoring.labelling import classes_at
 
 
 def straightforward(logits, via, size):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dabench.data.labels import IGNORE
-from dabench.training.metrics import ConfusionMatrix, official_scores, paper_scores
+from dabench.scoring.metrics import ConfusionMatrix, official_scores, paper_scores
 
 
 def official_by_the_book(truths, predictions, classes):

@@ -18,9 +18,9 @@ from dabench.data.prepare import prepare, resize_image
 from dabench.device.registry import open_device
 from dabench.network.trained import restore
 from dabench.plan.trained import WEIGHTS, run_in
+from dabench.scoring.metrics import SCORES, Scores
 from dabench.training.config import TrainConfig
 from dabench.training.evaluate import confusion_on, predict
-from dabench.training.metrics import SCORES, Scores
 from dabench_models.bisenet import BiSeNet
 
 

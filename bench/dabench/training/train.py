@@ -23,16 +23,17 @@ from dabench.network import checkpoint
 from dabench.plan.methods import method_of
 from dabench.plan.trained import CHECKPOINTS, WEIGHTS
 from dabench.records.trainings import PICTURES, EpochRow, FrameRow, TrainRecord
+from dabench.scoring.evaluate import Evaluated
+from dabench.scoring.metrics import SCORES, Scores
 from dabench.timing.clock import host_clock
 from dabench.training.backbone import backbone_file
 from dabench.training.budget import Budget, BudgetError
 from dabench.training.config import TrainConfig
-from dabench.training.evaluate import Evaluated, confusion_on, recompute_statistics
+from dabench.training.evaluate import confusion_on, recompute_statistics
 from dabench.training.frames import DataObserver, Frames, check_same_frames, gather, run_document
 from dabench.training.health import CHANCE_LOSS, at_chance
 from dabench.training.learners import segmenter_of, settle
 from dabench.training.methods.build import parts_of
-from dabench.training.metrics import SCORES, Scores
 from dabench.training.pictures import draw_predictions
 from dabench.training.scene import Scene
 from dabench.training.step import StepResult, Trainer, poly

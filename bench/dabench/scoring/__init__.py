@@ -1,0 +1,1 @@
+"""Predictions against labels: the class of each pixel, counts of them, scores."""
