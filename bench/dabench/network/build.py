@@ -47,9 +47,11 @@ def build_network(name: str) -> nn.Module:
     if not is_reference(name):
         return build(name)
     if is_trained(name):
-        from dabench.network.trained import restore
+        from dabench.network import checkpoint
+        from dabench.network.trained import rebuilt
 
-        return restore(trained_at(Path(Reference.of(name).factory)).weights).network
+        weights = trained_at(Path(Reference.of(name).factory)).weights
+        return rebuilt(checkpoint.load(weights), weights)
     import torch
     from torch import nn
 

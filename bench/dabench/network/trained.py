@@ -2,44 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
 from dabench.base.errors import UsageError
-from dabench.network import checkpoint
+from dabench.network.checkpoint import State
 from dabench_models import build
 
 
-@dataclass(frozen=True, slots=True)
-class Restored:
-    """A network and what its checkpoint says of it.
+def rebuilt(state: State, path: Path) -> nn.Module:
+    """The network of a checkpoint, in training mode.
 
-    Attributes:
-        network: In training mode.
-        config: Of its training.
-        classes: Their names.
-    """
-
-    network: nn.Module
-    config: dict[str, Any]
-    classes: tuple[str, ...]
-
-
-def restore(path: Path) -> Restored:
-    """Rebuilds a segmenter from a checkpoint, or the newest one of a run's folder.
+    Args:
+        state: The checkpoint.
+        path: Where it is from, for errors.
 
     Raises:
-        UsageError: No checkpoint, or one whose weights are of another network.
+        UsageError: Its weights are of another network than it says.
     """
-    state = checkpoint.load(path)
-    config, classes = state["config"], tuple(state["classes"])
-    network = build(config["model"], num_classes=len(classes))
+    model = state["config"]["model"]
+    network = build(model, num_classes=len(state["classes"]))
     try:
         network.load_state_dict(state["segmenter"]["network"])
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
-        raise UsageError(f"{path} does not fit {config['model']}: {reason}") from error
-    return Restored(network, config, classes)
+        raise UsageError(f"{path} does not fit {model}: {reason}") from error
+    return network

@@ -16,7 +16,8 @@ from dabench.data.domain import Domain, check_labels
 from dabench.data.labels import CLASSES, Classes, colourise, read_image
 from dabench.data.prepare import prepare, resize_image
 from dabench.device.registry import open_device
-from dabench.network.trained import restore
+from dabench.network import checkpoint
+from dabench.network.trained import rebuilt
 from dabench.plan.trained import WEIGHTS, run_in
 from dabench.scoring.metrics import SCORES, Scores
 from dabench.training.config import TrainConfig
@@ -45,13 +46,14 @@ def load_trained(path: Path, device: str) -> Trained:
     if path.is_dir():
         path = run_in(path)
     weights = path / WEIGHTS
-    restored = restore(weights if weights.is_file() else path)
-    names, network = restored.classes, restored.network
+    state = checkpoint.load(weights if weights.is_file() else path)
+    names = tuple(state["classes"])
     classes = next((known for known in CLASSES.values() if known.names == names), None)
     if classes is None:
         raise UsageError(f"{path} has classes dabench does not know: {', '.join(names[:5])}, ...")
+    network = rebuilt(state, path)
     assert isinstance(network, BiSeNet)
-    config = TrainConfig.of(restored.config)
+    config = TrainConfig.of(state["config"])
     return Trained(network.to(open_device(device).torch_device()).eval(), config, classes)
 
 
