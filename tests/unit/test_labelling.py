@@ -48,6 +48,34 @@ def test_any_size(small, via, size, classes):
     assert_largest(classes_at(logits, via, size), straightforward(logits, via, size))
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("classes", [1, 2, 19])
+@pytest.mark.parametrize(
+    ("via", "size"),
+    [
+        ((64, 96), (128, 192)),
+        ((64, 96), (64, 96)),
+        ((64, 96), (150, 171)),
+        ((64, 64), (33, 47)),
+        ((2, 3), (40, 50)),
+        ((1, 8), (3, 3)),
+    ],
+)
+def test_logits_of_the_networks_size(via, size, classes, layout):
+    torch.manual_seed(0)
+    coarse = torch.randn(2, classes, 4, 6)
+    logits = F.interpolate(coarse, via, mode="bicubic").to(memory_format=layout)
+    expected = F.interpolate(logits, size, mode="bilinear", align_corners=False)
+    assert_largest(classes_at(logits, via, size), expected)
+
+
+def test_neighbours_of_different_classes_are_mixed_a_few_at_a_time(monkeypatch):
+    logits = torch.randn(1, 19, 20, 30)
+    whole = classes_at(logits, (20, 30), (70, 80))
+    monkeypatch.setattr(labelling, "_PIXELS", 7)
+    assert torch.equal(classes_at(logits, (20, 30), (70, 80)), whole)
+
+
 def test_a_class_that_is_second_everywhere_wins_between_two_pixels():
     logits = torch.tensor([[10.0, 0.0], [0.0, 10.0], [9.0, 9.0], [3.0, 4.0]])[None, :, None]
     found = classes_at(logits, (1, 16), (1, 16))

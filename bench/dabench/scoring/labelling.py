@@ -1,13 +1,16 @@
-"""The class of every pixel from the small logits that a segmenter ends with.
+"""The class of every pixel from a segmenter's logits.
 
 The logits of every pixel are as many numbers as there are classes where the answer is one:
 on a CPU, bringing them to a label map's size and comparing them takes as long as half of the
-network, or all of it. Here no more of them are written at a time than stay in the cache, and
-classes that can be the best nowhere in an image are left out before.
+network, or all of it. Of the small logits that a segmenter's head puts out no more are written
+here at a time than stay in the cache, and classes that can be the best nowhere in an image are
+left out before. Those of the input's size differ little from one pixel to the next: where four
+neighbours have the same best class, so has all that lies between them.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, reduce
@@ -26,7 +29,7 @@ def classes_at(logits: Tensor, via: Size, size: Size) -> Tensor:
     """Classes of images whose logits are brought to the network's size, and from there to another.
 
     Args:
-        logits: (N, classes, h, w), as a segmenter's head puts them out.
+        logits: (N, classes, h, w), as a segmenter's head puts them out, or of the size ``via``.
         via: (height, width) of the network's input: bilinear, corners aligned, as the published
             segmenters end.
         size: (height, width) of the result: bilinear.
@@ -36,7 +39,8 @@ def classes_at(logits: Tensor, via: Size, size: Size) -> Tensor:
         differ by no more than is rounded either may come out.
     """
     if _on_cpu(logits):
-        return torch.stack([_classes(each, via, size) for each in logits.float()])
+        classes = _classes if logits.shape[2:] != via else _classes_between
+        return torch.stack([classes(each, via, size) for each in logits.float()])
     logits = F.interpolate(logits.float(), via, mode="bilinear", align_corners=True)
     if via != size:
         logits = F.interpolate(logits, size, mode="bilinear", align_corners=False)
@@ -64,6 +68,46 @@ def _classes(logits: Tensor, via: Size, size: Size) -> Tensor:
         best = _first_largest(mixed.view(len(mixed), len(possible), size[1]))
         torch.gather(names[: len(best)], 1, best, out=found[rows])
     return found
+
+
+def _classes_between(logits: Tensor, via: Size, size: Size) -> Tensor:
+    """Of one image whose logits are of the size ``via``: -> (height, width) uint8."""
+    best = _largest(logits).to(torch.uint8)
+    if via == size:
+        return best
+    down, across = (_mixture(old, old, new) for old, new in zip(via, size, strict=True))
+    reach = down.reach, across.reach
+    above = _over_windows(best[None], reach, torch.maximum)[0]
+    below = _over_windows(best[None], reach, torch.minimum)[0]
+    # Windows end where the image does: those of its last pixels begin before them.
+    rows, columns = (
+        torch.tensor(firsts).clamp(max=last - 1)
+        for firsts, last in zip((down.firsts, across.firsts), above.shape, strict=True)
+    )
+    one, differ = (
+        each.index_select(1, columns).index_select(0, rows) for each in (below, above != below)
+    )
+    at_y, at_x = differ.nonzero().unbind(1)
+    pixels = logits.permute(1, 2, 0).flatten(0, 1)
+    for y, x in zip(at_y.split(_PIXELS), at_x.split(_PIXELS), strict=True):
+        mixed = logits.new_zeros(len(y), len(logits))
+        for i, j in itertools.product(*map(range, reach)):
+            row, column = rows[y] + i, columns[x] + j
+            share = down.shares[y, row] * across.shares[x, column]
+            mixed.addcmul_(pixels.index_select(0, row * via[1] + column), share[:, None])
+        one[y, x] = mixed.argmax(1).to(torch.uint8)
+    return one
+
+
+def _largest(logits: Tensor) -> Tensor:
+    """``logits.argmax(0)`` of (classes, h, w)."""
+    if logits.stride(0) == 1:
+        return logits.permute(1, 2, 0).argmax(2)
+    return _first_largest(logits.transpose(0, 1).contiguous())
+
+
+_PIXELS = 1 << 14
+"""Of those between different classes, as many at a time."""
 
 
 @dataclass(frozen=True, slots=True)
