@@ -1,10 +1,10 @@
 """Networks that dabench trained, wherever a network is named."""
 
 import json
-from dataclasses import asdict
 
 import pytest
 import torch
+from trained import CONFIG, new_state, write_run
 
 from dabench.base.errors import UsageError
 from dabench.data.labels import CLASSES
@@ -16,32 +16,12 @@ from dabench.plan.cases import expand
 from dabench.plan.networks import identity_of, spec_of
 from dabench.plan.settings import Grid, Settings
 from dabench.plan.trained import trained_at
-from dabench.training.config import TrainConfig
 from dabench.training.predict import load_trained
-from dabench_models import build
-
-NAMES = CLASSES["camvid"].names
-CONFIG = TrainConfig(pair="day2dusk", method="augment", height=32, width=64, batch=2, steps=1)
 
 
 @pytest.fixture(scope="module")
 def state():
-    torch.manual_seed(3)
-    network = build(CONFIG.model, num_classes=len(NAMES))
-    return {
-        "segmenter": {"network": network.state_dict()},
-        "config": asdict(CONFIG),
-        "classes": list(NAMES),
-    }
-
-
-def write_run(folder, state, *weights):
-    folder.mkdir(parents=True)
-    document = {"kind": "train", "config": asdict(CONFIG), "data": {"classes": list(NAMES)}}
-    (folder / "run.json").write_text(json.dumps(document), encoding="utf-8")
-    for name in weights:
-        checkpoint.write(folder / name, state)
-    return folder
+    return new_state(CLASSES["camvid"].names)
 
 
 @pytest.fixture(scope="module")

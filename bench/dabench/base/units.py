@@ -91,6 +91,11 @@ def format_seconds(value: float | None, digits: int = 3) -> str:
     return f"{significant(value / 1e-9, digits)} ns"
 
 
+def format_share(share: float) -> str:
+    """A share in percent, with no more digits than it has: ``99.9%``."""
+    return f"{100 * share:.6g}%"
+
+
 def format_interval(low: float, high: float) -> str:
     """Formats two times with one unit, that of the larger: ``0.61 to 1.03 ms``."""
     if low != low or high != high:

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dabench.base.errors import UsageError
+from dabench.cli.options import (
+    Json,
+    Out,
+    Quiet,
+    ResumeFrom,
+    check_alone,
+    named,
+    option,
+    with_options,
+)
 from dabench.cli.output import console, print_json, print_table
 from dabench.cli.training import CamvidRoot, CityscapesRoot, Gta5Root
+from dabench.cli.ways import WAYS, Keep, Shown, Ways, parse_keep, resume_ways, score_ways
+from dabench.plan.trained import trained_at
+
+if TYPE_CHECKING:
+    from dabench.data.domain import Domain
 
 Checkpoint = Annotated[
     Path, typer.Argument(help="A run's folder (a suite's: the median seed), or a checkpoint.")
@@ -17,37 +33,69 @@ Checkpoint = Annotated[
 Device = Annotated[str, typer.Option(help="cpu, cuda[:N], mps.")]
 
 
+@with_options(*WAYS)
 def evaluate(
-    checkpoint: Checkpoint,
-    data: Annotated[str, typer.Option(help="cityscapes, gta5, camvid, camvid:dusk, ...")],
+    checkpoint: Annotated[
+        Path | None,
+        typer.Argument(help="A run's folder (a suite's: the median seed), or a checkpoint."),
+    ] = None,
+    data: Annotated[
+        str | None, option("--data", "cityscapes, gta5, camvid, camvid:dusk, ...")
+    ] = None,
     split: Annotated[str | None, typer.Option(help="Default: the reported one.")] = None,
     device: Device = "cpu",
+    keep: Keep = None,
+    resume_from: ResumeFrom = None,
+    out: Out = None,
+    quiet: Quiet = False,
     gta5_root: Gta5Root = None,
     cityscapes_root: CityscapesRoot = None,
     camvid_root: CamvidRoot = None,
-    json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    json: Json = False,
+    **given: Any,
 ) -> None:
-    """Score a checkpoint: mIoU, pixel accuracy and every class, at full label resolution."""
-    from dabench.data.domain import check_domain, open_domain
-    from dabench.data.roots import find_places
+    """Score a checkpoint: mIoU, pixel accuracy and every class, at full label resolution.
+
+    With any of --runtime, --dtype, --memory-format, --fuse, --compile, --threads and --batch, a
+    row for each way to run it: the graph that 'dabench time' measures, held against the plain one.
+
+    Example: dabench eval results/RUN --data camvid:dusk --runtime eager,openvino
+    """
+    given = named(locals())
+    roots = {"gta5": gta5_root, "cityscapes": cityscapes_root, "camvid": camvid_root}
+    shown = Shown(parse_keep(keep), quiet=quiet, json=json)
+    if resume_from is not None:
+        check_alone(given, {"keep", "device", *(f"{name}_root" for name in roots)})
+        resume_ways(resume_from, lambda asked, classes: _domain(asked, roots, classes), shown)
+        return
+    if checkpoint is None or data is None:
+        missing = "CHECKPOINT" if checkpoint is None else "--data"
+        raise UsageError(f"{missing}: needed; 'dabench eval --help' lists what it takes")
+    if given.keys() & {*WAYS}:
+        domain = _domain(data, roots, trained_at(checkpoint).classes)
+        ways = Ways(given, f"trained:{checkpoint}", device)
+        score_ways(ways, data, domain, split or domain.reported, out, shown)
+        return
+    _score(checkpoint, data, split, device, roots, json=json)
+
+
+def _score(
+    checkpoint: Path,
+    data: str,
+    split: str | None,
+    device: str,
+    roots: Mapping[str, Path | None],
+    *,
+    json: bool,
+) -> None:
+    """Scores a checkpoint as its training did, class by class."""
+    from dabench.data.domain import check_domain
 
     check_domain(data)
-    roots = {"gta5": gta5_root, "cityscapes": cityscapes_root, "camvid": camvid_root}
-    dataset = data.partition(":")[0]
-    places = find_places(roots)
     from dabench.training.predict import load_trained, score
 
     trained = load_trained(checkpoint, device)
-    if dataset in places.roots:
-        root = places.roots[dataset]
-    elif dataset == "camvid":
-        raise UsageError("--camvid-root: needed; nothing stands in for CamVid")
-    else:
-        from dabench.data.standin import cached_standin
-
-        root = dict(zip(("gta5", "cityscapes"), cached_standin(), strict=True))[dataset]
-    as_cityscapes = trained.classes.name == "cityscapes"
-    domain = open_domain(data, root, as_cityscapes=as_cityscapes)
+    domain = _domain(data, roots, trained.classes.names)
     scores = score(trained, domain, split=split, device=device)
     iou = dict(zip(trained.classes.names, scores.iou, strict=True))
     if json:
@@ -59,6 +107,38 @@ def evaluate(
     rows += [(name, "-" if value is None else f"{value:.1%}") for name, value in iou.items()]
     title = f"{domain.name}, {split or domain.reported} split, {trained.config.evaluation} mIoU"
     print_table(title, ("class", "IoU"), rows, words=("class",))
+
+
+def _domain(data: str, roots: Mapping[str, Path | None], classes: tuple[str, ...]) -> Domain:
+    """The domain of a name, its labels read as the classes where they can be.
+
+    Raises:
+        UsageError: An unknown domain, no root for it, or one of other classes.
+    """
+    from dabench.data.domain import check_domain, open_domain
+    from dabench.data.labels import CLASSES
+    from dabench.data.roots import find_places
+
+    check_domain(data)
+    places = find_places(dict(roots))
+    dataset = data.partition(":")[0]
+    if dataset in places.roots:
+        root = places.roots[dataset]
+    elif dataset == "camvid":
+        raise UsageError("--camvid-root: needed; nothing stands in for CamVid")
+    else:
+        from dabench.data.standin import cached_standin
+
+        root = dict(zip(("gta5", "cityscapes"), cached_standin(), strict=True))[dataset]
+    as_cityscapes = classes == CLASSES["cityscapes"].names
+    domain = open_domain(data, root, as_cityscapes=as_cityscapes)
+    if domain.classes.names != classes:
+        known = (each.name for each in CLASSES.values() if each.names == classes)
+        raise UsageError(
+            f"--data: {domain.name} has {len(domain.classes)} classes of {domain.classes.name}, "
+            f"the checkpoint {len(classes)} of {next(known, 'no dataset that dabench knows')}"
+        )
+    return domain
 
 
 def predict(

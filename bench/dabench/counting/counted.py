@@ -83,6 +83,8 @@ class ModelCount:
         linear: Whether the rest grows in proportion to the batch; else the counts
             hold for this batch alone.
         note: What a reader must know of how it was counted.
+        graph: A digest of the forward's operators (`dabench.counting.operators.Trace`); counts of
+            two runs with the same are of the same network, whatever its weights.
     """
 
     model: str
@@ -108,6 +110,7 @@ class ModelCount:
     fixed: Mapping[str, int] = field(default_factory=dict)
     linear: bool = True
     note: str = ""
+    graph: str = ""
 
     @property
     def at_least(self) -> bool:

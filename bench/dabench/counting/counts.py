@@ -124,6 +124,7 @@ def count_network(
         fixed={name: value for name, value in fixed.items() if value},
         linear=growth.linear,
         note=first.note,
+        graph=first.graph,
     )
 
 

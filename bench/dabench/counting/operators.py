@@ -9,6 +9,7 @@ network that must look at its data is run on a real input instead.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -68,6 +69,8 @@ class Trace:
         without: Operator -> calls known to have no multiply-adds.
         shapes: Module path -> output shape (N, ...), where that is a tensor.
         end_elements: Of the input and all outputs together.
+        graph: A digest of the forward: its operators in order, what of which result each is
+            given, shapes and settings. Versions of torch may differ in it; weights do not.
         note: What a reader must know of how it was run; empty if nothing.
         on_data: Whether it had to be run on a real input.
     """
@@ -77,6 +80,7 @@ class Trace:
     without: Mapping[str, int]
     shapes: Mapping[str, tuple[int, ...]]
     end_elements: int
+    graph: str
     note: str = ""
     on_data: bool = False
 
@@ -162,6 +166,7 @@ def _traced(
         without=dict(recorder.without),
         shapes=calls.shapes,
         end_elements=x.numel() + sum(output.numel() for output in found),
+        graph=recorder.graph(found),
         note=_NO_BACKWARD if backward and not learns else "",
     )
 
@@ -211,6 +216,8 @@ class _Recorder(TorchDispatchMode):
         self._needed: set[int] = set()
         # Keeps the addresses of storages from being given again; not the memory.
         self._storages: dict[int, torch.UntypedStorage | StorageWeakRef] = {}
+        self._said = hashlib.sha256()
+        self._numbers: dict[int, int] = {}
         self.uncounted: Counter[str] = Counter()
         self.without: Counter[str] = Counter()
 
@@ -231,8 +238,28 @@ class _Recorder(TorchDispatchMode):
             result = function(*args, **(kwargs or {}))
         namespace, _, name = function._schema.name.partition("::")
         if namespace != "prim":
+            if self._phase == FORWARD:
+                self._say(function._schema.name, args, kwargs or {}, result)
             self._note(function, name, args, kwargs or {}, result)
         return result
+
+    def _say(self, *what: Any) -> None:
+        self._said.update(f"{[self._word(leaf) for leaf in tree_leaves(what)]}\n".encode())
+
+    def _word(self, value: Any) -> object:
+        """What a graph says of an argument: of a tensor which memory it is in, and its shape."""
+        if isinstance(value, Tensor):
+            keys = [
+                self._numbers.setdefault(key, len(self._numbers)) for key in self._keys([value])
+            ]
+            return keys, tuple(value.shape), str(value.dtype)
+        return value if isinstance(value, bool | int | float | str | None) else type(value).__name__
+
+    def graph(self, found: Iterable[Tensor]) -> str:
+        """The digest of the forward that ended in these outputs."""
+        said = self._said.copy()
+        said.update(f"{[self._word(output) for output in found]}".encode())
+        return said.hexdigest()[:16]
 
     def _note(self, function: Any, name: str, args: Any, kwargs: Any, result: Any) -> None:
         read = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]

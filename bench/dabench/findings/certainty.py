@@ -49,14 +49,26 @@ def read_scored(folder: Path, classes: int) -> Scored | None:
         ResultsError: A damaged file.
     """
     rows = read_frames(folder)
-    if not rows:
-        return None
+    return scored_of(rows, classes, folder / FRAMES) if rows else None
+
+
+def scored_of(rows: Sequence[FrameRow], classes: int, table: Path) -> Scored:
+    """The pixels that rows say.
+
+    Args:
+        rows: At least one.
+        classes: How many there are.
+        table: Where the rows are from, for errors.
+
+    Raises:
+        ResultsError: A frame or a class that cannot be.
+    """
     names = {row.frame: row.name for row in rows}
     hit, union = np.zeros((2, max(names) + 1, classes))
     for row in rows:
         if row.frame < 0 or not 0 <= row.class_index < classes:
             where = f"frame {row.frame}, class {row.class_index}"
-            raise ResultsError(f"{folder / FRAMES}: {where} is not what dabench writes")
+            raise ResultsError(f"{table}: {where} is not what dabench writes")
         hit[row.frame, row.class_index] = row.hit
         union[row.frame, row.class_index] = _union(row)
     return Scored(tuple(names.get(frame, "") for frame in range(len(hit))), hit, union)

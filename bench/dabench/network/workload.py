@@ -125,6 +125,19 @@ class Workload:
         x = x.to(self.dtype, memory_format=self.memory_format)
         return outputs(self.call(x))[0].argmax(1)
 
+    def logits(self, images: Tensor) -> Tensor:
+        """The main output for real images, as many as the batch or fewer.
+
+        What was captured or exported takes whole batches: the last image fills them up.
+
+        Args:
+            images: (n, C, H, W) fp32.
+        """
+        missing = self.case.batch - len(images)
+        x = torch.cat([images, images[-1:].expand(missing, -1, -1, -1)]) if missing else images
+        x = x.to(self.dtype, memory_format=self.memory_format)
+        return outputs(self.call(x))[0][: len(images)]
+
     def loss(self, output: Any) -> Tensor:
         """The family's loss (`LOSSES`) against fixed random targets, a scalar.
 

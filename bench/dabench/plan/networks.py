@@ -63,7 +63,7 @@ def _trained_spec(reference: Reference) -> ModelSpec:
     return replace(
         resolve(trained.model),
         name=reference.name,
-        num_classes=trained.classes,
+        num_classes=len(trained.classes),
         height=trained.height,
         width=trained.width,
         source="a training of dabench's",

@@ -28,16 +28,20 @@ class Trained:
     Attributes:
         weights: The file.
         model: The network's name in the registry.
-        classes: How many it tells apart.
+        classes: Names of those it tells apart.
         height: Of what it was trained on, in pixels.
         width: Likewise.
+        normalised: Whether images were normalised before it.
+        evaluation: ``official`` or ``paper``: which mIoU it was scored by.
     """
 
     weights: Path
     model: str
-    classes: int
+    classes: tuple[str, ...]
     height: int
     width: int
+    normalised: bool
+    evaluation: str
 
 
 def is_trained(name: str) -> bool:
@@ -58,9 +62,17 @@ def trained_at(path: Path) -> Trained:
     weights = path if path.is_file() else _weights_in(run_in(path))
     document = _document(weights.parent) or _document(weights.parent.parent)
     try:
-        config, classes = document["config"], len(document["data"]["classes"])
-        size = int(config["height"]), int(config["width"])
-        return Trained(weights, str(config["model"]), classes, *size)
+        config = document["config"]
+        return Trained(
+            weights,
+            str(config["model"]),
+            tuple(document["data"]["classes"]),
+            int(config["height"]),
+            int(config["width"]),
+            # Runs of earlier versions always were.
+            bool(config.get("normalise", True)),
+            str(config["evaluation"]),
+        )
     except (KeyError, TypeError, ValueError):
         raise _none(path, f"no {_RUN} of a training is beside {weights.name}") from None
 

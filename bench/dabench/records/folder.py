@@ -33,7 +33,7 @@ SCHEMA = 4
 """1: timing, training; 2: ways to run a network; 3: kinds of runs, rounds; 4: streams."""
 
 RUN, LOCK = "run.json", ".lock"
-KINDS = ("timing", "profile", "train", "suite", "count", "ceilings")
+KINDS = ("timing", "profile", "train", "suite", "count", "ceilings", "eval")
 LONGEST_NAME = 80
 
 _NEEDED = ("run_id", "created", "command", "environment")
@@ -42,7 +42,7 @@ _SHAPES = {
     "left_out": list, "rules": dict,
 }  # fmt: skip
 # Kinds whose run.json lists what is to be measured.
-_PLANNED = ("timing", "profile", "count", "ceilings")
+_PLANNED = ("timing", "profile", "count", "ceilings", "eval")
 
 
 def check_new_run(path: Path) -> None:

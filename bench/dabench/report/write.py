@@ -13,9 +13,10 @@ from dabench.base.files import write_atomically
 from dabench.findings.profiles import ceilings_frame, load_profiles
 from dabench.findings.tables import load, load_counts
 from dabench.findings.trainings import load_training
+from dabench.findings.ways import ways_frame
 from dabench.records.ceilings import read_ceilings
 from dabench.records.folder import kind_of
-from dabench.report import audit, profile, sections, training, variants
+from dabench.report import audit, profile, sections, training, variants, ways
 from dabench.report.text import Latex, Markdown, Writer
 
 # Kind of run -> end of the name of the table behind its sections.
@@ -26,6 +27,7 @@ _ENDS = {
     "timing": ".csv",
     "count": "-operations.csv",
     "ceilings": "-ceilings.csv",
+    "eval": "-ways.csv",
 }
 
 FORMATS: dict[str, type[Markdown | Latex]] = {"markdown": Markdown, "latex": Latex}
@@ -83,6 +85,12 @@ def _training(out: Writer, runs: list[Path], folder: Path, name: str) -> pd.Data
     return results.runs
 
 
+def _ways(out: Writer, runs: list[Path], folder: Path, name: str) -> pd.DataFrame:
+    found = ways_frame(runs)
+    ways.section(out, found)
+    return found
+
+
 def _profiles(out: Writer, runs: list[Path], folder: Path, name: str) -> pd.DataFrame:
     found = load_profiles(runs)
     profile.sections(out, found, folder, name)
@@ -127,6 +135,7 @@ def _timing(out: Writer, runs: list[Path], folder: Path, name: str) -> pd.DataFr
 # In the order of the report: what writes a part, of which kinds of runs.
 _PARTS: dict[Callable[[Writer, list[Path], Path, str], pd.DataFrame], tuple[str, ...]] = {
     _training: ("train", "suite"),
+    _ways: ("eval",),
     _profiles: ("profile",),
     _ceilings: ("ceilings",),
     _counts: ("count",),

@@ -2,7 +2,8 @@
 
 Messages are JSON documents. A request has a ``kind``: ``probe`` describes the
 machine, ``count`` counts operations, ``time`` measures one case, ``layers`` one
-case layer by layer, ``ceilings`` what the device can reach at best.
+case layer by layer, ``ceilings`` what the device can reach at best, ``score`` compares
+what a case predicts with labels.
 """
 
 from __future__ import annotations
@@ -234,6 +235,44 @@ def _layers(request: Message, send: Send) -> None:
         write_trace(load, case.phases, request["trace"])
 
 
+def _score(request: Message, send: Send) -> None:
+    from dabench.data.domain import Frame
+    from dabench.data.loader import network_input
+    from dabench.data.prepare import prepare as prepare_frames
+    from dabench.device.registry import open_device
+    from dabench.network.runtimes import prepare, set_precision
+    from dabench.network.workload import Workload, is_variant
+    from dabench.scoring.evaluate import evaluate
+
+    case = Case.of(request["case"])
+    frames = [
+        Frame(name, Path(image), Path(label), encoding)
+        for name, image, label, encoding in request["frames"]
+    ]
+    set_precision(case.runtime, case.dtype)
+    device = open_device(case.device)
+    device.configure(dtype=case.dtype, threads=case.threads, autotune=True)
+    load = Workload(case, device, request["seed"])
+    with _scratch(request) as folder:
+        prepared = prepare(load, device, folder, host_clock) if is_variant(case) else {}
+        found = evaluate(
+            lambda images: load.logits(network_input(images, normalised=request["normalised"])),
+            prepare_frames(frames, (case.height, case.width)),
+            classes=request["classes"],
+            device=load.device,
+            batch=case.batch,
+        )
+    send(
+        {
+            "kind": "score",
+            "counts": found.counts.tolist(),
+            "frames": [asdict(frame) for frame in found.frames],
+            "difference": prepared.get("difference"),
+            "emulated": case.dtype not in device.native_dtypes(),
+        }
+    )
+
+
 def _ceilings(request: Message, send: Send) -> None:
     from dabench.device.registry import open_device
     from dabench.profiling.kernels import measure_kernels
@@ -251,6 +290,7 @@ _HANDLERS: dict[str, Callable[[Message, Send], None]] = {
     "time": _time,
     "layers": _layers,
     "ceilings": _ceilings,
+    "score": _score,
 }
 
 

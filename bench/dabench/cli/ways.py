@@ -1,0 +1,191 @@
+"""What ``dabench eval`` does and prints where it scores several ways to run a network."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import typer
+
+from dabench.base.errors import bad_value
+from dabench.base.units import format_share, parse_fraction
+from dabench.cli.options import grid_of
+from dabench.cli.output import error_line, print_json, print_line, print_table, resumable
+from dabench.plan.axes import variant_of
+from dabench.records.scores import KEEP
+
+if TYPE_CHECKING:
+    from dabench.data.domain import Domain
+    from dabench.findings.ways import Kept
+    from dabench.plan.cases import Case
+    from dabench.records.scores import ScoreRow
+    from dabench.run.scoring import Scored
+
+WAYS = ("runtime", "dtype", "memory_format", "fuse", "compile", "threads", "batch")
+"""Options of which any makes a table of ways."""
+
+Keep = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PERCENT",
+        help="Of the plain network's mIoU, that each way is to keep. Default 99.9%.",
+        show_default=False,
+    ),
+]
+
+
+def parse_keep(text: str | None) -> float:
+    """Reads ``--keep``.
+
+    Raises:
+        UsageError: No percentage from 0% to 100%.
+    """
+    if text is None:
+        return KEEP
+    try:
+        share = parse_fraction(text)
+    except ValueError:
+        share = -1.0
+    if not 0 < share <= 1:
+        raise bad_value("--keep", text, "it takes a percentage of up to 100%, such as 99.9%")
+    return share
+
+
+class Ways(NamedTuple):
+    """Ways to run a network, as a user asks for them.
+
+    Attributes:
+        given: The options by name.
+        model: The network's name.
+        device: To run it on.
+    """
+
+    given: Mapping[str, Any]
+    model: str
+    device: str
+
+
+def score_ways(
+    ways: Ways, asked: str, domain: Domain, split: str, out: Path | None, shown: Shown
+) -> None:
+    """Scores ways on a split of a domain, into a new folder."""
+    from dabench.data.domain import check_labels
+    from dabench.records.folder import new_run_folder
+    from dabench.run.scoring import Data, score_into
+
+    given = {key: ways.given[key] for key in WAYS if key in ways.given}
+    plan = grid_of({**given, "model": [ways.model], "device": [ways.device], "mode": ["eval"]})
+    check_labels(domain, split)
+    command = shlex.join(["dabench", *sys.argv[1:]])
+    data = Data(asked, domain, split)
+    with new_run_folder(out, f"eval-{domain.name}") as folder:
+        with resumable("eval", folder):
+            scored = score_into(folder, *plan, data, command=command, told=shown.told)
+        shown.show(folder, scored)
+
+
+def resume_ways(
+    folder: Path, open_data: Callable[[str, tuple[str, ...]], Domain], shown: Shown
+) -> None:
+    """Continues an interrupted run.
+
+    Args:
+        folder: Of the run.
+        open_data: Finds a domain by its name, for classes of these names.
+        shown: What is printed.
+    """
+    from dabench.records.folder import read_run
+    from dabench.records.scores import KIND
+    from dabench.run.scoring import Data, resume_scores
+
+    document = read_run(folder, KIND)
+    asked, split = document["data"]["asked"], document["data"]["split"]
+    data = Data(asked, open_data(asked, tuple(document["classes"])), split)
+    with resumable("eval", folder):
+        scored = resume_scores(folder, data, told=shown.told)
+    shown.show(folder, scored)
+
+
+class Shown:
+    """What is printed.
+
+    Args:
+        keep: The share of the plain network's mIoU that is to be kept.
+        quiet: Whether ways are scored without a word.
+        json: Whether one document is printed.
+    """
+
+    def __init__(self, keep: float, *, quiet: bool, json: bool) -> None:
+        self._keep = keep
+        self._quiet = quiet or json
+        self._json = json
+
+    def told(self, case: Case) -> None:
+        """Says which way is being scored."""
+        if not self._quiet:
+            error_line(f"scoring {variant_of(case)}, {case.dtype}, {case.memory_format}")
+
+    def show(self, folder: Path, scored: Scored) -> None:
+        """Prints the rows, and what each way keeps.
+
+        Raises:
+            typer.Exit: No way has a score.
+        """
+        from dabench.findings.ways import KEEP_RULE, ways_kept
+        from dabench.records.folder import read_run
+
+        document = read_run(folder)
+        kept = ways_kept(folder, document, scored.rows, self._keep)
+        if self._json:
+            ways = [
+                {**planned.case.to_dict(), **row.to_dict(), "kept": None if k is None else {
+                    "verdict": k.verdict, "share": k.share.estimate,
+                    "interval": [k.share.low, k.share.high],
+                }}
+                for planned, row, k in zip(scored.plan, scored.rows, kept, strict=True)
+            ]  # fmt: skip
+            print_json({"data": document["data"], "keep": self._keep, "ways": ways})
+        else:
+            self._print(document, [planned.case for planned in scored.plan], scored.rows, kept)
+            print_line(f"To be kept: {format_share(self._keep)} {KEEP_RULE}.")
+            error_line(f"Records: {folder}")
+        if not any(row.status == "ok" for row in scored.rows):
+            raise typer.Exit(1)
+
+    def _print(
+        self,
+        document: dict[str, Any],
+        cases: Sequence[Case],
+        rows: Sequence[ScoreRow],
+        kept: Sequence[Kept | None],
+    ) -> None:
+        data, first = document["data"], cases[0]
+        keeps = f"keeps {format_share(self._keep)}"
+        drawn = " (SYNTHETIC)" if data["synthetic"] else ""
+        print_table(
+            f"{first.model} on {data['name']}{drawn}, {data['split']} split, {data['frames']} "
+            f"frames, {document['evaluation']} mIoU; {first.height}x{first.width}, {first.device}",
+            ("way", "dtype", "layout", "mIoU", "accuracy", keeps, "of plain", "95% over images"),
+            [_cells(*each) for each in zip(cases, rows, kept, strict=True)],
+            words=("way", "dtype", "layout", keeps),
+        )  # fmt: skip
+        for case, row in zip(cases, rows, strict=True):
+            if row.status != "ok":
+                print_line(f"{variant_of(case)} {case.dtype}: {row.status}: {row.reason}")
+            elif row.emulated:
+                print_line(f"{variant_of(case)} {case.dtype}: emulated on this machine")
+
+
+def _cells(case: Case, row: ScoreRow, kept: Kept | None) -> tuple[str, ...]:
+    way = (variant_of(case), case.dtype, case.memory_format)
+    if row.miou is None or row.accuracy is None:
+        return (*way, row.status, "-", "-", "-", "-")
+    scores = f"{row.miou:.2%}", f"{row.accuracy:.2%}"
+    if kept is None:
+        return (*way, *scores, "plain", "-", "-")
+    share = kept.share
+    interval = f"{share.low:.2%} to {share.high:.2%}"
+    return (*way, *scores, kept.verdict, f"{share.estimate:.2%}", interval)

@@ -1,0 +1,257 @@
+"""Accuracy of a trained network per way to run it, each scored in a worker of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from dabench.base.errors import UsageError
+from dabench.data.domain import Domain, Frame
+from dabench.data.prepare import Prepared, prepare
+from dabench.device.machine import describe_host
+from dabench.plan.cases import Case, PlannedCase, expand
+from dabench.plan.devices import resolve_all
+from dabench.plan.networks import identities
+from dabench.plan.references import Reference
+from dabench.plan.settings import Grid, Settings
+from dabench.plan.trained import Trained, trained_at
+from dabench.plan.variants import VARIANT_RULE
+from dabench.records.counts import write_counts
+from dabench.records.folder import RunFolder, check_new_run, check_same_machine, read_run
+from dabench.records.scores import KIND, ScoreRecord, ScoreRow, read_scores
+from dabench.records.timings import read_plan
+from dabench.records.trainings import FrameRow
+from dabench.run.launcher import Launcher
+from dabench.run.runner import COUNT_TIMEOUT_S
+from dabench.run.session import check_same_networks, probe
+from dabench.scoring.metrics import SCORES
+
+PLAIN: Mapping[str, Any] = {
+    "compile": "off", "fuse": "off", "runtime": "eager", "dtype": "fp32", "memory_format": "nchw",
+}  # fmt: skip
+"""The way that the others are held against."""
+
+BEFORE = "resized bilinearly with antialiasing"
+AFTER = "logits brought to the label's size bilinearly, the largest of each pixel"
+
+Told = Callable[[Case], object]
+"""Told of each way before it is scored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """Labelled frames.
+
+    Attributes:
+        asked: As the user named the domain.
+        domain: The domain.
+        split: Of it.
+    """
+
+    asked: str
+    domain: Domain
+    split: str
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A finished run.
+
+    Attributes:
+        plan: Its ways, the plain one first.
+        rows: One per way, in this order.
+        environment: The machine.
+    """
+
+    plan: list[PlannedCase]
+    rows: list[ScoreRow]
+    environment: dict[str, Any]
+
+
+def score_into(
+    folder: Path,
+    grid: Grid,
+    settings: Settings,
+    data: Data,
+    *,
+    command: str,
+    told: Told,
+) -> Scored:
+    """Scores every way of a grid of one trained network, and the plain one.
+
+    Args:
+        folder: For the records.
+        grid: Ways of inference, the network's name ``trained:...``.
+        settings: Its seed and the time limit of a way count.
+        data: What is predicted; its classes are the network's.
+        command: What the user asked for, for the record.
+        told: Told of each way.
+
+    Raises:
+        UsageError: Anything wrong with the request; nothing was scored.
+        DataError: A frame cannot be read.
+    """
+    expand(grid, settings)
+    check_new_run(folder)
+    with Launcher() as launcher:
+        environment = describe_host() | probe(launcher)
+        plan = _plan(grid, settings, environment)
+        first = plan[0].case
+        scorer = _Scorer.of(first, data, launcher)
+        trained, frames = scorer.trained, scorer.frames
+        run = RunFolder.create(
+            folder,
+            KIND,
+            command=command,
+            environment=environment,
+            networks=identities([first.model]),
+            plan=[planned.to_dict() for planned in plan],
+            rules={"variants": VARIANT_RULE},
+            data={
+                "asked": data.asked,
+                "name": data.domain.name,
+                "split": data.split,
+                "synthetic": data.domain.synthetic,
+                "frames": len(frames),
+                "digest": frames.digest,
+            },
+            classes=list(trained.classes),
+            evaluation=trained.evaluation,
+            before=f"{BEFORE}, {'normalised' if trained.normalised else 'not normalised'}",
+            after=AFTER,
+        )
+        with run:
+            _count(run, launcher, first)
+            rows = scorer.score_all(run, plan, [], told)
+    return Scored(plan, rows, environment)
+
+
+def resume_scores(folder: Path, data: Data, *, told: Told) -> Scored:
+    """Continues an interrupted run: the ways that have no row yet.
+
+    Raises:
+        UsageError: No such run, another machine, or a network or frames that have changed.
+        ResultsError: Its records are damaged.
+    """
+    document = read_run(folder, KIND)
+    with Launcher() as launcher:
+        check_same_machine(folder, document["environment"], describe_host() | probe(launcher))
+        check_same_networks(folder, document["networks"])
+        plan = read_plan(folder, document)
+        scorer = _Scorer.of(plan[0].case, data, launcher)
+        if scorer.frames.digest != document["data"]["digest"]:
+            raise UsageError("--resume: the frames are not those of the run")
+        with RunFolder.open(folder, KIND) as run:
+            rows = scorer.score_all(run, plan, read_scores(folder), told)
+    return Scored(plan, rows, document["environment"])
+
+
+def _plan(grid: Grid, settings: Settings, environment: Mapping[str, Any]) -> list[PlannedCase]:
+    """The ways, the plain one first."""
+    plain = replace(
+        grid,
+        compiles=(PLAIN["compile"],),
+        fuses=(PLAIN["fuse"],),
+        runtimes=(PLAIN["runtime"],),
+        dtypes=(PLAIN["dtype"],),
+        memory_formats=(PLAIN["memory_format"],),
+    )
+    resolved, _ = resolve_all([(plain, settings), (grid, settings)], environment)
+    planned = [each for one in resolved for each in expand(*one)]
+    return list({each.case.case_id: each for each in planned}.values())
+
+
+def _count(run: RunFolder, launcher: Launcher, case: Case) -> None:
+    """Counts the network, for its graph's digest beside the scores."""
+    shape = {name: getattr(case, name) for name in ("channels", "height", "width", "mode")}
+    found: list[dict[str, Any]] = []
+    item = {"name": case.model, "batch": case.batch, **shape}
+    request = {"kind": "count", "items": [item], "shares": False}
+    last = launcher.run(
+        request, lambda message: found.append(message["count"]), timeout_s=COUNT_TIMEOUT_S
+    )
+    missing = [{"model": case.model, **shape, "reason": last["reason"]}] if not found else []
+    write_counts(run, found, missing)
+
+
+@dataclass(frozen=True, slots=True)
+class _Scorer:
+    """Scores ways to run one network on the same frames."""
+
+    trained: Trained
+    listed: Sequence[Frame]
+    frames: Prepared
+    launcher: Launcher
+
+    @classmethod
+    def of(cls, case: Case, data: Data, launcher: Launcher) -> _Scorer:
+        """For a case's network and size."""
+        trained = trained_at(Path(Reference.of(case.model).factory))
+        listed = data.domain.frames(data.split)
+        return cls(trained, listed, prepare(listed, (case.height, case.width)), launcher)
+
+    def score_all(
+        self, run: RunFolder, plan: Sequence[PlannedCase], known: Iterable[ScoreRow], told: Told
+    ) -> list[ScoreRow]:
+        """Scores the ways that are not known; a row per way of the plan."""
+        record = ScoreRecord(run)
+        rows = {row.case_id: row for row in known}
+        for way, planned in enumerate(plan):
+            case_id = planned.case.case_id
+            if case_id in rows:
+                continue
+            counted: list[FrameRow] = []
+            if planned.impossible is not None:
+                row = ScoreRow(case_id=case_id, status="unsupported", reason=planned.impossible)
+            else:
+                told(planned.case)
+                row, counted = self._score(planned)
+            rows[case_id] = row
+            record.add(way, planned.case, row, counted)
+        return [rows[planned.case.case_id] for planned in plan]
+
+    def _score(self, planned: PlannedCase) -> tuple[ScoreRow, list[FrameRow]]:
+        """One way's row, and the pixels of its frames."""
+        found: dict[str, Any] = {}
+        case_id = planned.case.case_id
+        with TemporaryDirectory(prefix="dabench-", ignore_cleanup_errors=True) as scratch:
+            request = {
+                "kind": "score",
+                "case": planned.case.to_dict(),
+                "seed": planned.settings.seed,
+                "scratch": scratch,
+                "classes": len(self.trained.classes),
+                "normalised": self.trained.normalised,
+                "frames": [
+                    (each.name, str(each.image), str(each.label), each.encoding)
+                    for each in self.listed
+                ],
+            }
+            last = self.launcher.run(request, found.update, timeout_s=planned.settings.timeout_s)
+        if not found:
+            return ScoreRow(case_id=case_id, status=last["status"], reason=last["reason"]), []
+        scores = SCORES[self.trained.evaluation](np.array(found["counts"]))
+        row = ScoreRow(
+            case_id=case_id,
+            status="ok",
+            frames=len(found["frames"]),
+            miou=scores.miou,
+            accuracy=scores.accuracy,
+            difference=found["difference"],
+            emulated=found["emulated"],
+        )
+        return row, list(_frame_rows(self.frames.names, found["frames"]))
+
+
+def _frame_rows(names: Sequence[str], frames: Iterable[Mapping[str, Any]]) -> Iterator[FrameRow]:
+    """Rows of classes that a frame has."""
+    for index, (name, frame) in enumerate(zip(names, frames, strict=True)):
+        parts = zip(frame["hit"], frame["truth"], frame["predicted"], strict=True)
+        for number, (hit, truth, predicted) in enumerate(parts):
+            if truth or predicted:
+                yield FrameRow(index, name, number, hit, truth, predicted)

@@ -1,0 +1,218 @@
+"""Accuracy per way to run a trained network."""
+
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from command import dabench
+from datasets import write_gta5
+from trained import CONFIG, new_state, write_run
+
+from dabench.base.errors import UsageError
+from dabench.data.domain import open_domain
+from dabench.data.labels import CITYSCAPES
+from dabench.data.prepare import prepare
+from dabench.findings.certainty import Scored, read_scored
+from dabench.findings.ways import COLUMNS, kept, ways_kept
+from dabench.network import checkpoint
+from dabench.plan.settings import Grid, Settings
+from dabench.records.counts import read_counts
+from dabench.records.folder import read_run
+from dabench.records.scores import read_score_frames, read_scores
+from dabench.report.write import write_report
+from dabench.run.scoring import Data, resume_scores, score_into
+from dabench.scoring.metrics import official_scores
+from dabench.training.evaluate import confusion_on
+from dabench.training.predict import load_trained
+
+FRAMES = 4
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    state = new_state(CITYSCAPES.names)
+    return write_run(tmp_path_factory.mktemp("suite") / "augment-seed0", state, "weights.pt")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data") / "gta5"
+    write_gta5(root, frames=FRAMES + 1, height=40, width=72)
+    return Data("gta5", open_domain("gta5", root), "train")
+
+
+def grid_for(run, **axes):
+    return Grid(models=(f"trained:{run}",), devices=("cpu",), modes=("eval",), batches=(3,), **axes)
+
+
+@pytest.fixture(scope="module")
+def scored(run, data, tmp_path_factory):
+    """Plain, another layout, folded batch norm, and one that cannot be had."""
+    folder = tmp_path_factory.mktemp("scored") / "run"
+    grid = grid_for(run, dtypes=("fp32",), memory_formats=("nhwc",), fuses=("off", "on"),
+                    runtimes=("eager", "cuda-graph"))  # fmt: skip
+    told = []
+    found = score_into(folder, grid, Settings(), data, command="test", told=told.append)
+    return folder, found, told
+
+
+def test_ways_are_scored_and_what_cannot_be_had_says_why(scored, data):
+    folder, found, told = scored
+    plain, *others = found.rows
+    assert [row.status for row in found.rows] == ["ok", "ok", "unsupported", "ok", "unsupported"]
+    assert "cuda-graph runs on cuda, not on cpu" in others[1].reason
+    assert (plain.frames, plain.difference) == (FRAMES, None)
+    fused = found.rows[3]
+    assert 0 < fused.difference < 1e-3
+    assert [case.fuse for case in told] == ["off", "off", "on"]
+    assert read_scores(folder) == found.rows
+    document = read_run(folder)
+    assert document["data"]["digest"] == prepare(data.domain.frames("train"), (32, 64)).digest
+    assert document["before"].endswith(", normalised")
+    assert document["networks"].keys() == {found.plan[0].case.model}
+
+
+def test_the_plain_network_scores_as_its_training_scored_it(scored, run, data):
+    _, found, _ = scored
+    trained = load_trained(run, "cpu")
+    frames = prepare(data.domain.frames("train"), (CONFIG.height, CONFIG.width))
+    layouts = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
+    for planned, row in zip(found.plan[:2], found.rows[:2], strict=True):
+        layout = layouts[planned.case.memory_format]
+        network = trained.network.to(memory_format=layout)
+        matrix = confusion_on(
+            network, frames, classes=19, device=torch.device("cpu"), normalised=True, batch=3
+        )
+        expected = official_scores(matrix.counts)
+        assert row.miou == pytest.approx(expected.miou, abs=1e-9)
+        assert row.accuracy == pytest.approx(expected.accuracy, abs=1e-9)
+
+
+def test_frames_of_each_way_add_up_to_its_score(scored):
+    folder, found, _ = scored
+    frames = read_score_frames(folder)
+    assert frames.keys() == {0, 1, 3}
+    for way, rows in frames.items():
+        hit, truth = (sum(getattr(row, name) for row in rows) for name in ("hit", "truth"))
+        assert hit / truth == pytest.approx(found.rows[way].accuracy)
+    shares = ways_kept(folder, read_run(folder), found.rows, 0.999)
+    assert [share is None for share in shares] == [True, False, True, False, True]
+
+
+def test_the_graph_is_counted_whatever_the_weights(scored, run, tmp_path):
+    folder, *_ = scored
+    (count,) = read_counts(folder)
+    assert len(count["graph"]) == 16
+    assert count["height"] == CONFIG.height
+
+
+def test_a_report_of_ways(scored, tmp_path):
+    folder, *_ = scored
+    document, table = write_report([folder], folder=tmp_path, name="ways")
+    text = document.read_text(encoding="utf-8")
+    assert "## Accuracy per way to run: gta5" in text
+    assert "| eager | fp32 | nchw |" in text
+    assert "| fused | fp32 | nhwc |" in text
+    assert "cuda-graph runs on cuda, not on cpu" in text
+    assert "To be kept: 99.9% of the plain network's mIoU" in text
+    rows = pd.read_csv(table)
+    assert tuple(rows.columns) == COLUMNS
+    assert list(rows["verdict"].fillna("")) == ["", "kept", "", "kept", ""]
+    assert set(rows["graph"]) == {read_counts(folder)[0]["graph"]}
+
+
+def cut(folder, to, ways):
+    """A run that was cut off after some ways, within the line of the next."""
+    shutil.copytree(folder, to)
+    lines = (to / "scores.csv").read_text(encoding="utf-8").splitlines(keepends=True)
+    text = "".join(lines[: 1 + ways]) + lines[1 + ways][:20]
+    (to / "scores.csv").write_text(text, encoding="utf-8")
+    return to
+
+
+def test_a_run_that_was_cut_off_goes_on(scored, data, tmp_path):
+    folder, found, _ = scored
+    told = []
+    again = resume_scores(cut(folder, tmp_path / "cut", 3), data, told=told.append)
+    assert [case.fuse for case in told] == ["on"]
+    assert again.rows == found.rows
+    assert read_scores(tmp_path / "cut") == found.rows
+    assert read_score_frames(tmp_path / "cut") == read_score_frames(folder)
+
+
+def test_other_frames_or_weights_do_not_go_on(scored, run, data, tmp_path):
+    folder, *_ = scored
+    here = cut(folder, tmp_path / "cut", 1)
+    fewer = {**data.domain.splits, "train": data.domain.splits["train"][1:]}
+    other = replace(data, domain=replace(data.domain, splits=fewer))
+    with pytest.raises(UsageError, match="--resume: the frames are not those of the run"):
+        resume_scores(here, other, told=print)
+    kept_weights = (run / "weights.pt").read_bytes()
+    checkpoint.write(run / "weights.pt", {**new_state(CITYSCAPES.names), "more": 1})
+    with pytest.raises(UsageError, match=r"has changed since .* was begun"):
+        resume_scores(here, data, told=print)
+    (run / "weights.pt").write_bytes(kept_weights)
+
+
+def pixels(right, frames=64):
+    """Frames of two classes, of whose 10,000 pixels each so many are right."""
+    hit = np.array([[share * 10_000, share * 10_000] for share in right])
+    union = 20_000 - hit
+    return Scored(tuple(map(str, range(frames))), hit, union)
+
+
+def test_what_is_kept_lost_or_undecided():
+    steady = pixels(np.full(64, 0.9))
+    assert kept(steady, steady, 1.0, "official").verdict == "kept"
+    assert kept(pixels(np.full(64, 0.8999)), steady, 0.999, "official").verdict == "kept"
+    lost = kept(pixels(np.full(64, 0.8)), steady, 0.999, "official")
+    assert lost.verdict == "lost"
+    assert lost.share.estimate == pytest.approx((0.8 / 1.2) / (0.9 / 1.1))
+    scattered = pixels(0.8995 + 0.01 * np.random.default_rng(0).standard_normal(64))
+    assert kept(scattered, steady, 0.999, "official").verdict == "undecided"
+
+
+def test_a_training_without_frames_says_nothing(tmp_path):
+    assert read_scored(tmp_path, 2) is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("RUN",), "--data: needed"),
+        (("--data", "gta5"), "CHECKPOINT: needed"),
+        (
+            ("RUN", "--data", "gta5", "--keep", "120%"),
+            "--keep: '120%' is not allowed; it takes a p",
+        ),
+        (("RUN", "--data", "gta5", "--dtype", "int3"), "--dtype: 'int3' is not allowed"),
+        (
+            ("gone", "--data", "gta5", "--dtype", "fp32"),
+            "'trained:gone' is not allowed; it holds no",
+        ),
+        (("RUN", "--data", "camvid", "--dtype", "fp32", "--camvid-root", "ROOT"), "camvid"),
+        (("--resume", "RUN"), "holds a run of kind 'train', not eval"),
+        (("--resume", "RUN", "--dtype", "fp32"), "--resume goes on as planned; leave out 'dtype'"),
+    ],
+)
+def test_bad_input_is_one_line(arguments, message, run, tmp_path):
+    named = {"RUN": str(run), "ROOT": str(tmp_path)}
+    shown = dabench("eval", *(named.get(each, each) for each in arguments), cwd=tmp_path)
+    assert shown.returncode == 2
+    assert len(shown.stderr.splitlines()) == 1
+    assert message in shown.stderr
+
+
+def test_a_table_of_ways(run, data, tmp_path):
+    shown = dabench(
+        "eval", str(run), "--data", "gta5", "--gta5-root", str(data.domain.root),
+        "--split", "train", "--memory-format", "nchw,nhwc", "--batch", "4",
+        "--out", "scores", cwd=tmp_path,
+    )  # fmt: skip
+    assert shown.returncode == 0, shown.stderr
+    assert "eager fp32 nchw" in " ".join(shown.stdout.split())
+    assert "kept" in shown.stdout
+    assert "scoring eager, fp32, nhwc" in shown.stderr
