@@ -18,12 +18,12 @@ from dabench.data.prepare import prepare
 from dabench.findings.certainty import Scored, read_scored
 from dabench.findings.ways import COLUMNS, kept, ways_kept
 from dabench.network import checkpoint
-from dabench.plan.settings import Grid, Settings
 from dabench.records.counts import read_counts
 from dabench.records.folder import read_run
 from dabench.records.scores import read_score_frames, read_scores
+from dabench.records.timings import read_plan
 from dabench.report.write import write_report
-from dabench.run.scoring import Data, resume_scores, score_into
+from dabench.run.scoring import Data, resume_scores
 from dabench.scoring.metrics import official_scores
 from dabench.training.evaluate import confusion_on
 from dabench.training.predict import load_trained
@@ -44,44 +44,44 @@ def data(tmp_path_factory):
     return Data("gta5", open_domain("gta5", root), "train")
 
 
-def grid_for(run, **axes):
-    return Grid(models=(f"trained:{run}",), devices=("cpu",), modes=("eval",), batches=(3,), **axes)
-
-
 @pytest.fixture(scope="module")
 def scored(run, data, tmp_path_factory):
     """Plain, another layout, folded batch norm, and one that cannot be had."""
     folder = tmp_path_factory.mktemp("scored") / "run"
-    grid = grid_for(run, dtypes=("fp32",), memory_formats=("nhwc",), fuses=("off", "on"),
-                    runtimes=("eager", "cuda-graph"))  # fmt: skip
-    told = []
-    found = score_into(folder, grid, Settings(), data, command="test", told=told.append)
-    return folder, found, told
+    shown = dabench(
+        "eval", str(run), "--data", "gta5", "--gta5-root", str(data.domain.root),
+        "--split", "train", "--dtype", "fp32", "--memory-format", "nhwc", "--fuse", "off,on",
+        "--runtime", "eager,cuda-graph", "--batch", "3", "--out", str(folder), cwd=folder.parent,
+    )  # fmt: skip
+    plan = read_plan(folder, read_run(folder))
+    return folder, [planned.case for planned in plan], read_scores(folder), shown
 
 
 def test_ways_are_scored_and_what_cannot_be_had_says_why(scored, data):
-    folder, found, told = scored
-    plain, *others = found.rows
-    assert [row.status for row in found.rows] == ["ok", "ok", "unsupported", "ok", "unsupported"]
-    assert "cuda-graph runs on cuda, not on cpu" in others[1].reason
-    assert (plain.frames, plain.difference) == (FRAMES, None)
-    fused = found.rows[3]
-    assert 0 < fused.difference < 1e-3
-    assert [case.fuse for case in told] == ["off", "off", "on"]
-    assert read_scores(folder) == found.rows
+    folder, cases, rows, shown = scored
+    assert shown.returncode == 0, shown.stderr
+    assert [row.status for row in rows] == ["ok", "ok", "unsupported", "ok", "unsupported"]
+    assert "cuda-graph runs on cuda, not on cpu" in rows[2].reason
+    assert (rows[0].frames, rows[0].difference) == (FRAMES, None)
+    assert 0 < rows[3].difference < 1e-3
     document = read_run(folder)
     assert document["data"]["digest"] == prepare(data.domain.frames("train"), (32, 64)).digest
     assert document["before"].endswith(", normalised")
-    assert document["networks"].keys() == {found.plan[0].case.model}
+    assert document["networks"].keys() == {cases[0].model}
+    words = " ".join(shown.stdout.split())
+    assert "eager fp32 nchw" in words
+    assert "fused fp32 nhwc" in words
+    assert "keeps 99.9%" in words
+    assert "scoring fused, fp32, nhwc" in shown.stderr
 
 
 def test_the_plain_network_scores_as_its_training_scored_it(scored, run, data):
-    _, found, _ = scored
+    _, cases, rows, _ = scored
     trained = load_trained(run, "cpu")
     frames = prepare(data.domain.frames("train"), (CONFIG.height, CONFIG.width))
     layouts = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
-    for planned, row in zip(found.plan[:2], found.rows[:2], strict=True):
-        layout = layouts[planned.case.memory_format]
+    for case, row in zip(cases[:2], rows[:2], strict=True):
+        layout = layouts[case.memory_format]
         network = trained.network.to(memory_format=layout)
         matrix = confusion_on(
             network, frames, classes=19, device=torch.device("cpu"), normalised=True, batch=3
@@ -92,13 +92,13 @@ def test_the_plain_network_scores_as_its_training_scored_it(scored, run, data):
 
 
 def test_frames_of_each_way_add_up_to_its_score(scored):
-    folder, found, _ = scored
+    folder, _, scores, _ = scored
     frames = read_score_frames(folder)
     assert frames.keys() == {0, 1, 3}
     for way, rows in frames.items():
         hit, truth = (sum(getattr(row, name) for row in rows) for name in ("hit", "truth"))
-        assert hit / truth == pytest.approx(found.rows[way].accuracy)
-    shares = ways_kept(folder, read_run(folder), found.rows, 0.999)
+        assert hit / truth == pytest.approx(scores[way].accuracy)
+    shares = ways_kept(folder, read_run(folder), scores, 0.999)
     assert [share is None for share in shares] == [True, False, True, False, True]
 
 
@@ -134,12 +134,12 @@ def cut(folder, to, ways):
 
 
 def test_a_run_that_was_cut_off_goes_on(scored, data, tmp_path):
-    folder, found, _ = scored
+    folder, _, rows, _ = scored
     told = []
     again = resume_scores(cut(folder, tmp_path / "cut", 3), data, told=told.append)
     assert [case.fuse for case in told] == ["on"]
-    assert again.rows == found.rows
-    assert read_scores(tmp_path / "cut") == found.rows
+    assert again.rows == rows
+    assert read_scores(tmp_path / "cut") == rows
     assert read_score_frames(tmp_path / "cut") == read_score_frames(folder)
 
 
@@ -204,15 +204,3 @@ def test_bad_input_is_one_line(arguments, message, run, tmp_path):
     assert shown.returncode == 2
     assert len(shown.stderr.splitlines()) == 1
     assert message in shown.stderr
-
-
-def test_a_table_of_ways(run, data, tmp_path):
-    shown = dabench(
-        "eval", str(run), "--data", "gta5", "--gta5-root", str(data.domain.root),
-        "--split", "train", "--memory-format", "nchw,nhwc", "--batch", "4",
-        "--out", "scores", cwd=tmp_path,
-    )  # fmt: skip
-    assert shown.returncode == 0, shown.stderr
-    assert "eager fp32 nchw" in " ".join(shown.stdout.split())
-    assert "kept" in shown.stdout
-    assert "scoring eager, fp32, nhwc" in shown.stderr

@@ -21,7 +21,7 @@ from dabench.cli.options import (
 )
 from dabench.cli.output import console, print_json, print_table
 from dabench.cli.training import CamvidRoot, CityscapesRoot, Gta5Root
-from dabench.cli.ways import WAYS, Keep, Shown, Ways, parse_keep, resume_ways, score_ways
+from dabench.cli.ways import WAYS, Keep, Shown, parse_keep, resume_ways, score_ways, ways_of
 from dabench.plan.trained import trained_at
 
 if TYPE_CHECKING:
@@ -72,8 +72,8 @@ def evaluate(
         missing = "CHECKPOINT" if checkpoint is None else "--data"
         raise UsageError(f"{missing}: needed; 'dabench eval --help' lists what it takes")
     if given.keys() & {*WAYS}:
+        ways = ways_of(given, f"trained:{checkpoint}", device)
         domain = _domain(data, roots, trained_at(checkpoint).classes)
-        ways = Ways(given, f"trained:{checkpoint}", device)
         score_ways(ways, data, domain, split or domain.reported, out, shown)
         return
     _score(checkpoint, data, split, device, roots, json=json)

@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,12 +15,14 @@ from dabench.base.units import format_share, parse_fraction
 from dabench.cli.options import grid_of
 from dabench.cli.output import error_line, print_json, print_line, print_table, resumable
 from dabench.plan.axes import variant_of
+from dabench.plan.cases import expand
 from dabench.records.scores import KEEP
 
 if TYPE_CHECKING:
     from dabench.data.domain import Domain
     from dabench.findings.ways import Kept
     from dabench.plan.cases import Case
+    from dabench.plan.settings import Grid, Settings
     from dabench.records.scores import ScoreRow
     from dabench.run.scoring import Scored
 
@@ -54,30 +56,29 @@ def parse_keep(text: str | None) -> float:
     return share
 
 
-class Ways(NamedTuple):
-    """Ways to run a network, as a user asks for them.
+Plan = tuple["Grid", "Settings"]
 
-    Attributes:
-        given: The options by name.
-        model: The network's name.
-        device: To run it on.
+
+def ways_of(given: Mapping[str, Any], model: str, device: str) -> Plan:
+    """The ways that options name, before anything is read or drawn for them.
+
+    Raises:
+        UsageError: A value that an option does not take.
     """
-
-    given: Mapping[str, Any]
-    model: str
-    device: str
+    chosen = {key: given[key] for key in WAYS if key in given}
+    plan = grid_of({**chosen, "model": [model], "device": [device], "mode": ["eval"]})
+    expand(*plan)
+    return plan
 
 
 def score_ways(
-    ways: Ways, asked: str, domain: Domain, split: str, out: Path | None, shown: Shown
+    plan: Plan, asked: str, domain: Domain, split: str, out: Path | None, shown: Shown
 ) -> None:
     """Scores ways on a split of a domain, into a new folder."""
     from dabench.data.domain import check_labels
     from dabench.records.folder import new_run_folder
     from dabench.run.scoring import Data, score_into
 
-    given = {key: ways.given[key] for key in WAYS if key in ways.given}
-    plan = grid_of({**given, "model": [ways.model], "device": [ways.device], "mode": ["eval"]})
     check_labels(domain, split)
     command = shlex.join(["dabench", *sys.argv[1:]])
     data = Data(asked, domain, split)

@@ -28,8 +28,8 @@ def section(out: Writer, ways: pd.DataFrame) -> None:
         out.table(
             pd.DataFrame([_row(row) for _, row in good.iterrows()]),
             "The scores are of the graph that `dabench time` measures under the same name. To be "
-            f"kept: {format_share(first['keep'])} {KEEP_RULE}. `difference`: relative L2 distance of "
-            "the logits from the plain network's in fp32, on random input.",
+            f"kept: {format_share(first['keep'])} {KEEP_RULE}. `difference`: relative L2 "
+            "distance of the logits from the plain network's in fp32, on random input.",
         )
         bad = rows[rows["status"] != "ok"]
         if not bad.empty:
