@@ -9,6 +9,7 @@ from dabench.counting.counted import ModelCount
 from dabench.counting.counts import count_model, count_network
 from dabench.counting.crosscheck import cross_check
 from dabench.counting.forms import form_of
+from dabench.counting.operators import trace_operators
 from dabench.counting.shares import time_shares
 from dabench_models import MODELS, build
 
@@ -98,6 +99,42 @@ def test_counts_are_proportional_to_the_batch():
         assert getattr(eight, field) == 8 * getattr(one, field)
     weights = 4 * sum(layer.params for layer in one.layers)
     assert eight.min_bytes - weights == 8 * (one.min_bytes - weights)
+
+
+def test_a_graph_has_a_name_whatever_its_weights_and_batch():
+    names = {count_model("dw-disc", height=64, width=64, batch=batch).graph for batch in (1, 2, 8)}
+    assert len(names) == 1
+    others = {
+        count_model("dw-disc", height=64, width=96).graph,
+        count_model("disc", height=64, width=64).graph,
+        count_model("stdc1-bisenet", height=64, width=64).graph,
+        count_model("stdc1-bisenet", height=64, width=64, mode="train").graph,
+    }
+    assert len(names | others) == 5
+
+
+class Ending(nn.Module):
+    """The same layers, put together in another way."""
+
+    def __init__(self, mode, of_what):
+        super().__init__()
+        self.one, self.two = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 1)
+        self.mode, self.of_what = mode, of_what
+
+    def forward(self, x):
+        found = self.one(x), self.two(x)
+        return nn.functional.interpolate(found[self.of_what] + found[0], scale_factor=2,
+                                         mode=self.mode)  # fmt: skip
+
+
+def test_graphs_of_equal_counts_are_told_apart():
+    ends = [(mode, of_what) for mode in ("nearest", "bilinear") for of_what in (0, 1)]
+    graphs = [
+        trace_operators(Ending(*end).eval(), (2, 3, 8, 8), backward=False).graph
+        for end in (*ends, ends[0])
+    ]
+    assert len(set(graphs)) == 4
+    assert graphs[0] == graphs[-1]
 
 
 def test_layers_add_up_to_the_model():
