@@ -137,6 +137,45 @@ def test_graphs_of_equal_counts_are_told_apart():
     assert graphs[0] == graphs[-1]
 
 
+class Asking(nn.Module):
+    """Layers between which something small differs."""
+
+    def __init__(self, ask):
+        super().__init__()
+        self.layer, self.ask = nn.Conv2d(3, 4, 1), ask
+
+    def forward(self, x):
+        return self.ask(self.layer(x))
+
+
+def halves(ask):
+    return lambda x: ask(*x.chunk(2, 1))
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        (halves(lambda a, b: a * b.sigmoid()), halves(lambda a, b: b * a.sigmoid())),
+        (lambda x: x @ x.transpose(2, 3), lambda x: x.transpose(2, 3) @ x),
+        (lambda x: (x * 1j).abs(), lambda x: (x * 2j).abs()),
+        (lambda x: x.to(torch.float16).float(), lambda x: x.to(torch.bfloat16).float()),
+    ],
+)
+def test_graphs_that_differ_in_one_argument_are_told_apart(one, two):
+    graphs = [
+        trace_operators(Asking(ask).eval(), (2, 3, 8, 8), backward=False).graph
+        for ask in (one, two, one)
+    ]
+    assert graphs[0] == graphs[2]
+    assert graphs[0] != graphs[1]
+
+
+def test_a_graph_that_depends_on_data_has_no_name():
+    found = trace_operators(Asking(lambda x: x[x > 0]).eval(), (2, 3, 8, 8), backward=False)
+    assert found.on_data
+    assert found.graph == ""
+
+
 def test_layers_add_up_to_the_model():
     count = count_model("stdc1-bisenet", height=64, width=64, mode="train")
     for field in ("macs", "executed_macs", "backward_macs", "activations", "bytes_moved"):

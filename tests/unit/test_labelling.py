@@ -69,13 +69,6 @@ def test_logits_of_the_networks_size(via, size, classes, layout):
     assert_largest(classes_at(logits, via, size), expected)
 
 
-def test_neighbours_of_different_classes_are_mixed_a_few_at_a_time(monkeypatch):
-    logits = torch.randn(1, 19, 20, 30)
-    whole = classes_at(logits, (20, 30), (70, 80))
-    monkeypatch.setattr(labelling, "_PIXELS", 7)
-    assert torch.equal(classes_at(logits, (20, 30), (70, 80)), whole)
-
-
 def test_a_class_that_is_second_everywhere_wins_between_two_pixels():
     logits = torch.tensor([[10.0, 0.0], [0.0, 10.0], [9.0, 9.0], [3.0, 4.0]])[None, :, None]
     found = classes_at(logits, (1, 16), (1, 16))
@@ -86,11 +79,44 @@ def test_of_equal_ones_the_first():
     assert not classes_at(torch.ones(1, 4, 3, 3), (24, 24), (50, 50)).any()
 
 
-def test_rows_are_made_a_few_at_a_time(monkeypatch):
+@pytest.mark.parametrize(
+    ("limit", "value", "via"), [("ROOM_BYTES", 1, (72, 88)), ("_PIXELS", 7, (9, 11))]
+)
+def test_pixels_are_found_a_few_at_a_time(limit, value, via, monkeypatch):
+    monkeypatch.setattr(labelling, "_MOST_DIFFERENT", 1.0)
     logits = torch.randn(1, 19, 9, 11)
-    whole = classes_at(logits, (72, 88), (200, 300))
-    monkeypatch.setattr(labelling, "ROOM_BYTES", 1)
-    assert torch.equal(classes_at(logits, (72, 88), (200, 300)), whole)
+    whole = classes_at(logits, via, (200, 300))
+    monkeypatch.setattr(labelling, limit, value)
+    assert torch.equal(classes_at(logits, via, (200, 300)), whole)
+
+
+def test_neighbours_that_mostly_differ_are_all_mixed():
+    torch.manual_seed(0)
+    logits = torch.randn(2, 19, 40, 60)
+    expected = F.interpolate(logits, (80, 120), mode="bilinear", align_corners=False)
+    assert_largest(classes_at(logits, (40, 60), (80, 120)), expected)
+
+
+@pytest.mark.parametrize("small", [(16, 32), (32, 64)])
+@pytest.mark.parametrize("odd", [float("inf"), float("-inf"), float("nan")])
+def test_what_is_not_finite_does_not_spread(odd, small):
+    torch.manual_seed(0)
+    logits = torch.randn(1, 19, *small)
+    logits[0, 3, 5, 7] = odd
+    expected = straightforward(logits, (32, 64), (90, 120)).argmax(1)
+    assert torch.equal(classes_at(logits, (32, 64), (90, 120)).long(), expected)
+
+
+def test_no_image_at_all():
+    assert classes_at(torch.ones(0, 19, 4, 4), (8, 8), (16, 16)).shape == (0, 16, 16)
+
+
+def test_what_is_kept_from_inference_serves_those_who_learn():
+    size = (17, 23)
+    with torch.inference_mode():
+        classes_at(torch.ones(1, 2, 3, 3), (9, 9), size)
+    logits = torch.randn(1, 2, 3, 3, requires_grad=True)
+    assert classes_at(logits, (9, 9), size).shape == (1, *size)
 
 
 def test_a_class_without_a_chance_costs_nothing_and_changes_nothing():

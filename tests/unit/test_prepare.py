@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from datasets import save_photo, write_gta5
+from datasets import save_palette, save_photo, write_gta5
 from PIL import Image
 
 from dabench.base.errors import DataError
@@ -79,6 +79,18 @@ def test_frames_copied_elsewhere_are_the_same_and_changed_ones_are_not(frames, t
     assert again.digest == first.digest
     save_photo(moved[0].image, seed=99)
     assert prepare(moved, (16, 24)).digest != first.digest
+
+
+def test_a_label_that_differs_at_its_own_size_only_is_another(frames):
+    first = prepare(frames, (4, 6))
+    with Image.open(frames[0].label) as label:
+        ids = np.array(label)
+    # Between the pixels that are taken for the small size; as many bytes as before.
+    ids[1, 1] = 7 if ids[1, 1] != 7 else 8
+    save_palette(frames[0].label, ids)
+    again = prepare(frames, (4, 6))
+    np.testing.assert_array_equal(again.labels, first.labels)
+    assert again.digest != first.digest
 
 
 def test_an_interrupted_attempt_is_thrown_away(frames, monkeypatch, cache):

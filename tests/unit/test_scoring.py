@@ -1,5 +1,6 @@
 """Accuracy per way to run a trained network."""
 
+import json
 import shutil
 from dataclasses import replace
 
@@ -12,23 +13,25 @@ from datasets import write_gta5
 from trained import CONFIG, new_state, write_run
 
 from dabench.base.errors import UsageError
+from dabench.cli.ways import Shown
 from dabench.data.domain import open_domain
 from dabench.data.labels import CITYSCAPES
 from dabench.data.prepare import prepare
-from dabench.findings.certainty import Scored, read_scored
+from dabench.findings.certainty import Scored as Pixels
+from dabench.findings.certainty import read_scored
 from dabench.findings.ways import COLUMNS, kept, ways_kept
 from dabench.network import checkpoint
 from dabench.records.counts import read_counts
-from dabench.records.folder import read_run
-from dabench.records.scores import read_score_frames, read_scores
+from dabench.records.folder import RunFolder, read_run
+from dabench.records.scores import ScoreRecord, read_score_frames, read_scores
 from dabench.records.timings import read_plan
 from dabench.report.write import write_report
-from dabench.run.scoring import Data, resume_scores
+from dabench.run.scoring import Data, Scored, resume_scores
 from dabench.scoring.metrics import official_scores
 from dabench.training.evaluate import confusion_on
 from dabench.training.predict import load_trained
 
-FRAMES = 4
+FRAMES = 8
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +43,7 @@ def run(tmp_path_factory):
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     root = tmp_path_factory.mktemp("data") / "gta5"
-    write_gta5(root, frames=FRAMES + 1, height=40, width=72)
+    write_gta5(root, frames=FRAMES + 2, height=40, width=72)
     return Data("gta5", open_domain("gta5", root), "train")
 
 
@@ -72,7 +75,7 @@ def test_ways_are_scored_and_what_cannot_be_had_says_why(scored, data):
     assert "eager fp32 nchw" in words
     assert "fused fp32 nhwc" in words
     assert "keeps 99.9%" in words
-    assert "scoring fused, fp32, nhwc" in shown.stderr
+    assert "scoring fused, fp32, nhwc, batch 3" in shown.stderr
 
 
 def test_the_plain_network_scores_as_its_training_scored_it(scored, run, data):
@@ -99,7 +102,52 @@ def test_frames_of_each_way_add_up_to_its_score(scored):
         hit, truth = (sum(getattr(row, name) for row in rows) for name in ("hit", "truth"))
         assert hit / truth == pytest.approx(scores[way].accuracy)
     shares = ways_kept(folder, read_run(folder), scores, 0.999)
-    assert [share is None for share in shares] == [True, False, True, False, True]
+    verdicts = [share and share.verdict for share in shares]
+    assert verdicts == ["plain", "kept", None, "kept", None]
+
+
+def test_a_run_that_was_killed_between_frames_and_row_is_reported(scored, tmp_path):
+    folder, *_ = scored
+    for ways in (0, 1, 3):
+        here = cut(folder, tmp_path / f"cut{ways}", ways)
+        document, table = write_report([here], folder=tmp_path, name="cut")
+        assert len(pd.read_csv(table)) == ways
+        assert "| eager | fp32 |" in document.read_text(encoding="utf-8") or not ways
+
+
+def test_without_the_plain_network_nothing_is_said_of_others(scored, tmp_path, capsys):
+    folder, cases, rows, _ = scored
+    here = tmp_path / "run"
+    shutil.copytree(folder, here)
+    failed = replace(rows[0], status="oom", reason="out of memory", miou=None, accuracy=None)
+    (here / "scores.csv").unlink()
+    with RunFolder.open(here) as opened:
+        record = ScoreRecord(opened)
+        for way, (case, row) in enumerate(zip(cases, [failed, *rows[1:]], strict=True)):
+            record.add(way, case, row)
+    found = Scored(read_plan(here, read_run(here)), [failed, *rows[1:]], {})
+    Shown(0.999, quiet=True, json=False).show(here, found)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "eager fp32 nchw oom" in shown
+    assert "unknown" in shown
+    assert "plain - -" not in shown
+    Shown(0.999, quiet=True, json=True).show(here, found)
+    ways = json.loads(capsys.readouterr().out)["ways"]
+    assert [(way["verdict"], way["kept"]) for way in ways] == [("unknown", None)] * 5
+    document, _ = write_report([here], folder=tmp_path, name="failed")
+    text = document.read_text(encoding="utf-8")
+    assert f"{FRAMES} frames of the train split" in text
+    assert "| unknown | - |" in text
+
+
+def test_what_varies_is_in_the_table(scored, capsys):
+    folder, cases, rows, _ = scored
+    plan = read_plan(folder, read_run(folder))
+    plan[1] = replace(plan[1], case=replace(cases[1], batch=7, threads=2))
+    Shown(0.999, quiet=True, json=False).show(folder, Scored(plan, rows, {}))
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "variant dtype layout threads batch mIoU" in shown
+    assert "eager fp32 nhwc 2 7 " in shown
 
 
 def test_the_graph_is_counted_whatever_the_weights(scored, run, tmp_path):
@@ -120,7 +168,7 @@ def test_a_report_of_ways(scored, tmp_path):
     assert "To be kept: 99.9% of the plain network's mIoU" in text
     rows = pd.read_csv(table)
     assert tuple(rows.columns) == COLUMNS
-    assert list(rows["verdict"].fillna("")) == ["", "kept", "", "kept", ""]
+    assert list(rows["verdict"]) == ["plain", "kept", "unknown", "kept", "unknown"]
     assert set(rows["graph"]) == {read_counts(folder)[0]["graph"]}
 
 
@@ -136,7 +184,10 @@ def cut(folder, to, ways):
 def test_a_run_that_was_cut_off_goes_on(scored, data, tmp_path):
     folder, _, rows, _ = scored
     told = []
-    again = resume_scores(cut(folder, tmp_path / "cut", 3), data, told=told.append)
+    here = cut(folder, tmp_path / "cut", 3)
+    (here / "counts.json").unlink()
+    again = resume_scores(here, data, told=told.append)
+    assert read_counts(here)[0]["graph"] == read_counts(folder)[0]["graph"]
     assert [case.fuse for case in told] == ["on"]
     assert again.rows == rows
     assert read_scores(tmp_path / "cut") == rows
@@ -157,11 +208,11 @@ def test_other_frames_or_weights_do_not_go_on(scored, run, data, tmp_path):
     (run / "weights.pt").write_bytes(kept_weights)
 
 
-def pixels(right, frames=64):
-    """Frames of two classes, of whose 10,000 pixels each so many are right."""
+def pixels(right):
+    """Frames of two classes, of whose 10,000 pixels each such a share is right."""
     hit = np.array([[share * 10_000, share * 10_000] for share in right])
     union = 20_000 - hit
-    return Scored(tuple(map(str, range(frames))), hit, union)
+    return Pixels(tuple(map(str, range(len(hit)))), hit, union)
 
 
 def test_what_is_kept_lost_or_undecided():
@@ -173,6 +224,9 @@ def test_what_is_kept_lost_or_undecided():
     assert lost.share.estimate == pytest.approx((0.8 / 1.2) / (0.9 / 1.1))
     scattered = pixels(0.8995 + 0.01 * np.random.default_rng(0).standard_normal(64))
     assert kept(scattered, steady, 0.999, "official").verdict == "undecided"
+    few = pixels(np.full(7, 0.5)), pixels(np.full(7, 0.9))
+    assert kept(*few, 0.999, "official").verdict == "undecided"
+    assert kept(steady, pixels(np.zeros(64)), 0.999, "official") is None
 
 
 def test_a_training_without_frames_says_nothing(tmp_path):
@@ -191,10 +245,16 @@ def test_a_training_without_frames_says_nothing(tmp_path):
         (("RUN", "--data", "gta5", "--dtype", "int3"), "--dtype: 'int3' is not allowed"),
         (
             ("gone", "--data", "gta5", "--dtype", "fp32"),
-            "'trained:gone' is not allowed; it holds no",
+            "gone holds no weights of a training",
         ),
         (("RUN", "--data", "camvid", "--dtype", "fp32", "--camvid-root", "ROOT"), "camvid"),
         (("--resume", "RUN"), "holds a run of kind 'train', not eval"),
+        (
+            ("RUN", "--data", "gta5", "--keep", "99%"),
+            "--keep: it is of ways to run a network; na",
+        ),
+        (("RUN", "--data", "gta5", "--out", "x"), "--out: it is of ways to run a network; name"),
+        (("--resume", "RUN", "--device", "cuda"), "leave out 'device'"),
         (("--resume", "RUN", "--dtype", "fp32"), "--resume goes on as planned; leave out 'dtype'"),
     ],
 )

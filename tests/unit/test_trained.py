@@ -63,13 +63,35 @@ def test_other_weights_are_another_network(run, state, tmp_path):
     assert identity_of(f"trained:{same}") != identity_of(f"trained:{run}")
 
 
-def test_a_run_that_goes_on_is_its_last_checkpoint(state, tmp_path):
+def test_of_a_run_that_goes_on_a_checkpoint_is_named(state, tmp_path):
     run = write_run(tmp_path / "run", state)
     (run / "checkpoints").mkdir()
-    for step in (1, 2):
-        last = checkpoint.save(run / "checkpoints", step, state)
-    assert trained_at(run).weights == last
-    assert trained_at(last).model == CONFIG.model
+    last = checkpoint.save(run / "checkpoints", 1, state)
+    with pytest.raises(UsageError, match=r"is not over yet; name one of the files in .*"):
+        spec_of(f"trained:{run}")
+    assert trained_at(last).weights == last
+    assert spec_of(f"trained:{last}").num_classes == 11
+
+
+@pytest.mark.parametrize("name", ["r (1)", "a:b", "a,b", "x@HEAD", "(x)", " blank "])
+def test_any_path(name, run, state, tmp_path):
+    there = tmp_path / name
+    there.symlink_to(run)
+    assert spec_of(f"trained:{there}").name == f"trained:{there}"
+    network = build_network(f"trained:{there}").state_dict()
+    assert all(torch.equal(network[key], each) for key, each in state_of(state).items())
+
+
+def state_of(state):
+    return state["segmenter"]["network"]
+
+
+def test_a_model_that_only_another_dabench_has(run, state, tmp_path):
+    other = write_run(tmp_path / "run", state, "weights.pt")
+    document = (other / "run.json").read_text(encoding="utf-8")
+    (other / "run.json").write_text(document.replace(CONFIG.model, "nope"), encoding="utf-8")
+    with pytest.raises(UsageError, match=r"--model: .* it was trained by another dabench: .*nope"):
+        spec_of(f"trained:{other}")
 
 
 def test_a_suite_of_one_training_is_its_median_seed(run):
@@ -89,9 +111,9 @@ def test_a_suite_of_one_training_is_its_median_seed(run):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("trained:gone", "--model: 'trained:gone' is not allowed; it holds no weights of a trai"),
+        ("trained:gone", "--model: 'trained:gone' is not allowed; gone holds no weights of a tr"),
         ("trained:RUN(num_classes=5)", "a trained network takes no arguments"),
-        ("trained:STRAY", r"no run.json of a training is beside stray.pt"),
+        ("trained:STRAY", r"no run.json of a training is beside .*stray.pt"),
         ("trainde:x", r"did you mean 'trained'\?"),
     ],
 )

@@ -33,7 +33,7 @@ Checkpoint = Annotated[
 Device = Annotated[str, typer.Option(help="cpu, cuda[:N], mps.")]
 
 
-@with_options(*WAYS)
+@with_options(*WAYS, "timeout")
 def evaluate(
     checkpoint: Annotated[
         Path | None,
@@ -43,7 +43,9 @@ def evaluate(
         str | None, option("--data", "cityscapes, gta5, camvid, camvid:dusk, ...")
     ] = None,
     split: Annotated[str | None, typer.Option(help="Default: the reported one.")] = None,
-    device: Device = "cpu",
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda[:N], mps.", show_default="cpu")
+    ] = None,
     keep: Keep = None,
     resume_from: ResumeFrom = None,
     out: Out = None,
@@ -57,7 +59,8 @@ def evaluate(
     """Score a checkpoint: mIoU, pixel accuracy and every class, at full label resolution.
 
     With any of --runtime, --dtype, --memory-format, --fuse, --compile, --threads and --batch, a
-    row for each way to run it: the graph that 'dabench time' measures, held against the plain one.
+    row for each way to run what a run's folder holds: the graph that 'dabench time' measures, held
+    against the plain one.
 
     Example: dabench eval results/RUN --data camvid:dusk --runtime eager,openvino
     """
@@ -65,17 +68,22 @@ def evaluate(
     roots = {"gta5": gta5_root, "cityscapes": cityscapes_root, "camvid": camvid_root}
     shown = Shown(parse_keep(keep), quiet=quiet, json=json)
     if resume_from is not None:
-        check_alone(given, {"keep", "device", *(f"{name}_root" for name in roots)})
+        check_alone(given, {"keep", *(f"{name}_root" for name in roots)})
         resume_ways(resume_from, lambda asked, classes: _domain(asked, roots, classes), shown)
         return
     if checkpoint is None or data is None:
         missing = "CHECKPOINT" if checkpoint is None else "--data"
         raise UsageError(f"{missing}: needed; 'dabench eval --help' lists what it takes")
+    device = device or "cpu"
     if given.keys() & {*WAYS}:
+        trained = trained_at(checkpoint)
         ways = ways_of(given, f"trained:{checkpoint}", device)
-        domain = _domain(data, roots, trained_at(checkpoint).classes)
+        domain = _domain(data, roots, trained.classes)
         score_ways(ways, data, domain, split or domain.reported, out, shown)
         return
+    if alone := sorted({"keep", "out", "timeout"} & given.keys()):
+        ways_asked = ", ".join("--" + key.replace("_", "-") for key in WAYS)
+        raise UsageError(f"--{alone[0]}: it is of ways to run a network; name one of {ways_asked}")
     _score(checkpoint, data, split, device, roots, json=json)
 
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dabench.base.errors import bad_value
-from dabench.base.units import format_share, parse_fraction
-from dabench.cli.options import grid_of
+from dabench.base.units import format_share, format_threads, parse_fraction
+from dabench.cli.options import typed
 from dabench.cli.output import error_line, print_json, print_line, print_table, resumable
-from dabench.plan.axes import variant_of
+from dabench.plan.axes import AXES
 from dabench.plan.cases import expand
+from dabench.plan.grids import make_grid
 from dabench.records.scores import KEEP
 
 if TYPE_CHECKING:
@@ -28,6 +30,13 @@ if TYPE_CHECKING:
 
 WAYS = ("runtime", "dtype", "memory_format", "fuse", "compile", "threads", "batch")
 """Options of which any makes a table of ways."""
+
+_COLUMNS: dict[str, Callable[[Case], str]] = {
+    **{AXES[key].heading: AXES[key].cell for key in WAYS},
+    # Of a case they are what was asked, not what a launch had.
+    "threads": lambda case: str(case.threads or "torch's"),
+}
+_ALWAYS = (AXES["runtime"].heading, AXES["dtype"].heading, AXES["memory_format"].heading)
 
 Keep = Annotated[
     str | None,
@@ -65,8 +74,10 @@ def ways_of(given: Mapping[str, Any], model: str, device: str) -> Plan:
     Raises:
         UsageError: A value that an option does not take.
     """
-    chosen = {key: given[key] for key in WAYS if key in given}
-    plan = grid_of({**chosen, "model": [model], "device": [device], "mode": ["eval"]})
+    chosen = {key: given[key] for key in (*WAYS, "timeout") if key in given}
+    axes, settings = typed({**chosen, "device": [device], "mode": ["eval"]})
+    # As it is: a path may hold commas.
+    plan = make_grid({**axes, "model": (model,)}, settings)
     expand(*plan)
     return plan
 
@@ -127,7 +138,9 @@ class Shown:
     def told(self, case: Case) -> None:
         """Says which way is being scored."""
         if not self._quiet:
-            error_line(f"scoring {variant_of(case)}, {case.dtype}, {case.memory_format}")
+            threads = [format_threads(case.threads)] * bool(case.threads)
+            shown = [*_cells(case, _ALWAYS), f"batch {case.batch}", *threads]
+            error_line(f"scoring {', '.join(shown)}")
 
     def show(self, folder: Path, scored: Scored) -> None:
         """Prints the rows, and what each way keeps.
@@ -135,19 +148,21 @@ class Shown:
         Raises:
             typer.Exit: No way has a score.
         """
-        from dabench.findings.ways import KEEP_RULE, ways_kept
+        from dabench.findings.ways import KEEP_RULE, UNKNOWN, ways_kept
         from dabench.records.folder import read_run
 
         document = read_run(folder)
         kept = ways_kept(folder, document, scored.rows, self._keep)
         if self._json:
             ways = [
-                {**planned.case.to_dict(), **row.to_dict(), "kept": None if k is None else {
-                    "verdict": k.verdict, "share": k.share.estimate,
-                    "interval": [k.share.low, k.share.high],
-                }}
+                {
+                    **planned.case.to_dict(),
+                    **row.to_dict(),
+                    "verdict": UNKNOWN if k is None else k.verdict,
+                    "kept": None if k is None else asdict(k.share),
+                }
                 for planned, row, k in zip(scored.plan, scored.rows, kept, strict=True)
-            ]  # fmt: skip
+            ]
             print_json({"data": document["data"], "keep": self._keep, "ways": ways})
         else:
             self._print(document, [planned.case for planned in scored.plan], scored.rows, kept)
@@ -166,27 +181,41 @@ class Shown:
         data, first = document["data"], cases[0]
         keeps = f"keeps {format_share(self._keep)}"
         drawn = " (SYNTHETIC)" if data["synthetic"] else ""
+        varying = [
+            name
+            for name, cell in _COLUMNS.items()
+            if name in _ALWAYS or len({cell(case) for case in cases}) > 1
+        ]
         print_table(
             f"{first.model} on {data['name']}{drawn}, {data['split']} split, {data['frames']} "
             f"frames, {document['evaluation']} mIoU; {first.height}x{first.width}, {first.device}",
-            ("way", "dtype", "layout", "mIoU", "accuracy", keeps, "of plain", "95% over images"),
-            [_cells(*each) for each in zip(cases, rows, kept, strict=True)],
-            words=("way", "dtype", "layout", keeps),
-        )  # fmt: skip
+            (*varying, "mIoU", "accuracy", keeps, "of plain", "95% over images"),
+            [
+                (*_cells(case, varying), *_scores(row, k))
+                for case, row, k in zip(cases, rows, kept, strict=True)
+            ],
+            words=(*_ALWAYS, keeps),
+        )
         for case, row in zip(cases, rows, strict=True):
+            name = " ".join(_cells(case, varying))
             if row.status != "ok":
-                print_line(f"{variant_of(case)} {case.dtype}: {row.status}: {row.reason}")
+                print_line(f"{name}: {row.status}: {row.reason}")
             elif row.emulated:
-                print_line(f"{variant_of(case)} {case.dtype}: emulated on this machine")
+                print_line(f"{name}: emulated on this machine")
 
 
-def _cells(case: Case, row: ScoreRow, kept: Kept | None) -> tuple[str, ...]:
-    way = (variant_of(case), case.dtype, case.memory_format)
+def _cells(case: Case, columns: Iterable[str]) -> list[str]:
+    return [_COLUMNS[name](case) for name in columns]
+
+
+def _scores(row: ScoreRow, kept: Kept | None) -> tuple[str, ...]:
+    from dabench.findings.ways import PLAIN, UNKNOWN
+
     if row.miou is None or row.accuracy is None:
-        return (*way, row.status, "-", "-", "-", "-")
+        return (row.status, "-", "-", "-", "-")
     scores = f"{row.miou:.2%}", f"{row.accuracy:.2%}"
-    if kept is None:
-        return (*way, *scores, "plain", "-", "-")
+    if kept is None or kept.verdict == PLAIN:
+        return (*scores, UNKNOWN if kept is None else PLAIN, "-", "-")
     share = kept.share
     interval = f"{share.low:.2%} to {share.high:.2%}"
-    return (*way, *scores, kept.verdict, f"{share.estimate:.2%}", interval)
+    return (*scores, kept.verdict, f"{share.estimate:.2%}", interval)

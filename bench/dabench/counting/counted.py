@@ -84,7 +84,8 @@ class ModelCount:
             hold for this batch alone.
         note: What a reader must know of how it was counted.
         graph: A digest of the forward's operators (`dabench.counting.operators.Trace`); counts of
-            two runs with the same are of the same network, whatever its weights.
+            two runs with the same are of the same network, whatever its weights. Empty where
+            that is not known.
     """
 
     model: str

@@ -70,7 +70,8 @@ class Trace:
         shapes: Module path -> output shape (N, ...), where that is a tensor.
         end_elements: Of the input and all outputs together.
         graph: A digest of the forward: its operators in order, what of which result each is
-            given, shapes and settings. Versions of torch may differ in it; weights do not.
+            given, shapes and settings. Versions of torch may differ in it; weights do not. Empty
+            where it had to be run on data.
         note: What a reader must know of how it was run; empty if nothing.
         on_data: Whether it had to be run on a real input.
     """
@@ -107,7 +108,9 @@ def trace_operators(network: nn.Module, shape: tuple[int, ...], *, backward: boo
             return replace(traced, note="; ".join(filter(None, (_ALL_COUNTED, traced.note))))
     traced = _traced(network, shape, backward=backward, fake=False)
     on_data = f"run on data, since it cannot be run without: {reason}"
-    return replace(traced, note="; ".join(filter(None, (on_data, traced.note))), on_data=True)
+    note = "; ".join(filter(None, (on_data, traced.note)))
+    # What is read from data is an argument of what follows: the digest is of that input.
+    return replace(traced, note=note, on_data=True, graph="")
 
 
 @contextmanager
@@ -217,7 +220,7 @@ class _Recorder(TorchDispatchMode):
         # Keeps the addresses of storages from being given again; not the memory.
         self._storages: dict[int, torch.UntypedStorage | StorageWeakRef] = {}
         self._said = hashlib.sha256()
-        self._numbers: dict[int, int] = {}
+        self._numbers: dict[tuple[Any, ...], int] = {}
         self.uncounted: Counter[str] = Counter()
         self.without: Counter[str] = Counter()
 
@@ -247,13 +250,17 @@ class _Recorder(TorchDispatchMode):
         self._said.update(f"{[self._word(leaf) for leaf in tree_leaves(what)]}\n".encode())
 
     def _word(self, value: Any) -> object:
-        """What a graph says of an argument: of a tensor which memory it is in, and its shape."""
+        """What a graph says of an argument: of a tensor which one it is, and its shape.
+
+        Which one, by its memory and how it lies there, which two views of one need not share; not
+        how it lies there, which is the machine's.
+        """
         if isinstance(value, Tensor):
-            keys = [
-                self._numbers.setdefault(key, len(self._numbers)) for key in self._keys([value])
-            ]
-            return keys, tuple(value.shape), str(value.dtype)
-        return value if isinstance(value, bool | int | float | str | None) else type(value).__name__
+            lies = (value.storage_offset(), value.stride()) if value.layout == torch.strided else ()
+            one = (*self._keys([value]), tuple(value.shape), *lies)
+            number = self._numbers.setdefault(one, len(self._numbers))
+            return number, tuple(value.shape), str(value.dtype)
+        return repr(value) if isinstance(value, _SAID) else type(value).__name__
 
     def graph(self, found: Iterable[Tensor]) -> str:
         """The digest of the forward that ended in these outputs."""
@@ -331,6 +338,11 @@ class _Recorder(TorchDispatchMode):
 
 
 _FIELDS = fields(OperatorCounts)
+
+_SAID = (
+    bool, int, float, complex, str, type(None), torch.dtype, torch.layout, torch.memory_format,
+)  # fmt: skip
+"""Kinds of arguments whose values belong to a graph."""
 
 
 def _is_view(function: Any, name: str) -> bool:

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +30,7 @@ from dabench.base.files import cache_folder
 from dabench.data.domain import Frame
 from dabench.data.labels import LabelMap, read_image, read_label
 
-VERSION = 2
+VERSION = 3
 MAX_ODD_PAIRS = 0.05
 """Share of the pairs whose image and label may differ in size before we refuse."""
 
@@ -38,7 +38,6 @@ THREADS, FRAMES_EACH = 8, 4
 """Threads that decode, at most, and frames handed to each at a time: these wait in memory."""
 
 Size = tuple[int, int]
-Pair = tuple[npt.NDArray[np.uint8], LabelMap]
 Progress = Callable[[int, int], None]
 
 
@@ -155,11 +154,8 @@ def _build(frames: Sequence[Frame], size: Size, folder: Path, progress: Progress
         if decoded is None:
             left_out.append(frame.name)
         else:
-            images[len(kept)], labels[len(kept)] = decoded
-            # The label's size, since scores are of labels at their own resolution.
-            contents.update(f"{frame.name} {frame.label.stat().st_size}".encode())
-            for array in decoded:
-                contents.update(array.tobytes())
+            images[len(kept)], labels[len(kept)] = decoded.image, decoded.label
+            contents.update(f"{frame.name} {decoded.digest}".encode())
             kept.append(frame.name)
         progress(number + 1, len(frames))
     if len(left_out) > MAX_ODD_PAIRS * len(frames):
@@ -178,7 +174,18 @@ def _build(frames: Sequence[Frame], size: Size, folder: Path, progress: Progress
     unfinished.rename(folder)
 
 
-def _decoded(frames: Sequence[Frame], size: Size) -> Iterator[tuple[Frame, Pair | None]]:
+class _Decoded(NamedTuple):
+    """A frame at a size, and a digest of it as it is in its files.
+
+    Scores are of labels at their own resolution.
+    """
+
+    image: npt.NDArray[np.uint8]
+    label: LabelMap
+    digest: str
+
+
+def _decoded(frames: Sequence[Frame], size: Size) -> Iterator[tuple[Frame, _Decoded | None]]:
     """Frames in their order and what is in them, decoded by several threads."""
     threads = min(usable_cores(), THREADS)
     some = FRAMES_EACH * threads
@@ -188,12 +195,15 @@ def _decoded(frames: Sequence[Frame], size: Size) -> Iterator[tuple[Frame, Pair 
             yield from zip(part, pool.map(partial(_decode, size=size), part), strict=True)
 
 
-def _decode(frame: Frame, size: Size) -> Pair | None:
+def _decode(frame: Frame, size: Size) -> _Decoded | None:
     """Image and label at a size; None where the two differ in theirs."""
     image, label = read_image(frame.image), read_label(frame.label, frame.encoding)
     if image.shape[:2] != label.shape:
         return None
-    return resize_image(image, size), resize_label(label, size)
+    contents = hashlib.sha256(str(label.shape).encode())
+    for array in (image, label):
+        contents.update(np.ascontiguousarray(array).data)
+    return _Decoded(resize_image(image, size), resize_label(label, size), contents.hexdigest())
 
 
 def _new_array(

@@ -20,10 +20,13 @@ from dabench.records.timings import read_plan
 from dabench.records.trainings import FRAMES
 from dabench.timing.statistics import Interval
 
+FEWEST = 8
+"""Frames below which resampling them says nothing."""
+
 KEEP_RULE = (
     f"of the plain network's mIoU, the interval over images (95% of {RESAMPLES} resamplings of the "
     "evaluated frames, both on the same ones): kept where all of it is at least what is to be "
-    "kept, lost where none is"
+    f"kept, lost where none is; undecided of fewer than {FEWEST} frames"
 )
 
 
@@ -33,14 +36,19 @@ class Kept:
 
     Attributes:
         share: Of all frames, with its interval over images.
-        verdict: ``kept``, ``lost`` or ``undecided``.
+        verdict: ``kept``, ``lost`` or ``undecided``; `PLAIN` of the plain network itself.
     """
 
     share: Interval
     verdict: str
 
 
-def kept(ours: Scored, plain: Scored, keep: float, evaluation: str) -> Kept:
+PLAIN = "plain"
+UNKNOWN = "unknown"
+"""What is said of a way that has nothing to be held against."""
+
+
+def kept(ours: Scored, plain: Scored, keep: float, evaluation: str) -> Kept | None:
     """Holds a way's mIoU against the plain network's on the same frames.
 
     Args:
@@ -48,26 +56,33 @@ def kept(ours: Scored, plain: Scored, keep: float, evaluation: str) -> Kept:
         plain: The plain network's.
         keep: The share that is to be kept.
         evaluation: ``official`` or ``paper``.
+
+    Returns:
+        None where the plain network's is 0.
     """
+    one, other = (
+        float(MIOU[evaluation](each.hit.sum(0), each.union.sum(0))) for each in (ours, plain)
+    )
+    if not other:
+        return None
     ones, others = (resampled_miou(each, evaluation) for each in (ours, plain))
     shares = np.divide(ones, others, out=np.ones_like(ones), where=others > 0)
     low, high = (float(each) for each in np.percentile(shares, (TAIL, 100 - TAIL)))
     verdict = "kept" if low >= keep else "lost" if high < keep else "undecided"
-    one, other = (
-        float(MIOU[evaluation](each.hit.sum(0), each.union.sum(0))) for each in (ours, plain)
-    )
-    return Kept(Interval(one / other if other else 1.0, low, high), verdict)
+    if len(ours.names) < FEWEST:
+        verdict = "undecided"
+    return Kept(Interval(one / other, low, high), verdict)
 
 
 def ways_kept(
     folder: Path, document: Mapping[str, Any], rows: Sequence[ScoreRow], keep: float
 ) -> list[Kept | None]:
-    """What each way of a run keeps; None of the plain one, which is the first, and without score.
+    """What each way of a run keeps; None where that cannot be said, for want of a score.
 
     Args:
         folder: Of the run.
         document: Its ``run.json``.
-        rows: One per way.
+        rows: One per way; the first is the plain network.
         keep: The share that is to be kept.
 
     Raises:
@@ -77,20 +92,24 @@ def ways_kept(
     scored = {
         way: scored_of(frames, classes, folder / FRAMES)
         for way, frames in read_score_frames(folder).items()
-        if rows[way].status == "ok"
+        # Frames are written before their way's row, which may be missing yet.
+        if way < len(rows) and rows[way].status == "ok"
     }
     plain = scored.pop(0, None)
-    return [
-        None if plain is None or way not in scored else kept(scored[way], plain, keep, evaluation)
-        for way in range(len(rows))
-    ]
+    if plain is None:
+        return [None] * len(rows)
+    held = (
+        kept(scored[way], plain, keep, evaluation) if way in scored else None
+        for way in range(1, len(rows))
+    )
+    return [Kept(Interval(1.0, 1.0, 1.0), PLAIN), *held]
 
 
 COLUMNS = (
     "run_id", "machine", "data", "split", "synthetic", "evaluation", "before", "after", "model",
     "weights", "graph", "device", "batch", "height", "width", "way", "dtype", "memory_format",
-    "threads", "status", "reason", "frames", "miou", "accuracy", "difference", "emulated", "keep",
-    "kept", "kept_low", "kept_high", "verdict",
+    "threads", "status", "reason", "of_frames", "miou", "accuracy", "difference", "emulated",
+    "keep", "kept", "kept_low", "kept_high", "verdict",
 )  # fmt: skip
 
 
@@ -117,6 +136,7 @@ def _rows(folder: Path, keep: float) -> Iterator[dict[str, Any]]:
             **{name: shared[name] for name in COLUMNS if name in shared},
             "machine": machine_name(document["environment"], None, case.device),
             "data": document["data"]["name"],
+            "of_frames": document["data"]["frames"],
             "weights": document["networks"][case.model]["sha256"],
             "graph": graph,
             "way": variant_of(case),
@@ -124,5 +144,5 @@ def _rows(folder: Path, keep: float) -> Iterator[dict[str, Any]]:
             "kept": share and share.estimate,
             "kept_low": share and share.low,
             "kept_high": share and share.high,
-            "verdict": "" if found is None else found.verdict,
+            "verdict": UNKNOWN if found is None else found.verdict,
         }

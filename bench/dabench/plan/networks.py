@@ -12,7 +12,7 @@ from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
-from dabench.base.errors import UsageError
+from dabench.base.errors import UsageError, bad_value
 from dabench.plan.references import FORMS, LIBRARIES, Reference, is_reference
 from dabench.plan.trained import is_trained, trained_at
 from dabench_models import ModelSpec, UnknownModelError, resolve
@@ -60,8 +60,14 @@ def spec_of(name: str) -> ModelSpec:
 def _trained_spec(reference: Reference) -> ModelSpec:
     """That of the network which was trained, for its classes and at its size."""
     trained = trained_at(Path(reference.factory))
+    try:
+        of_registry = resolve(trained.model)
+    except UnknownModelError as error:
+        raise bad_value(
+            "--model", reference.name, f"it was trained by another dabench: {error}"
+        ) from None
     return replace(
-        resolve(trained.model),
+        of_registry,
         name=reference.name,
         num_classes=len(trained.classes),
         height=trained.height,

@@ -27,7 +27,7 @@ from typing import Any
 
 from dabench.base.errors import UsageError, bad_value
 from dabench.plan.revisions import Place, at_revision
-from dabench.plan.trained import SOURCE, trained_at
+from dabench.plan.trained import SOURCE, is_trained, trained_at
 
 Arguments = tuple[tuple[str, Any], ...]
 
@@ -102,6 +102,10 @@ class Reference:
         Raises:
             UsageError: It is none.
         """
+        path = name.partition(":")[2]
+        # Whatever signs are in it.
+        if is_trained(name) and Path(path).exists():
+            return cls(SOURCE, path, ())
         colons = [place for place, sign in _outside(name) if sign == ":"]
         source, call = "", None
         if colons:
@@ -150,7 +154,10 @@ class Reference:
         if self.source == SOURCE:
             if self.arguments:
                 raise bad_value("--model", self.name, "a trained network takes no arguments")
-            trained_at(Path(self.factory))
+            try:
+                trained_at(Path(self.factory))
+            except UsageError as error:
+                raise bad_value("--model", self.name, str(error)) from None
             return
         if self.revision:
             self.place()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dabench.base.errors import UsageError, bad_value
+from dabench.base.errors import UsageError
 
 SOURCE = "trained"
 """Stands where a reference to somebody else's network says whose it is."""
@@ -57,7 +57,7 @@ def trained_at(path: Path) -> Trained:
             run's weights.
 
     Raises:
-        UsageError: None of these, or a run that has no weights yet.
+        UsageError: None of these, or a run that is not over.
     """
     weights = path if path.is_file() else _weights_in(run_in(path))
     document = _document(weights.parent) or _document(weights.parent.parent)
@@ -74,7 +74,7 @@ def trained_at(path: Path) -> Trained:
             str(config["evaluation"]),
         )
     except (KeyError, TypeError, ValueError):
-        raise _none(path, f"no {_RUN} of a training is beside {weights.name}") from None
+        raise UsageError(f"no {_RUN} of a training is beside {weights}") from None
 
 
 def run_in(folder: Path) -> Path:
@@ -93,11 +93,10 @@ def run_in(folder: Path) -> Path:
 def _weights_in(run: Path) -> Path:
     if (run / WEIGHTS).is_file():
         return run / WEIGHTS
-    # The names of checkpoints begin with their steps.
-    checkpoints = sorted((run / CHECKPOINTS).glob("step-*.pt"))
-    if not checkpoints:
-        raise _none(run, "it holds no weights of a training")
-    return checkpoints[-1]
+    if any((run / CHECKPOINTS).glob("*.pt")):
+        # The newest one would be another tomorrow, or within what is measured.
+        raise UsageError(f"{run} is not over yet; name one of the files in {run / CHECKPOINTS}")
+    raise UsageError(f"{run} holds no weights of a training")
 
 
 def _document(folder: Path) -> dict[str, Any]:
@@ -114,7 +113,3 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise UsageError(f"cannot read {path}: {error}") from None
     return found if isinstance(found, dict) else {}
-
-
-def _none(path: Path, why: str) -> UsageError:
-    return bad_value("--model", f"{SOURCE}:{path}", why)

@@ -19,7 +19,7 @@ from typing import Any
 from dabench.plan.axes import columns_of
 from dabench.plan.cases import Case
 from dabench.records.folder import RunFolder, bad_row, read_table
-from dabench.records.trainings import FRAME_COLUMNS, FRAMES, FrameRow
+from dabench.records.trainings import FRAME_COLUMNS, FRAMES, FrameRow, frame_row
 
 KIND = "eval"
 SCORES = "scores.csv"
@@ -40,7 +40,8 @@ class ScoreRow:
         miou: A fraction, by the run's evaluation.
         accuracy: Of pixels, a fraction.
         difference: How far its logits are from the plain network's
-            (`dabench.network.runtimes.difference_of`); None of the plain network.
+            (`dabench.network.runtimes.difference_of`); None where torch runs it as it is, in
+            whatever precision and layout.
         emulated: Whether the device does not compute in this precision.
     """
 
@@ -125,7 +126,8 @@ def read_score_frames(folder: Path) -> dict[int, list[FrameRow]]:
     table = folder / FRAMES
     for line, row in read_table(table, _COLUMNS_OF_FRAMES):
         with bad_row(table, line):
-            numbers = {name: int(row[name]) for name in ("frame", "hit", "truth", "predicted")}
-            frame = FrameRow(name=row["name"], class_index=int(row["class"]), **numbers)
-            found.setdefault(int(row["way"]), {})[frame.frame, frame.class_index] = frame
+            frame, way = frame_row(row), int(row["way"])
+            if way < 0:
+                raise ValueError(way)
+            found.setdefault(way, {})[frame.frame, frame.class_index] = frame
     return {way: list(rows.values()) for way, rows in found.items()}

@@ -211,9 +211,14 @@ def read_frames(folder: Path) -> list[FrameRow]:
     rows = []
     for line, row in read_table(folder / FRAMES, FRAME_COLUMNS):
         with bad_row(folder / FRAMES, line):
-            numbers = {name: int(row[name]) for name in ("frame", "hit", "truth", "predicted")}
-            rows.append(FrameRow(name=row["name"], class_index=int(row["class"]), **numbers))
+            rows.append(frame_row(row))
     return rows
+
+
+def frame_row(row: Mapping[str, str]) -> FrameRow:
+    """Reads a line of a table with `FRAME_COLUMNS`."""
+    numbers = {name: int(row[name]) for name in ("frame", "hit", "truth", "predicted")}
+    return FrameRow(name=row["name"], class_index=int(row["class"]), **numbers)
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:

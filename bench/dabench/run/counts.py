@@ -113,6 +113,11 @@ def _count_into(run: RunFolder, launcher: Launcher) -> Counted:
         )
         for each in asked.items:
             _graph(each)
+    return count_beside(run, launcher, asked)
+
+
+def count_beside(run: RunFolder, launcher: Launcher, asked: CountRequest) -> Counted:
+    """Counts networks into a run of whatever kind, but for those that it has counted."""
     known = Counted(read_counts(run.path), read_uncounted(run.path))
     return _count(
         asked, launcher, known, lambda counted: write_counts(run, counted.counts, counted.failed)

@@ -21,13 +21,12 @@ from dabench.plan.references import Reference
 from dabench.plan.settings import Grid, Settings
 from dabench.plan.trained import Trained, trained_at
 from dabench.plan.variants import VARIANT_RULE
-from dabench.records.counts import write_counts
 from dabench.records.folder import RunFolder, check_new_run, check_same_machine, read_run
 from dabench.records.scores import KIND, ScoreRecord, ScoreRow, read_scores
 from dabench.records.timings import read_plan
 from dabench.records.trainings import FrameRow
+from dabench.run.counts import CountRequest, count_beside
 from dabench.run.launcher import Launcher
-from dabench.run.runner import COUNT_TIMEOUT_S
 from dabench.run.session import check_same_networks, probe
 from dabench.scoring.metrics import SCORES
 
@@ -126,7 +125,6 @@ def score_into(
             after=AFTER,
         )
         with run:
-            _count(run, launcher, first)
             rows = scorer.score_all(run, plan, [], told)
     return Scored(plan, rows, environment)
 
@@ -166,19 +164,6 @@ def _plan(grid: Grid, settings: Settings, environment: Mapping[str, Any]) -> lis
     return list({each.case.case_id: each for each in planned}.values())
 
 
-def _count(run: RunFolder, launcher: Launcher, case: Case) -> None:
-    """Counts the network, for its graph's digest beside the scores."""
-    shape = {name: getattr(case, name) for name in ("channels", "height", "width", "mode")}
-    found: list[dict[str, Any]] = []
-    item = {"name": case.model, "batch": case.batch, **shape}
-    request = {"kind": "count", "items": [item], "shares": False}
-    last = launcher.run(
-        request, lambda message: found.append(message["count"]), timeout_s=COUNT_TIMEOUT_S
-    )
-    missing = [{"model": case.model, **shape, "reason": last["reason"]}] if not found else []
-    write_counts(run, found, missing)
-
-
 @dataclass(frozen=True, slots=True)
 class _Scorer:
     """Scores ways to run one network on the same frames."""
@@ -199,6 +184,11 @@ class _Scorer:
         self, run: RunFolder, plan: Sequence[PlannedCase], known: Iterable[ScoreRow], told: Told
     ) -> list[ScoreRow]:
         """Scores the ways that are not known; a row per way of the plan."""
+        first = plan[0].case
+        shape = {name: getattr(first, name) for name in ("channels", "height", "width", "mode")}
+        # For the name of its graph beside the scores.
+        item = {"name": first.model, "batch": first.batch, **shape}
+        count_beside(run, self.launcher, CountRequest(items=[item]))
         record = ScoreRecord(run)
         rows = {row.case_id: row for row in known}
         for way, planned in enumerate(plan):
@@ -227,6 +217,7 @@ class _Scorer:
                 "scratch": scratch,
                 "classes": len(self.trained.classes),
                 "normalised": self.trained.normalised,
+                "digest": self.frames.digest,
                 "frames": [
                     (each.name, str(each.image), str(each.label), each.encoding)
                     for each in self.listed

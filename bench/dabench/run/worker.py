@@ -253,11 +253,14 @@ def _score(request: Message, send: Send) -> None:
     device = open_device(case.device)
     device.configure(dtype=case.dtype, threads=case.threads, autotune=True)
     load = Workload(case, device, request["seed"])
+    ready = prepare_frames(frames, (case.height, case.width))
+    if ready.digest != request["digest"]:
+        raise DabenchError("the frames have changed since the run was begun")
     with _scratch(request) as folder:
         prepared = prepare(load, device, folder, host_clock) if is_variant(case) else {}
         found = evaluate(
             lambda images: load.logits(network_input(images, normalised=request["normalised"])),
-            prepare_frames(frames, (case.height, case.width)),
+            ready,
             classes=request["classes"],
             device=load.device,
             batch=case.batch,

@@ -19,6 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dabench.data.labels import IGNORE
+
 ROOM_BYTES = 1 << 20
 """Of logits written at a time, for each thread."""
 
@@ -38,10 +40,22 @@ def classes_at(logits: Tensor, via: Size, size: Size) -> Tensor:
         (N, height, width) uint8, each pixel's first class with the largest logit. Where two
         differ by no more than is rounded either may come out.
     """
-    if _on_cpu(logits):
-        classes = _classes if logits.shape[2:] != via else _classes_between
-        return torch.stack([classes(each, via, size) for each in logits.float()])
-    logits = F.interpolate(logits.float(), via, mode="bilinear", align_corners=True)
+    # IGNORE, the last value of a byte, is no class.
+    assert logits.shape[1] < IGNORE
+    logits = logits.float()
+    # What is not finite would spread along rows and columns of shares that are 0.
+    if not _on_cpu(logits) or not logits.sum().isfinite():
+        return _plainly(logits, via, size)
+    classes = _classes if logits.shape[2:] != via else _classes_between
+    found = torch.empty(len(logits), *size, dtype=torch.uint8)
+    for image, each in zip(found, logits, strict=True):
+        image.copy_(classes(each, via, size))
+    return found
+
+
+def _plainly(logits: Tensor, via: Size, size: Size) -> Tensor:
+    """The logits of every pixel: (N, classes, h, w) -> (N, height, width) uint8."""
+    logits = F.interpolate(logits, via, mode="bilinear", align_corners=True)
     if via != size:
         logits = F.interpolate(logits, size, mode="bilinear", align_corners=False)
     return logits.argmax(dim=1).to(torch.uint8)
@@ -87,6 +101,8 @@ def _classes_between(logits: Tensor, via: Size, size: Size) -> Tensor:
     one, differ = (
         each.index_select(1, columns).index_select(0, rows) for each in (below, above != below)
     )
+    if differ.float().mean() > _MOST_DIFFERENT:
+        return _plainly(logits[None], via, size)[0]
     at_y, at_x = differ.nonzero().unbind(1)
     pixels = logits.permute(1, 2, 0).flatten(0, 1)
     for y, x in zip(at_y.split(_PIXELS), at_x.split(_PIXELS), strict=True):
@@ -105,6 +121,9 @@ def _largest(logits: Tensor) -> Tensor:
         return logits.permute(1, 2, 0).argmax(2)
     return _first_largest(logits.transpose(0, 1).contiguous())
 
+
+_MOST_DIFFERENT = 0.2
+"""Share of pixels between different classes from which on mixing all of them is faster."""
 
 _PIXELS = 1 << 14
 """Of those between different classes, as many at a time."""
@@ -130,11 +149,13 @@ class _Mixture:
 @lru_cache(maxsize=16)
 def _mixture(length: int, via: int, size: int) -> _Mixture:
     """What torch makes of one number among zeros: no formula of it is written twice."""
-    line = torch.eye(length)[None]
-    line = F.interpolate(line, via, mode="linear", align_corners=True)
-    if via != size:
-        line = F.interpolate(line, size, mode="linear", align_corners=False)
-    shares = line[0].T.contiguous()
+    # Kept from call to call, of which not every one need be under inference mode.
+    with torch.inference_mode(mode=False), torch.no_grad():
+        line = torch.eye(length)[None]
+        line = F.interpolate(line, via, mode="linear", align_corners=True)
+        if via != size:
+            line = F.interpolate(line, size, mode="linear", align_corners=False)
+        shares = line[0].T.contiguous()
     has = (shares != 0).byte()
     firsts, ends = has.argmax(1), length - has.flip(1).argmax(1)
     return _Mixture(shares, firsts.tolist(), ends.tolist(), int((ends - firsts).max()))
@@ -144,13 +165,11 @@ def _possible(logits: Tensor, reach: Size) -> Tensor:
     """Classes that may be the best somewhere between the logits' pixels, in order.
 
     A mixture is nowhere above the largest of what is mixed and nowhere below the smallest:
-    beside a class whose smallest exceeds its largest a class has no chance. One that is not
-    a number has, so that it is not lost.
+    beside a class whose smallest exceeds its largest a class has no chance.
     """
     above = _over_windows(logits, reach, torch.maximum)
     below = _over_windows(logits, reach, torch.minimum)
-    hopeless = above < below.amax(0)
-    return (~hopeless).flatten(1).any(1).nonzero().flatten()
+    return (above >= below.amax(0)).flatten(1).any(1).nonzero().flatten()
 
 
 def _over_windows(x: Tensor, reach: Size, of: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
