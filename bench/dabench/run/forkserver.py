@@ -151,6 +151,11 @@ def _preload(request: dict[str, Any]) -> None:
     compiled = case.get("compile", "off") != "off" or case.get("runtime") in EXPORTED
     if kind == "count" or stepping or compiled:
         importlib.import_module("torch._dynamo")
+    if case.get("runtime") in EXPORTED:
+        for module in importlib.import_module("dabench.network.runtimes").EXPORTER:
+            # What is not installed is said where it is used.
+            with contextlib.suppress(ImportError):
+                importlib.import_module(module)
 
 
 def _fork(
