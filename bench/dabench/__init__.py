@@ -14,7 +14,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dabench.api import TimeResult, compare, count, load_results, sweep, time
+    from dabench.api import TimeResult, choose, compare, count, load_results, sweep, time
     from dabench.base.errors import DabenchError, ResultsError, UsageError
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "ResultsError",
     "TimeResult",
     "UsageError",
+    "choose",
     "compare",
     "count",
     "load_results",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, overload
 
 from dabench.base.errors import DabenchError
@@ -11,7 +12,9 @@ from dabench.plan.grids import AXIS_KEYS, SETTINGS, arguments_of, load_grids, ma
 from dabench.plan.networks import spec_of
 from dabench.plan.references import is_reference
 from dabench.plan.settings import Grid, Settings
+from dabench.records.choices import limits_of
 from dabench.records.measurements import Measurement
+from dabench.run.choosing import Asked, asked_for, check_data, choose_into, data_for
 from dabench.run.counts import CountRequest, count_models
 from dabench.run.session import NoProgress, Session, run_grids
 from dabench.timing.verdicts import DELTA
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from dabench.counting.counted import ModelCount
+    from dabench.findings.choices import Choice
     from dabench.findings.compare import Compared
     from dabench.findings.tables import Results
 
@@ -200,6 +204,84 @@ def compare(base: str | Path, new: str | Path, *, delta: float = DELTA) -> list[
     from dabench.findings.compare import compare_runs
 
     return compare_runs(Path(base), Path(new), delta)
+
+
+def choose(
+    models: str | Iterable[str] = (),
+    *,
+    checkpoints: str | Path | Iterable[str | Path] = (),
+    ways: str | Iterable[str] = (),
+    data: str | None = None,
+    split: str | None = None,
+    out: str | Path | None = None,
+    **options: Any,
+) -> Choice:
+    """Says which network to deploy, run how.
+
+    Args:
+        models: Names or references, as of `time`.
+        checkpoints: Runs of ``dabench train``, scored on ``data``.
+        ways: Names such as ``"nhwc+fuse"`` and ``"openvino"``; none takes the usual ones.
+        data: The domain that checkpoints are scored on, such as ``"camvid:dusk"``.
+        split: Of it; None is the one that is reported.
+        out: Folder for the raw records; None keeps none.
+        **options: ``deadline`` and ``max_time`` (seconds, or a text such as ``"33ms"``),
+            ``percentile``, ``miou`` (a fraction or ``"70%"``), ``memory`` (bytes or ``"1G"``) and
+            ``energy`` (joules); ``device``, ``batch``, ``size``, ``threads``, ``seed`` as of
+            `time`, one value each.
+
+    Returns:
+        What keeps every limit, the front, and the one to take; ``to_frame()`` has a row for every
+        way.
+
+    Raises:
+        UsageError: An option or value that does not exist, or a device this machine lacks.
+        TypeError: A keyword that is no option.
+        KeyboardInterrupt: Ctrl-C; what was measured is in ``out``, if given.
+    """
+    from dabench.findings.choices import choice_of
+
+    given = {"models": models, "checkpoints": checkpoints, "ways": ways, **options}
+    asked = _asked(given)
+    check_data(asked.models, asked.limits, data)
+    opened = None if data is None else data_for(data, split, asked.models, {})
+    with TemporaryDirectory(prefix="dabench-") as passing:
+        folder = Path(passing) / "choice" if out is None else Path(out)
+        interrupted = choose_into(
+            folder,
+            asked,
+            opened,
+            command=f"dabench.choose({', '.join(f'{k}={v!r}' for k, v in given.items())})",
+            observer=NoProgress(),
+            told=lambda case: None,
+        )
+        if interrupted:
+            raise KeyboardInterrupt
+        return choice_of(folder)
+
+
+_LIMITS = ("deadline", "percentile", "miou", "memory", "energy", "max_time")
+_SHAPE = ("device", "batch", "size", "threads")
+
+
+def _asked(given: Mapping[str, Any]) -> Asked:
+    """What a call of `choose` asks."""
+    unknown = sorted(given.keys() - {"models", "checkpoints", "ways", "seed", *_LIMITS, *_SHAPE})
+    if unknown:
+        raise TypeError(f"choose() got an unexpected keyword argument {unknown[0]!r}")
+    several = {
+        key: [given[key]] if isinstance(given[key], str | Path) else list(given[key])
+        for key in ("models", "checkpoints", "ways")
+    }
+    shape = {key: _several(key, given[key]) for key in _SHAPE if key in given}
+    return asked_for(
+        models=tuple(map(str, several["models"])),
+        checkpoints=tuple(map(str, several["checkpoints"])),
+        ways=tuple(map(str, several["ways"])),
+        limits=limits_of({key: given[key] for key in _LIMITS if key in given}),
+        shape=shape,
+        seed=int(given.get("seed", 0)),
+    )
 
 
 def load_results(*folders: str | Path) -> Results:

@@ -81,6 +81,21 @@ def parse_duration(text: str) -> float:
     return float(match[1]) * _SECONDS[match[2] or "s"]
 
 
+_BYTES = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+
+
+def parse_bytes(text: str) -> float:
+    """Reads ``1G``, ``1GiB``, ``512 MB`` or ``4096``: binary units, however they are written.
+
+    Raises:
+        ValueError: Not of that form.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", text.strip().lower())
+    if match is None:
+        raise ValueError(text)
+    return float(match[1]) * _BYTES[match[2]]
+
+
 def format_seconds(value: float | None, digits: int = 3) -> str:
     """Formats seconds with a fitting unit: ``1.23 s``, ``4.56 ms``, ``7.89 µs``."""
     if value is None or value != value:  # NaN is the only value unequal to itself

@@ -43,6 +43,8 @@ COMMANDS = (
      "Show where the time goes, layer by layer, and what holds each layer back."),
     ("explain", "explaining:explain",
      "Say in plain words why one network is not as much faster as its operations promise."),
+    ("choose", "choosing:choose",
+     "Say which network to deploy, run how: for a deadline, an accuracy, a memory."),
     ("compare", "comparing:compare",
      "Say which of two is faster, how sure that is, and what would decide it."),
     ("selftest", "selftesting:selftest",

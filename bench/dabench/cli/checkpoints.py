@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -23,9 +23,6 @@ from dabench.cli.output import console, print_json, print_table
 from dabench.cli.training import CamvidRoot, CityscapesRoot, Gta5Root
 from dabench.cli.ways import WAYS, Keep, Shown, parse_keep, resume_ways, score_ways, ways_of
 from dabench.plan.trained import trained_at
-
-if TYPE_CHECKING:
-    from dabench.data.domain import Domain
 
 Checkpoint = Annotated[
     Path, typer.Argument(help="A run's folder (a suite's: the median seed), or a checkpoint.")
@@ -69,16 +66,20 @@ def evaluate(
     shown = Shown(parse_keep(keep), quiet=quiet, json=json)
     if resume_from is not None:
         check_alone(given, {"keep", *(f"{name}_root" for name in roots)})
-        resume_ways(resume_from, lambda asked, classes: _domain(asked, roots, classes), shown)
+        from dabench.data.named import domain_of
+
+        resume_ways(resume_from, lambda asked, classes: domain_of(asked, roots, classes), shown)
         return
     if checkpoint is None or data is None:
         missing = "CHECKPOINT" if checkpoint is None else "--data"
         raise UsageError(f"{missing}: needed; 'dabench eval --help' lists what it takes")
     device = device or "cpu"
     if given.keys() & {*WAYS}:
+        from dabench.data.named import domain_of
+
         trained = trained_at(checkpoint)
         ways = ways_of(given, f"trained:{checkpoint}", device)
-        domain = _domain(data, roots, trained.classes)
+        domain = domain_of(data, roots, trained.classes)
         score_ways(ways, data, domain, split or domain.reported, out, shown)
         return
     if alone := sorted({"keep", "out", "timeout"} & given.keys()):
@@ -98,12 +99,13 @@ def _score(
 ) -> None:
     """Scores a checkpoint as its training did, class by class."""
     from dabench.data.domain import check_domain
+    from dabench.data.named import domain_of
 
     check_domain(data)
     from dabench.training.predict import load_trained, score
 
     trained = load_trained(checkpoint, device)
-    domain = _domain(data, roots, trained.classes.names)
+    domain = domain_of(data, roots, trained.classes.names)
     scores = score(trained, domain, split=split, device=device)
     iou = dict(zip(trained.classes.names, scores.iou, strict=True))
     if json:
@@ -115,38 +117,6 @@ def _score(
     rows += [(name, "-" if value is None else f"{value:.1%}") for name, value in iou.items()]
     title = f"{domain.name}, {split or domain.reported} split, {trained.config.evaluation} mIoU"
     print_table(title, ("class", "IoU"), rows, words=("class",))
-
-
-def _domain(data: str, roots: Mapping[str, Path | None], classes: tuple[str, ...]) -> Domain:
-    """The domain of a name, its labels read as the classes where they can be.
-
-    Raises:
-        UsageError: An unknown domain, no root for it, or one of other classes.
-    """
-    from dabench.data.domain import check_domain, open_domain
-    from dabench.data.labels import CLASSES
-    from dabench.data.roots import find_places
-
-    check_domain(data)
-    places = find_places(dict(roots))
-    dataset = data.partition(":")[0]
-    if dataset in places.roots:
-        root = places.roots[dataset]
-    elif dataset == "camvid":
-        raise UsageError("--camvid-root: needed; nothing stands in for CamVid")
-    else:
-        from dabench.data.standin import cached_standin
-
-        root = dict(zip(("gta5", "cityscapes"), cached_standin(), strict=True))[dataset]
-    as_cityscapes = classes == CLASSES["cityscapes"].names
-    domain = open_domain(data, root, as_cityscapes=as_cityscapes)
-    if domain.classes.names != classes:
-        known = (each.name for each in CLASSES.values() if each.names == classes)
-        raise UsageError(
-            f"--data: {domain.name} has {len(domain.classes)} classes of {domain.classes.name}, "
-            f"the checkpoint {len(classes)} of {next(known, 'no dataset that dabench knows')}"
-        )
-    return domain
 
 
 def predict(

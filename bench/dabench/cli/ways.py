@@ -95,7 +95,7 @@ def score_ways(
     data = Data(asked, domain, split)
     with new_run_folder(out, f"eval-{domain.name}") as folder:
         with resumable("eval", folder):
-            scored = score_into(folder, *plan, data, command=command, told=shown.told)
+            scored = score_into(folder, [plan], data, command=command, told=shown.told)
         shown.show(folder, scored)
 
 

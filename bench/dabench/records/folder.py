@@ -33,7 +33,7 @@ SCHEMA = 4
 """1: timing, training; 2: ways to run a network; 3: kinds of runs, rounds; 4: streams."""
 
 RUN, LOCK = "run.json", ".lock"
-KINDS = ("timing", "profile", "train", "suite", "count", "ceilings", "eval")
+KINDS = ("timing", "profile", "train", "suite", "count", "ceilings", "eval", "choice")
 LONGEST_NAME = 80
 
 _NEEDED = ("run_id", "created", "command", "environment")

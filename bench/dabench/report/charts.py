@@ -165,3 +165,36 @@ def roofline(points: pd.DataFrame, roof: pd.DataFrame, *, title: str, path: Path
     )
     chart = alt.layer(line, dots).properties(width=560, height=380, title=title)
     chart.save(str(path), scale_factor=_SCALE)
+
+
+def dots_with_intervals(frame: pd.DataFrame, *, x: str, y: str, title: str, path: Path) -> None:
+    """Dots with 95% intervals both ways, and a line through those on the front.
+
+    Args:
+        frame: Columns ``label`` (colour), ``way`` (text beside the dot), ``x``, ``x_low``,
+            ``x_high``, ``y``, ``y_low``, ``y_high`` and ``front`` (whether it is on it).
+        x: Title of the horizontal axis.
+        y: Title of the vertical axis.
+        title: Above the chart.
+        path: Of the PNG.
+    """
+    labels = list(dict.fromkeys(frame["label"]))
+    across = alt.X("x:Q", title=x, scale=alt.Scale(zero=False, nice=True, padding=24))
+    up = alt.Y("y:Q", title=y, scale=alt.Scale(zero=False, nice=True, padding=24))
+    color = alt.Color(
+        "label:N",
+        title=None,
+        sort=labels,
+        scale=alt.Scale(domain=labels, scheme="tableau10"),
+        legend=alt.Legend(orient="bottom", columns=2, labelLimit=420),
+    )
+    base = alt.Chart(frame)
+    front = alt.Chart(frame[frame["front"]]).mark_line(color="gray", strokeDash=[4, 3])
+    chart = alt.layer(
+        front.encode(x=across, y=up, order="x:Q"),
+        base.mark_rule().encode(x=alt.X("x_low:Q"), x2="x_high:Q", y=up, color=color),
+        base.mark_rule().encode(x=across, y=alt.Y("y_low:Q"), y2="y_high:Q", color=color),
+        base.mark_point(filled=True, size=70, opacity=1).encode(x=across, y=up, color=color),
+        base.mark_text(align="left", dx=7, dy=-7, fontSize=10).encode(x=across, y=up, text="way:N"),
+    ).properties(width=560, height=340, title=title)
+    chart.save(str(path), scale_factor=_SCALE)

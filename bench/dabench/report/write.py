@@ -10,13 +10,14 @@ import pandas as pd
 
 from dabench.base.errors import UsageError
 from dabench.base.files import write_atomically
+from dabench.findings.choices import choice_of
 from dabench.findings.profiles import ceilings_frame, load_profiles
-from dabench.findings.tables import load, load_counts
+from dabench.findings.tables import load, load_counts, machine_name
 from dabench.findings.trainings import load_training
 from dabench.findings.ways import ways_frame
 from dabench.records.ceilings import read_ceilings
-from dabench.records.folder import kind_of
-from dabench.report import audit, profile, sections, training, variants, ways
+from dabench.records.folder import kind_of, read_run
+from dabench.report import audit, choices, profile, sections, training, variants, ways
 from dabench.report.text import Latex, Markdown, Writer
 
 # Kind of run -> end of the name of the table behind its sections.
@@ -28,6 +29,7 @@ _ENDS = {
     "count": "-operations.csv",
     "ceilings": "-ceilings.csv",
     "eval": "-ways.csv",
+    "choice": "-choice.csv",
 }
 
 FORMATS: dict[str, type[Markdown | Latex]] = {"markdown": Markdown, "latex": Latex}
@@ -91,6 +93,17 @@ def _ways(out: Writer, runs: list[Path], folder: Path, name: str) -> pd.DataFram
     return found
 
 
+def _choices(out: Writer, runs: list[Path], folder: Path, name: str) -> pd.DataFrame:
+    tables = []
+    for number, run in enumerate(runs, start=1):
+        document, choice = read_run(run), choice_of(run)
+        machine = machine_name(document["environment"], None, choice.candidates[0].case.device)
+        stem = name if len(runs) == 1 else f"{name}-{number}"
+        choices.section(out, choice, machine, folder, stem)
+        tables.append(choice.to_frame().assign(run_id=document["run_id"], machine=machine))
+    return pd.concat(tables, ignore_index=True)
+
+
 def _profiles(out: Writer, runs: list[Path], folder: Path, name: str) -> pd.DataFrame:
     found = load_profiles(runs)
     profile.sections(out, found, folder, name)
@@ -135,6 +148,7 @@ def _timing(out: Writer, runs: list[Path], folder: Path, name: str) -> pd.DataFr
 # In the order of the report: what writes a part, of which kinds of runs.
 _PARTS: dict[Callable[[Writer, list[Path], Path, str], pd.DataFrame], tuple[str, ...]] = {
     _training: ("train", "suite"),
+    _choices: ("choice",),
     _ways: ("eval",),
     _profiles: ("profile",),
     _ceilings: ("ceilings",),

@@ -1,10 +1,11 @@
-"""Which cases of a comparison are measured further."""
+"""Which cases of a comparison, or of a choice, are measured further."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
 from dabench.plan.cases import PlannedCase
+from dabench.records.choices import Limits, races
 from dabench.records.comparisons import Comparison, Family, Side
 from dabench.records.measurements import LaunchRecord
 from dabench.timing.clock import Clock, host_clock
@@ -50,8 +51,7 @@ class Decider:
 
     def _is_late(self, ran: int, wanted: int) -> bool:
         """Whether so many further launches, as long as those that ran, would end too late."""
-        spent_s = self._clock() - self._begin
-        return spent_s + spent_s / max(ran, 1) * wanted > self._asked.max_time_s
+        return _is_late(self._clock() - self._begin, ran, wanted, self._asked.max_time_s)
 
     def _open(self, launches: Launches) -> list[tuple[str, str]]:
         """The pairs of which a phase is undecided or disturbed; those that failed are none."""
@@ -73,3 +73,45 @@ class Decider:
             )
         ]
         return list(dict.fromkeys(undecided))
+
+
+class Halver:
+    """Asks for further launches of what may still be chosen, until time is up.
+
+    Args:
+        limits: Of the choice.
+        plan: Its cases.
+        done: Launches that an interrupted run has already.
+        clock: The host's; time runs from here on.
+    """
+
+    def __init__(
+        self,
+        limits: Limits,
+        plan: Sequence[PlannedCase],
+        done: int = 0,
+        clock: Clock = host_clock,
+    ) -> None:
+        self._limits = limits
+        self._plan = plan
+        self._done = done
+        self._clock = clock
+        self._begin = clock()
+
+    def __call__(self, launches: Launches) -> set[str]:
+        """The cases that are to run again, by their launches so far."""
+        wanted = {
+            case_id
+            for race in races(self._plan, launches, self._limits).values()
+            for case_id in race.left
+            if race.launches is not None and len(launches[case_id]) < race.launches
+        }
+        ran = sum(map(len, launches.values())) - self._done
+        spent_s = self._clock() - self._begin
+        late = _is_late(spent_s, ran, len(wanted), self._limits.max_time_s)
+        return set() if late else wanted
+
+
+def _is_late(spent_s: float, ran: int, wanted: int, limit_s: float) -> bool:
+    """Whether so many further launches, as long as those that ran, would end too late."""
+    return spent_s + spent_s / max(ran, 1) * wanted > limit_s

@@ -74,19 +74,18 @@ class Scored:
 
 def score_into(
     folder: Path,
-    grid: Grid,
-    settings: Settings,
+    grids: Sequence[tuple[Grid, Settings]],
     data: Data,
     *,
     command: str,
     told: Told,
 ) -> Scored:
-    """Scores every way of a grid of one trained network, and the plain one.
+    """Scores every way of some grids of one trained network, and the plain one.
 
     Args:
         folder: For the records.
-        grid: Ways of inference, the network's name ``trained:...``.
-        settings: Its seed and the time limit of a way count.
+        grids: Ways of inference, the network's name ``trained:...``; of the settings the seed and
+            the time limit of a way count.
         data: What is predicted; its classes are the network's.
         command: What the user asked for, for the record.
         told: Told of each way.
@@ -95,11 +94,12 @@ def score_into(
         UsageError: Anything wrong with the request; nothing was scored.
         DataError: A frame cannot be read.
     """
-    expand(grid, settings)
+    for each in grids:
+        expand(*each)
     check_new_run(folder)
     with Launcher() as launcher:
         environment = describe_host() | probe(launcher)
-        plan = _plan(grid, settings, environment)
+        plan = _plan(grids, environment)
         first = plan[0].case
         scorer = _Scorer.of(first, data, launcher)
         trained, frames = scorer.trained, scorer.frames
@@ -149,8 +149,11 @@ def resume_scores(folder: Path, data: Data, *, told: Told) -> Scored:
     return Scored(plan, rows, document["environment"])
 
 
-def _plan(grid: Grid, settings: Settings, environment: Mapping[str, Any]) -> list[PlannedCase]:
+def _plan(
+    grids: Sequence[tuple[Grid, Settings]], environment: Mapping[str, Any]
+) -> list[PlannedCase]:
     """The ways, the plain one first."""
+    grid, settings = grids[0]
     plain = replace(
         grid,
         compiles=(PLAIN["compile"],),
@@ -159,7 +162,7 @@ def _plan(grid: Grid, settings: Settings, environment: Mapping[str, Any]) -> lis
         dtypes=(PLAIN["dtype"],),
         memory_formats=(PLAIN["memory_format"],),
     )
-    resolved, _ = resolve_all([(plain, settings), (grid, settings)], environment)
+    resolved, _ = resolve_all([(plain, settings), *grids], environment)
     planned = [each for one in resolved for each in expand(*one)]
     return list({each.case.case_id: each for each in planned}.values())
 

@@ -20,15 +20,16 @@ from dabench.plan.devices import resolve_all
 from dabench.plan.networks import identities, identity_of
 from dabench.plan.settings import Grid, Settings
 from dabench.plan.variants import VARIANT_RULE
+from dabench.records.choices import Limits, read_limits
 from dabench.records.comparisons import Comparison, read_comparison
 from dabench.records.counts import read_counts, read_uncounted
 from dabench.records.folder import RunFolder, check_new_run, check_same_machine, read_run
 from dabench.records.measurements import FLAG_RULES, LaunchRecord, Measurement
 from dabench.records.summary import launches_by_case
 from dabench.records.timings import TimingRecord, next_launch, read_plan
-from dabench.run.deciding import Decider
+from dabench.run.deciding import Decider, Halver
 from dabench.run.launcher import Launcher
-from dabench.run.runner import LAUNCH_RULE, Observer, Outcome, Recorder, Runner
+from dabench.run.runner import LAUNCH_RULE, Observer, Outcome, Recorder, Runner, WantsMore
 from dabench.timing.engine import STEADY_RULE
 from dabench.timing.loads import LOAD_RULE
 from dabench.timing.statistics import INTERVAL_RULE
@@ -85,6 +86,7 @@ def run_grids(
     observer: Observer,
     command: str,
     compares: Compares | None = None,
+    chooses: Limits | None = None,
     details: Mapping[str, Any] = MappingProxyType({}),
 ) -> Session:
     """Measures every case of the grids.
@@ -96,6 +98,8 @@ def run_grids(
         observer: Told of the progress.
         command: What the user asked for, for the record.
         compares: How to compare the cases of two grids, pair by pair; None for no comparison.
+        chooses: What a case must keep to be chosen: those that cannot be are left alone early;
+            None measures all of them alike.
         details: What else the record says of the run.
 
     Raises:
@@ -123,6 +127,8 @@ def run_grids(
                 said = _details(plan, notes) | dict(details)
                 if asked is not None:
                     said["compare"] = asked.to_dict()
+                if chooses is not None:
+                    said["choose"] = chooses.to_dict()
                 run = RunFolder.create(
                     folder, "timing", command=command, environment=environment, **said
                 )
@@ -133,7 +139,7 @@ def run_grids(
                 recorder,
                 observer,
                 scratch=Path(scratch),
-                wants_more=None if asked is None else Decider(asked, plan),
+                wants_more=_further(asked, chooses, plan, 0),
             ).run()
     return Session(outcome, environment, folder)
 
@@ -218,7 +224,12 @@ def resume(folder: Path, *, observer: Observer) -> Session:
                         f"--resume: {planned.case.model} was measured by another program"
                     )
             done = launches_by_case(folder, plan)
-            asked = read_comparison(folder, document)
+            further = _further(
+                read_comparison(folder, document),
+                read_limits(folder, document),
+                plan,
+                sum(map(len, done.values())),
+            )
             outcome = Runner(
                 plan,
                 launcher,
@@ -228,11 +239,18 @@ def resume(folder: Path, *, observer: Observer) -> Session:
                 counted=(read_counts(folder), read_uncounted(folder)),
                 first_launch=next_launch(folder),
                 scratch=Path(scratch),
-                wants_more=None
-                if asked is None
-                else Decider(asked, plan, sum(map(len, done.values()))),
+                wants_more=further,
             ).run()
     return Session(outcome, document["environment"], folder)
+
+
+def _further(
+    compared: Comparison | None, chosen: Limits | None, plan: Sequence[PlannedCase], done: int
+) -> WantsMore | None:
+    """Who asks for further launches of some cases; None leaves that to the runner."""
+    if compared is not None:
+        return Decider(compared, plan, done)
+    return None if chosen is None else Halver(chosen, plan, done)
 
 
 def _scratch() -> TemporaryDirectory[str]:

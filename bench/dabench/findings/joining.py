@@ -1,0 +1,147 @@
+"""Times and accuracies of one and the same graph: what tells graphs apart, and the join."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dabench.findings.certainty import MIOU, TAIL, Scored, resampled_miou, scored_of
+from dabench.plan.cases import Case
+from dabench.plan.ways import AXES_OF_WAYS
+from dabench.records.counts import read_counts
+from dabench.records.folder import read_run
+from dabench.records.scores import KIND, read_score_frames, read_scores
+from dabench.records.summary import graph_of
+from dabench.records.timings import read_plan
+from dabench.records.trainings import FRAMES
+from dabench.timing.statistics import Interval
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What a time and an accuracy must share to be said of one thing.
+
+    Batch and threads are none of it: they change how long a network takes and not what it says.
+
+    Attributes:
+        weights: Digest of the file of the weights.
+        graph: Digest of the operators that run (`dabench.counting.counted.ModelCount`).
+        device: Its kind.
+        shape: Channels, height and width of the input.
+        way: Values of `dabench.plan.ways.AXES_OF_WAYS`.
+    """
+
+    weights: str
+    graph: str
+    device: str
+    shape: tuple[int, int, int]
+    way: tuple[str, ...]
+
+
+class Identities:
+    """The identities of the cases of a run.
+
+    Args:
+        folder: Of the run, of timings or of scores.
+
+    Raises:
+        UsageError: No run there.
+        ResultsError: Damaged records.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._networks: Mapping[str, Any] = read_run(folder).get("networks", {})
+        # A network is counted at one batch; its graph is that of every batch.
+        self._graphs = {
+            tuple(count[name] for name in ("model", "channels", "height", "width", "mode")): str(
+                count.get("graph", "")
+            )
+            for count in read_counts(folder)
+        }
+
+    def of(self, case: Case) -> Identity | None:
+        """That of a case; None where weights or graph are not known."""
+        weights = (self._networks.get(case.model) or {}).get("sha256")
+        graph = self._graphs.get(graph_of(case))
+        if not weights or not graph:
+            return None
+        return Identity(
+            weights,
+            graph,
+            case.device.partition(":")[0],
+            (case.channels, case.height, case.width),
+            tuple(str(getattr(case, key)) for key in AXES_OF_WAYS),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Accuracy:
+    """How right a way is.
+
+    Attributes:
+        miou: With its 95% interval over images.
+        scored: Its pixels, frame by frame.
+        frames: Digest of the evaluated frames: accuracies on others are of something else.
+        evaluation: ``official`` or ``paper``.
+        data: What was predicted: the dataset's name and the split.
+        synthetic: Whether it was drawn.
+    """
+
+    miou: Interval
+    scored: Scored
+    frames: str
+    evaluation: str
+    data: str
+    synthetic: bool
+
+
+def accuracies(folders: Iterable[Path]) -> dict[Identity, Accuracy]:
+    """The scores of runs by what they are of; the last ones count where there are several.
+
+    Raises:
+        UsageError: No run of scores there.
+        ResultsError: Damaged records.
+    """
+    found: dict[Identity, Accuracy] = {}
+    for folder in folders:
+        document = read_run(folder, KIND)
+        identities = Identities(folder)
+        cases = {planned.case.case_id: planned.case for planned in read_plan(folder, document)}
+        frames = read_score_frames(folder)
+        for way, row in enumerate(read_scores(folder)):
+            identity = identities.of(cases[row.case_id])
+            if row.status == "ok" and identity is not None and way in frames:
+                scored = scored_of(frames[way], len(document["classes"]), folder / FRAMES)
+                found[identity] = _accuracy(scored, document)
+    return found
+
+
+def _accuracy(scored: Scored, document: Mapping[str, Any]) -> Accuracy:
+    evaluation, data = document["evaluation"], document["data"]
+    estimate = float(MIOU[evaluation](scored.hit.sum(0), scored.union.sum(0)))
+    drawn = resampled_miou(scored, evaluation)
+    low, high = (float(each) for each in np.percentile(drawn, (TAIL, 100 - TAIL)))
+    return Accuracy(
+        Interval(estimate, min(low, estimate), max(high, estimate)),
+        scored,
+        data["digest"],
+        evaluation,
+        f"{data['name']}, {data['split']} split, {data['frames']} frames",
+        data["synthetic"],
+    )
+
+
+def as_accurate(ours: Accuracy, best: Accuracy) -> bool:
+    """Whether nothing says that one is less accurate than another that has the higher mIoU.
+
+    On the same frames by resampling them for both at once; else only equal figures are equal.
+    """
+    if (ours.frames, ours.evaluation) != (best.frames, best.evaluation):
+        return ours.miou.estimate >= best.miou.estimate
+    pairs = (resampled_miou(each.scored, each.evaluation) for each in (ours, best))
+    difference = next(pairs) - next(pairs)
+    return float(np.percentile(difference, 100 - TAIL)) >= 0

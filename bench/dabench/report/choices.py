@@ -1,0 +1,113 @@
+"""Which network to deploy, run how: the table, and time against accuracy as a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from dabench.base.units import format_bytes, format_interval, format_seconds, format_share
+from dabench.findings.choices import CHOICE_RULE, Choice
+from dabench.plan.ways import way_name
+from dabench.records.choices import MEDIAN
+from dabench.report.charts import dots_with_intervals
+from dabench.report.text import Writer
+from dabench.report.training import SYNTHETIC
+from dabench.timing.halving import HALVING_RULE
+
+
+def section(out: Writer, choice: Choice, machine: str, folder: Path, stem: str) -> None:
+    """A section of one run.
+
+    Args:
+        out: The document.
+        choice: What the run came to.
+        machine: Its name.
+        folder: Of the picture.
+        stem: Of the picture's name.
+    """
+    first = choice.candidates[0].case
+    out.heading(f"Which to deploy on {machine}, {first.device}, batch {first.batch}")
+    out.paragraph(f"Limits: {_limits(choice)}.")
+    for sentence in choice.says:
+        out.paragraph(sentence)
+    scored = [each.accuracy for each in choice.candidates if each.accuracy is not None]
+    if any(each.synthetic for each in scored):
+        out.paragraph(SYNTHETIC)
+    frame = choice.to_frame()
+    timed = frame[frame["seconds"].notna()]
+    if not timed.empty:
+        kind = "median" if choice.limits.percentile == MEDIAN else choice.limits.percentile
+        data = "; ".join(dict.fromkeys(each.data for each in scored))
+        out.table(
+            pd.DataFrame([_cells(row, kind) for _, row in timed.iterrows()]),
+            f"Time of a pass, the forward alone{', mIoU on ' + data if data else ''}, of the same "
+            f"graph and weights. {CHOICE_RULE}. How it was searched: {HALVING_RULE}.",
+        )
+    failed = frame[frame["seconds"].isna()]
+    if not failed.empty:
+        out.table(failed[["model", "way", "status", "reason"]], "What could not be timed, and why.")
+    points = _points(choice)
+    if len(points) > 1:
+        path = folder / f"{stem}-choice.png"
+        title = f"Time and accuracy, {machine}"
+        dots_with_intervals(
+            points, x="ms a pass (95% interval)", y="mIoU % (95% over images)", title=title,
+            path=path,
+        )  # fmt: skip
+        out.picture(path.name, f"{title}: one dot per network and way, the front as a line.")
+
+
+def _limits(choice: Choice) -> str:
+    limits = choice.limits
+    said = {
+        f"{limits.percentile} of a pass within": limits.deadline_s
+        and format_seconds(limits.deadline_s),
+        "mIoU of at least": limits.miou and format_share(limits.miou),
+        "memory of at most": limits.memory_bytes and format_bytes(limits.memory_bytes),
+        "energy of an image of at most": limits.joules and f"{limits.joules:g} J",
+    }
+    return ", ".join(f"{name} {value}" for name, value in said.items() if value) or "none"
+
+
+def _cells(row: pd.Series, kind: str) -> dict[str, str]:
+    within = format_interval(row["seconds_low"], row["seconds_high"])
+    miou = "-"
+    if pd.notna(row["miou"]):
+        miou = f"{row['miou']:.2%} ({row['miou_low']:.2%} to {row['miou_high']:.2%})"
+    keeps = {"met": "yes", "missed": "no"}.get(row["admissible"], "undecided")
+    if pd.notna(row["stopped"]) and row["admissible"] != "missed":
+        keeps = f"left alone after {row['stopped']:.0f}"
+    return {
+        "network": row["model"],
+        "way": row["way"],
+        kind: format_seconds(row["seconds"]),
+        "95% interval": within if row["launches"] > 1 else "-",
+        "launches": str(row["launches"]),
+        "peak memory": format_bytes(row["peak_bytes"]),
+        "mIoU (95% over images)": miou,
+        "keeps limits": keeps,
+        "front": "take" if row["chosen"] else "front" if row["front"] else "",
+    }
+
+
+def _points(choice: Choice) -> pd.DataFrame:
+    """The dots: what was scored."""
+    return pd.DataFrame(
+        [
+            {
+                "label": each.case.model.rpartition("/")[2],
+                "way": way_name(each.case),
+                "x": 1e3 * each.seconds.estimate,
+                # Of a single launch it says nothing of the next.
+                "x_low": 1e3 * (each.seconds.low if each.launches > 1 else each.seconds.estimate),
+                "x_high": 1e3 * (each.seconds.high if each.launches > 1 else each.seconds.estimate),
+                "y": 100 * each.accuracy.miou.estimate,
+                "y_low": 100 * each.accuracy.miou.low,
+                "y_high": 100 * each.accuracy.miou.high,
+                "front": each.name in choice.front,
+            }
+            for each in choice.candidates
+            if each.seconds is not None and each.accuracy is not None
+        ]
+    )

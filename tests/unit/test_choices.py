@@ -1,0 +1,329 @@
+"""Which to deploy: ways by name, limits, the join of times and accuracies, and what is taken."""
+
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+from command import dabench
+from fakes import FakeClock, make_case, make_launch
+from records import ENVIRONMENT, write_medians
+
+from dabench.base.errors import UsageError
+from dabench.base.units import parse_bytes
+from dabench.findings.choices import COLUMNS, choice_of
+from dabench.plan.axes import DTYPES
+from dabench.plan.cases import PlannedCase
+from dabench.plan.settings import Settings
+from dabench.plan.ways import USUAL, parse_way, way_name
+from dabench.records.choices import KIND, TIMES, Limits, limits_of
+from dabench.records.folder import RunFolder
+from dabench.records.scores import ScoreRecord, ScoreRow
+from dabench.records.trainings import FrameRow
+from dabench.report.write import write_report
+from dabench.run.choosing import Asked, asked_for, check_data
+from dabench.run.deciding import Halver
+from dabench.timing.halving import RUNGS
+
+LAST = RUNGS[-1]
+PLAIN = make_case(model="a", batch=1)
+NHWC = replace(PLAIN, memory_format="nhwc")
+ORT = replace(PLAIN, runtime="onnxruntime")
+OTHER = replace(PLAIN, model="b")
+
+
+@pytest.mark.parametrize(
+    ("name", "axes"),
+    [
+        ("plain", {}),
+        ("nhwc+fuse", {"memory_format": "nhwc", "fuse": "on"}),
+        ("compile", {"compile": "default"}),
+        ("compile=freeze+nhwc", {"compile": "freeze", "memory_format": "nhwc"}),
+        ("openvino+bf16", {"runtime": "openvino", "dtype": "bf16"}),
+    ],
+)
+def test_a_way_by_name_and_the_name_of_a_way(name, axes):
+    assert parse_way(name) == axes
+    assert way_name(replace(PLAIN, **axes)) == name
+
+
+def test_the_usual_ways_are_ways():
+    for ways in USUAL.values():
+        for way in ways:
+            dtype = parse_way(way).get("dtype", "fp32")
+            assert dtype.removesuffix("?") in DTYPES
+
+
+@pytest.mark.parametrize("name", ["", "nhcw", "nhwc+nchw", "plain+nhwc", "compile=", "fuse+", "b?"])
+def test_what_is_no_way(name):
+    with pytest.raises(UsageError, match=r"--ways: .* is not allowed; it takes plain, or words"):
+        parse_way(name)
+
+
+def test_limits_are_read_as_typed_or_as_numbers():
+    typed = {"deadline": "33ms", "percentile": "99", "miou": "70%", "memory": "1.5G"}
+    found = limits_of({**typed, "energy": "2J", "max_time": "1min"})
+    assert found == Limits(
+        deadline_s=0.033, percentile="p99", miou=0.7, memory_bytes=1.5 * 2**30, joules=2.0,
+        max_time_s=60.0,
+    )  # fmt: skip
+    assert limits_of({"deadline": 0.5, "miou": 0.7, "memory": 1024}).memory_bytes == 1024
+    assert limits_of({}) == Limits()
+    assert Limits.of(found.to_dict()) == found
+
+
+@pytest.mark.parametrize(("text", "found"), [("4096", 4096), ("2 KiB", 2048), ("1mb", 2**20)])
+def test_bytes(text, found):
+    assert parse_bytes(text) == found
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"deadline": "soon"}, "--deadline: 'soon' is not allowed; it takes a time above 0"),
+        ({"deadline": "0ms"}, "--deadline: '0ms' is not allowed"),
+        ({"deadline": "1s", "percentile": "98"}, "--percentile: 'p98' is not allowed"),
+        ({"percentile": "99"}, "--percentile: '99' is not allowed; it is of a --deadline"),
+        ({"miou": "70"}, "--miou: '70' is not allowed; it takes a share of up to 100%"),
+        ({"memory": "much"}, "--memory: 'much' is not allowed; it takes bytes"),
+        ({"energy": "-2J"}, "--energy: '-2J' is not allowed"),
+        ({"energy": "nan"}, "--energy: 'nan' is not allowed"),
+    ],
+)
+def test_what_is_no_limit(given, message):
+    with pytest.raises(UsageError, match=message):
+        limits_of(given)
+
+
+def test_accuracy_needs_trained_networks_and_data():
+    with pytest.raises(UsageError, match="--miou: accuracy is of trained networks"):
+        check_data(["disc"], Limits(miou=0.5), None)
+    with pytest.raises(UsageError, match="--data: needed to score trained:x"):
+        check_data(["trained:x"], Limits(), None)
+    with pytest.raises(UsageError, match="--data: it is what trained networks are scored on"):
+        check_data(["disc"], Limits(), "gta5")
+
+
+def test_what_is_asked_is_read_back():
+    asked = Asked(models=("disc",), ways=("nhwc",), limits=Limits(deadline_s=1.0), size=(64, 64))
+    assert Asked.of(asked.to_dict()) == asked
+    ((grid, settings),) = asked.grids(asked.ways)
+    assert (grid.memory_formats, settings.launches) == (("nhwc",), 1)
+    tail = replace(asked, limits=Limits(deadline_s=1.0, percentile="p99"))
+    assert tail.grids(asked.ways)[0][1].repeat == 368
+
+
+def test_one_value_of_each_axis():
+    several = {"models": ["disc"], "checkpoints": [], "ways": [], "limits": Limits(), "seed": 0}
+    with pytest.raises(UsageError, match="--batch: '1,8' is not allowed; choose takes one value"):
+        asked_for(**several, shape={"batch": [1, 8]})
+
+
+def planned(*cases):
+    return [PlannedCase(case=case, settings=Settings.of(launches=1)) for case in cases]
+
+
+def launches(times):
+    """As the runner has them."""
+
+    return {
+        case.case_id: [make_launch(case, [t] * 3) for t in each] for case, each in times.items()
+    }
+
+
+def test_further_launches_go_to_what_may_be_chosen():
+    clock = FakeClock()
+    halver = Halver(Limits(deadline_s=1.0), planned(PLAIN, NHWC, ORT, OTHER), clock=clock)
+    seconds = {PLAIN: [0.3], NHWC: [0.2], ORT: [0.1], OTHER: [2.0]}
+    assert halver(launches(seconds)) == {ORT.case_id}
+    seconds[ORT] = [0.1, 0.1]
+    assert halver(launches(seconds)) == {ORT.case_id}
+    seconds[ORT] = [0.1] * LAST
+    assert halver(launches(seconds)) == set()
+
+
+def test_no_launch_is_begun_when_time_is_up():
+    clock = FakeClock()
+    halver = Halver(Limits(max_time_s=10.0), planned(PLAIN, NHWC), clock=clock)
+    seconds = launches({PLAIN: [0.1], NHWC: [0.1]})
+    assert halver(seconds) == {PLAIN.case_id, NHWC.case_id}
+    clock.now = 6.0
+    assert halver(seconds) == set()
+
+
+NO_LIMITS = Limits()
+
+
+def write_choice(folder, times, limits=NO_LIMITS, scores=None, changes=None, **said):
+    """A run of a choice: {case: launches' medians}, and {case: share of pixels that are right}."""
+    create = {"command": "dabench choose", "environment": ENVIRONMENT}
+    RunFolder.create(folder, KIND, **create, asked={}, data=None).close()
+    networks = {case.model: {"sha256": said.get("weights", "w") + case.model} for case in times}
+    write_medians(
+        folder / TIMES, times, choose=limits.to_dict(), networks=networks, changes=changes or {}
+    )
+    write_graphs(folder / TIMES, times, said.get("graph", "g"))
+    if scores:
+        run = RunFolder.create(
+            folder / "scores-1", "eval", **create, evaluation="official", classes=["x", "y"],
+            networks={case.model: {"sha256": f"w{case.model}"} for case in scores},
+            plan=[each.to_dict() for each in planned(*scores)],
+            data={"name": "streets", "split": "val", "frames": 64, "digest": "d",
+                  "synthetic": said.get("synthetic", False)},
+        )  # fmt: skip
+        with run:
+            record = ScoreRecord(run)
+            for way, (case, share) in enumerate(scores.items()):
+                hit = round(1000 * share)
+                rows = [FrameRow(f, str(f), c, hit, 1000, 1000) for f in range(64) for c in (0, 1)]
+                row = ScoreRow(case_id=case.case_id, status="ok", frames=64, miou=share)
+                record.add(way, case, row, rows)
+        write_graphs(folder / "scores-1", scores, "g")
+    return folder
+
+
+def write_graphs(folder, cases, graph):
+    numbers = dict.fromkeys(
+        ("macs", "executed_macs", "backward_macs", "executed_backward_macs"), 1000
+    )
+    shapes = {
+        case.model: {name: getattr(case, name) for name in ("channels", "height", "width", "mode")}
+        for case in cases
+    }
+    with RunFolder.open(folder) as run:
+        run.write_json(
+            "counts.json",
+            [
+                {"model": model, "batch": 1, "graph": graph, **shape, **numbers}
+                for model, shape in shapes.items()
+            ],
+        )
+
+
+def steady(seconds, count=LAST):
+    return [seconds * (1 + 0.001 * (number % 3)) for number in range(count)]
+
+
+def test_without_accuracies_the_fastest_that_keeps_its_limits(tmp_path):
+    choice = choice_of(
+        write_choice(
+            tmp_path / "run",
+            {PLAIN: steady(0.3, 1), NHWC: steady(0.2, 1), ORT: steady(0.1), OTHER: steady(0.05)},
+            Limits(deadline_s=0.25),
+        )
+    )
+    assert choice.chosen.case == OTHER
+    assert choice.finished
+    assert [each.name for each in choice.candidates] == [
+        "b plain", "a onnxruntime", "a nhwc", "a plain",
+    ]  # fmt: skip
+    assert [each.admissible for each in choice.candidates] == ["met", "met", "undecided", "missed"]
+    assert choice.front == ("b plain",)
+    assert choice.says[0].startswith("Take b plain: 50")
+    assert "No accuracy is known" in choice.says[-1]
+    assert choice.command == "dabench time --model b --device cpu --size 64x64"
+
+
+def test_the_most_accurate_within_the_deadline(tmp_path):
+    times = {PLAIN: steady(0.1), OTHER: steady(0.2)}
+    scores = {PLAIN: 0.6, OTHER: 0.7}
+    choice = choice_of(write_choice(tmp_path / "a", times, Limits(deadline_s=0.5), scores))
+    assert choice.chosen.case == OTHER
+    assert choice.front == ("a plain", "b plain")
+    assert choice.chosen.accuracy.miou.estimate == pytest.approx(0.7 / 1.3)
+    # In less time than that, the other one; and the fastest where only accuracy has a limit.
+    choice = choice_of(write_choice(tmp_path / "b", times, Limits(deadline_s=0.15), scores))
+    assert choice.chosen.case == PLAIN
+    choice = choice_of(write_choice(tmp_path / "c", times, Limits(miou=0.4), scores))
+    assert choice.chosen.case == PLAIN
+    choice = choice_of(write_choice(tmp_path / "d", times, Limits(miou=0.5), scores))
+    assert choice.chosen.case == OTHER
+
+
+def test_of_what_is_as_accurate_the_fastest_and_what_is_not_surely_slower(tmp_path):
+    times = {PLAIN: steady(0.2), NHWC: steady(0.1), ORT: [0.1 + 0.001 * n for n in range(LAST)]}
+    choice = choice_of(write_choice(tmp_path / "run", times, scores=dict.fromkeys(times, 0.7)))
+    assert choice.chosen.case == NHWC
+    assert choice.open == ("a onnxruntime",)
+    assert "Not surely slower, and as good otherwise: a onnxruntime." in choice.says
+
+
+@pytest.mark.parametrize("differs", [{"graph": "h"}, {"weights": "v"}, {"graph": ""}])
+def test_a_time_and_an_accuracy_of_two_graphs_are_not_joined(tmp_path, differs):
+    folder = write_choice(tmp_path / "run", {PLAIN: steady(0.1)}, scores={PLAIN: 0.7}, **differs)
+    (each,) = choice_of(folder).candidates
+    assert each.accuracy is None
+
+
+def test_a_limit_that_nothing_keeps(tmp_path):
+    times = {PLAIN: steady(0.3, 1), NHWC: steady(0.2, 1)}
+    choice = choice_of(write_choice(tmp_path / "run", times, Limits(deadline_s=0.01)))
+    assert choice.chosen is None
+    assert choice.says[0].startswith("Nothing keeps every limit. The fastest there is: a nhwc, 200")
+
+
+def test_a_limit_at_the_edge_and_a_memory_that_nobody_knows_are_undecided(tmp_path):
+    wide = [0.09, 0.11] * (LAST // 2)
+    choice = choice_of(write_choice(tmp_path / "a", {PLAIN: wide}, Limits(deadline_s=0.1)))
+    assert choice.chosen is None
+    assert choice.says[0].startswith("Nothing is sure to keep every limit. Undecided: a plain")
+    limits, unknown = Limits(memory_bytes=1e9), {ORT: {"peak_bytes": None}}
+    folder = write_choice(tmp_path / "b", {ORT: steady(0.1)}, limits, changes=unknown)
+    assert choice_of(folder).candidates[0].limits == {"memory": "unknown"}
+    folder = write_choice(tmp_path / "c", {ORT: steady(0.1)}, Limits(memory_bytes=1e3))
+    assert choice_of(folder).candidates[0].limits == {"memory": "missed"}
+
+
+def test_what_failed_is_a_row_with_its_reason(tmp_path):
+    failed = {NHWC: {"status": "oom", "reason": "out of memory", "phases": ()}}
+    times = {PLAIN: steady(0.1), NHWC: steady(0.1, 1)}
+    choice = choice_of(write_choice(tmp_path / "run", times, changes=failed))
+    assert choice.chosen.case == PLAIN
+    frame = choice.to_frame()
+    assert tuple(frame.columns) == COLUMNS
+    assert frame.iloc[-1][["status", "reason"]].tolist() == ["oom", "out of memory"]
+
+
+def test_a_race_that_was_cut_off_says_so(tmp_path):
+    choice = choice_of(write_choice(tmp_path / "run", {PLAIN: steady(0.1, 2)}))
+    assert not choice.finished
+    assert choice.says[0].startswith("The race was not run to its end")
+
+
+def test_a_report_with_its_picture(tmp_path):
+    times = {PLAIN: steady(0.1), NHWC: steady(0.2, 1), OTHER: steady(0.2)}
+    scores = {PLAIN: 0.6, OTHER: 0.7}
+    folder = write_choice(
+        tmp_path / "run", times, Limits(deadline_s=0.5, miou=0.1), scores, synthetic=True
+    )
+    document, table = write_report([folder], folder=tmp_path, name="deploy")
+    text = document.read_text(encoding="utf-8")
+    assert "## Which to deploy on Test CPU, 4 cores, cpu, batch 1" in text
+    assert "Limits: p50 of a pass within 500 ms, mIoU of at least 10%." in text
+    assert "| a | nhwc | 200 ms | - | 1 | 1 MiB | - | left alone after 1 |" in text
+    assert "mIoU on streets, val split, 64 frames" in text
+    assert "**Synthetic data.**" in text
+    assert (tmp_path / "deploy-choice.png").stat().st_size > 5000
+    rows = pd.read_csv(table)
+    assert rows["chosen"].sum() == 1
+    assert rows["run_id"].tolist() == ["run"] * 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--ways", "fast"), "--ways: 'fast' is not allowed"),
+        (("--models", "nope"), "--model: unknown model 'nope'"),
+        (("--checkpoints", "gone", "--data", "gta5"), "gone holds no weights of a training"),
+        (("--size", "64x64,32x32"), "--size: '64x64,32x32' is not allowed; choose takes one value"),
+        (("--deadline", "-1"), "--deadline: '-1' is not allowed"),
+        (("--device", "cuda:99"), "device 'cuda:99' is not available"),
+        (("--resume", "gone"), "gone holds no run"),
+        (("--resume", "gone", "--ways", "nhwc"), "leave out 'ways'"),
+    ],
+)
+def test_bad_input_is_one_line(arguments, message, tmp_path):
+    shown = dabench("choose", *arguments, cwd=tmp_path)
+    assert shown.returncode == 2
+    assert len(shown.stderr.splitlines()) == 1
+    assert message in shown.stderr
+    assert not list(tmp_path.iterdir())
