@@ -175,7 +175,9 @@ def write_choice(folder, times, limits=NO_LIMITS, scores=None, changes=None, **s
             for way, (case, share) in enumerate(scores.items()):
                 hit = round(1000 * share)
                 rows = [FrameRow(f, str(f), c, hit, 1000, 1000) for f in range(64) for c in (0, 1)]
-                row = ScoreRow(case_id=case.case_id, status="ok", frames=64, miou=share)
+                row = ScoreRow(
+                    case_id=case.case_id, status="ok", frames=64, miou=share, **said.get("real", {})
+                )
                 record.add(way, case, row, rows)
         write_graphs(folder / "scores-1", scores, "g")
     return folder
@@ -252,6 +254,17 @@ def test_a_time_and_an_accuracy_of_two_graphs_are_not_joined(tmp_path, differs):
     folder = write_choice(tmp_path / "run", {PLAIN: steady(0.1)}, scores={PLAIN: 0.7}, **differs)
     (each,) = choice_of(folder).candidates
     assert each.accuracy is None
+
+
+def test_times_that_are_others_on_real_images_are_said(tmp_path):
+    times, scores = {PLAIN: steady(0.1)}, {PLAIN: 0.7}
+    for ratio, said in ((1.5, True), (1.01, False)):
+        real = {"real_ratio": ratio, "real_low": ratio - 0.005, "real_high": ratio + 0.005}
+        choice = choice_of(write_choice(tmp_path / f"{ratio}", times, scores=scores, real=real))
+        assert said == any(
+            "a plain takes 1.500 [1.495 to 1.505] times as long on real images" in each
+            for each in choice.says
+        )
 
 
 def test_a_limit_that_nothing_keeps(tmp_path):

@@ -44,6 +44,12 @@ def evaluate(
         str | None, typer.Option(help="cpu, cuda[:N], mps.", show_default="cpu")
     ] = None,
     keep: Keep = None,
+    times: Annotated[
+        bool,
+        typer.Option(
+            "--times", help="Time passes on the images against passes on random input, too."
+        ),
+    ] = False,
     resume_from: ResumeFrom = None,
     out: Out = None,
     quiet: Quiet = False,
@@ -80,9 +86,9 @@ def evaluate(
         trained = trained_at(checkpoint)
         ways = ways_of(given, f"trained:{checkpoint}", device)
         domain = domain_of(data, roots, trained.classes)
-        score_ways(ways, data, domain, split or domain.reported, out, shown)
+        score_ways(ways, data, domain, split or domain.reported, out, shown, times=times)
         return
-    if alone := sorted({"keep", "out", "timeout"} & given.keys()):
+    if alone := sorted({"keep", "out", "timeout", "times"} & given.keys()):
         ways_asked = ", ".join("--" + key.replace("_", "-") for key in WAYS)
         raise UsageError(f"--{alone[0]}: it is of ways to run a network; name one of {ways_asked}")
     _score(checkpoint, data, split, device, roots, json=json)

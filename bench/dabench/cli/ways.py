@@ -83,7 +83,14 @@ def ways_of(given: Mapping[str, Any], model: str, device: str) -> Plan:
 
 
 def score_ways(
-    plan: Plan, asked: str, domain: Domain, split: str, out: Path | None, shown: Shown
+    plan: Plan,
+    asked: str,
+    domain: Domain,
+    split: str,
+    out: Path | None,
+    shown: Shown,
+    *,
+    times: bool,
 ) -> None:
     """Scores ways on a split of a domain, into a new folder."""
     from dabench.data.domain import check_labels
@@ -95,7 +102,7 @@ def score_ways(
     data = Data(asked, domain, split)
     with new_run_folder(out, f"eval-{domain.name}") as folder:
         with resumable("eval", folder):
-            scored = score_into(folder, [plan], data, command=command, told=shown.told)
+            scored = score_into(folder, [plan], data, command=command, told=shown.told, times=times)
         shown.show(folder, scored)
 
 
@@ -148,7 +155,7 @@ class Shown:
         Raises:
             typer.Exit: No way has a score.
         """
-        from dabench.findings.ways import KEEP_RULE, UNKNOWN, ways_kept
+        from dabench.findings.ways import KEEP_RULE, REAL_RULE, UNKNOWN, ways_kept
         from dabench.records.folder import read_run
 
         document = read_run(folder)
@@ -167,6 +174,8 @@ class Shown:
         else:
             self._print(document, [planned.case for planned in scored.plan], scored.rows, kept)
             print_line(f"To be kept: {format_share(self._keep)} {KEEP_RULE}.")
+            if any(row.real for row in scored.rows):
+                print_line(f"Real / random: {REAL_RULE}.")
             error_line(f"Records: {folder}")
         if not any(row.status == "ok" for row in scored.rows):
             raise typer.Exit(1)
@@ -186,16 +195,20 @@ class Shown:
             for name, cell in _COLUMNS.items()
             if name in _ALWAYS or len({cell(case) for case in cases}) > 1
         ]
+        real = any(row.real for row in rows)
         print_table(
             f"{first.model} on {data['name']}{drawn}, {data['split']} split, {data['frames']} "
             f"frames, {document['evaluation']} mIoU; {first.height}x{first.width}, {first.device}",
-            (*varying, "mIoU", "accuracy", keeps, "of plain", "95% over images"),
+            (
+                *varying, "mIoU", "accuracy", keeps, "of plain", "95% over images",
+                *["real / random"] * real,
+            ),
             [
-                (*_cells(case, varying), *_scores(row, k))
+                (*_cells(case, varying), *_scores(row, k), *[_real(row)] * real)
                 for case, row, k in zip(cases, rows, kept, strict=True)
             ],
             words=(*_ALWAYS, keeps),
-        )
+        )  # fmt: skip
         for case, row in zip(cases, rows, strict=True):
             name = " ".join(_cells(case, varying))
             if row.status != "ok":
@@ -206,6 +219,14 @@ class Shown:
 
 def _cells(case: Case, columns: Iterable[str]) -> list[str]:
     return [_COLUMNS[name](case) for name in columns]
+
+
+def _real(row: ScoreRow) -> str:
+    from dabench.findings.ways import real_of
+
+    if row.real is None:
+        return "-"
+    return f"{row.real.estimate:.3f} [{row.real.low:.3f}, {row.real.high:.3f}], {real_of(row)}"
 
 
 def _scores(row: ScoreRow, kept: Kept | None) -> tuple[str, ...]:

@@ -316,6 +316,13 @@ def _says(
         yield f"Nothing keeps every limit. The fastest there is: {fastest}."
     else:
         yield "Nothing could be timed."
+    for each in timed:
+        real = each.accuracy and each.accuracy.real
+        if real is not None and verdict(real) in ("slower", "faster"):
+            yield (
+                f"{each.name} takes {real.estimate:.3f} [{real.low:.3f} to {real.high:.3f}] times "
+                "as long on real images as on the random input that it was timed on."
+            )
     if any(each.accuracy is not None and each.accuracy.synthetic for each in timed):
         yield "Accuracies are of drawn images and say nothing of real ones."
     if timed and all(each.accuracy is None for each in timed):

@@ -89,6 +89,7 @@ class Accuracy:
         evaluation: ``official`` or ``paper``.
         data: What was predicted: the dataset's name and the split.
         synthetic: Whether it was drawn.
+        real: Time of a pass on its images over that on random input; None where nobody compared.
     """
 
     miou: Interval
@@ -97,6 +98,7 @@ class Accuracy:
     evaluation: str
     data: str
     synthetic: bool
+    real: Interval | None = None
 
 
 def accuracies(folders: Iterable[Path]) -> dict[Identity, Accuracy]:
@@ -116,11 +118,11 @@ def accuracies(folders: Iterable[Path]) -> dict[Identity, Accuracy]:
             identity = identities.of(cases[row.case_id])
             if row.status == "ok" and identity is not None and way in frames:
                 scored = scored_of(frames[way], len(document["classes"]), folder / FRAMES)
-                found[identity] = _accuracy(scored, document)
+                found[identity] = _accuracy(scored, document, row.real)
     return found
 
 
-def _accuracy(scored: Scored, document: Mapping[str, Any]) -> Accuracy:
+def _accuracy(scored: Scored, document: Mapping[str, Any], real: Interval | None) -> Accuracy:
     evaluation, data = document["evaluation"], document["data"]
     estimate = float(MIOU[evaluation](scored.hit.sum(0), scored.union.sum(0)))
     drawn = resampled_miou(scored, evaluation)
@@ -132,6 +134,7 @@ def _accuracy(scored: Scored, document: Mapping[str, Any]) -> Accuracy:
         evaluation,
         f"{data['name']}, {data['split']} split, {data['frames']} frames",
         data["synthetic"],
+        real,
     )
 
 

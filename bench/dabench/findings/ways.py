@@ -18,7 +18,9 @@ from dabench.records.folder import read_run
 from dabench.records.scores import KEEP, KIND, ScoreRow, read_score_frames, read_scores
 from dabench.records.timings import read_plan
 from dabench.records.trainings import FRAMES
+from dabench.timing.pairs import PAIRS
 from dabench.timing.statistics import Interval
+from dabench.timing.verdicts import DELTA, verdict
 
 FEWEST = 8
 """Frames below which resampling them says nothing."""
@@ -105,11 +107,24 @@ def ways_kept(
     return [Kept(Interval(1.0, 1.0, 1.0), PLAIN), *held]
 
 
+REAL_RULE = (
+    f"time of a pass on the frames over that on random input, in turn in one process, {PAIRS} of "
+    f"each, with Student's 95% interval; a difference of more than {DELTA:.0%} is a flag: times "
+    "on random input are then not those of the network at work"
+)
+
+
+def real_of(row: ScoreRow) -> str | None:
+    """Whether passes on real images are ``slower``, ``faster`` or the ``same``; None if unknown."""
+    return None if row.real is None else verdict(row.real)
+
+
 COLUMNS = (
     "run_id", "machine", "data", "split", "synthetic", "evaluation", "before", "after", "model",
     "weights", "graph", "device", "batch", "height", "width", "way", "dtype", "memory_format",
     "threads", "status", "reason", "of_frames", "miou", "accuracy", "difference", "emulated",
-    "keep", "kept", "kept_low", "kept_high", "verdict",
+    "keep", "kept", "kept_low", "kept_high", "verdict", "real_ratio", "real_low", "real_high",
+    "real",
 )  # fmt: skip
 
 
@@ -145,4 +160,5 @@ def _rows(folder: Path, keep: float) -> Iterator[dict[str, Any]]:
             "kept_low": share and share.low,
             "kept_high": share and share.high,
             "verdict": UNKNOWN if found is None else found.verdict,
+            "real": real_of(row),
         }

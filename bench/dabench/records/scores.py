@@ -20,6 +20,7 @@ from dabench.plan.axes import columns_of
 from dabench.plan.cases import Case
 from dabench.records.folder import RunFolder, bad_row, read_table
 from dabench.records.trainings import FRAME_COLUMNS, FRAMES, FrameRow, frame_row
+from dabench.timing.statistics import Interval
 
 KIND = "eval"
 SCORES = "scores.csv"
@@ -43,6 +44,10 @@ class ScoreRow:
             (`dabench.network.runtimes.difference_of`); None where torch runs it as it is, in
             whatever precision and layout.
         emulated: Whether the device does not compute in this precision.
+        real_ratio: Time of a pass on evaluated frames over that on random input, in turn in one
+            process; None where that was not asked for.
+        real_low: Its 95% interval's lower end.
+        real_high: The upper end.
     """
 
     case_id: str
@@ -53,6 +58,16 @@ class ScoreRow:
     accuracy: float | None = None
     difference: float | None = None
     emulated: bool | None = None
+    real_ratio: float | None = None
+    real_low: float | None = None
+    real_high: float | None = None
+
+    @property
+    def real(self) -> Interval | None:
+        """The ratio of times with its interval."""
+        if self.real_ratio is None or self.real_low is None or self.real_high is None:
+            return None
+        return Interval(self.real_ratio, self.real_low, self.real_high)
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON document."""
@@ -62,6 +77,8 @@ class ScoreRow:
 _WAY = columns_of("phase", "protocol", "mode", "input", "rate", "concurrency")
 _OWN = tuple(field.name for field in fields(ScoreRow))
 SCORE_COLUMNS = (_OWN[0], *_WAY, *_OWN[1:])
+_OLDER = SCORE_COLUMNS[: SCORE_COLUMNS.index("real_ratio")]
+_NUMBERS = ("miou", "accuracy", "difference", "real_ratio", "real_low", "real_high")
 _COLUMNS_OF_FRAMES = ("way", *FRAME_COLUMNS)
 
 
@@ -93,16 +110,14 @@ def read_scores(folder: Path) -> list[ScoreRow]:
         ResultsError: Damaged; names file and line.
     """
     rows = []
-    for line, row in read_table(folder / SCORES, SCORE_COLUMNS):
+    for line, row in read_table(folder / SCORES, SCORE_COLUMNS, [_OLDER]):
         with bad_row(folder / SCORES, line):
             rows.append(_row(row))
     return rows
 
 
 def _row(row: Mapping[str, str]) -> ScoreRow:
-    numbers = {
-        name: float(row[name]) if row[name] else None for name in ("miou", "accuracy", "difference")
-    }
+    numbers = {name: float(row[name]) if row[name] else None for name in _NUMBERS}
     return ScoreRow(
         case_id=row["case_id"],
         status=row["status"],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from dabench.base.units import format_share
-from dabench.findings.ways import KEEP_RULE, PLAIN, UNKNOWN
+from dabench.findings.ways import KEEP_RULE, PLAIN, REAL_RULE, UNKNOWN
 from dabench.report.text import Writer
 from dabench.report.training import SYNTHETIC
 
@@ -37,11 +37,12 @@ def section(out: Writer, ways: pd.DataFrame) -> None:
 
 def _scores(out: Writer, good: pd.DataFrame, varying: list[str]) -> None:
     keep = format_share(good["keep"].iloc[0])
+    timed = f" `real / random`: {REAL_RULE}." if good["real"].notna().any() else ""
     out.table(
         pd.DataFrame([_row(row, varying) for _, row in good.iterrows()]),
         "The scores are of the graph that `dabench time` measures under the same name. To be kept: "
         f"{keep} {KEEP_RULE}. `difference`: relative L2 distance of the logits from the plain "
-        "network's in fp32, on random input, of ways that torch does not run as they are.",
+        f"network's in fp32, on random input, of ways that torch does not run as they are.{timed}",
     )
 
 
@@ -58,4 +59,10 @@ def _row(row: pd.Series, varying: list[str]) -> dict[str, str]:
         "difference": "-" if pd.isna(row["difference"]) else f"{row['difference']:.1e}",
         f"keeps {format_share(row['keep'])}": row["verdict"],
         "of plain": f"{row['kept']:.2%} ({interval})" if told else "-",
+        **({} if pd.isna(row["real"]) else {"real / random": _real(row)}),
     }
+
+
+def _real(row: pd.Series) -> str:
+    interval = f"{row['real_low']:.3f} to {row['real_high']:.3f}"
+    return f"{row['real_ratio']:.3f} ({interval}): {row['real']}"

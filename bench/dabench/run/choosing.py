@@ -257,7 +257,7 @@ def _carry_out(
             if has_run(scores):
                 resume_scores(scores, data, told=told)
             elif grids := _left(times, model):
-                score_into(scores, grids, data, command=command, told=told)
+                score_into(scores, grids, data, command=command, told=told, times=True)
     return False
 
 

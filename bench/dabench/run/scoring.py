@@ -79,6 +79,7 @@ def score_into(
     *,
     command: str,
     told: Told,
+    times: bool = False,
 ) -> Scored:
     """Scores every way of some grids of one trained network, and the plain one.
 
@@ -89,6 +90,7 @@ def score_into(
         data: What is predicted; its classes are the network's.
         command: What the user asked for, for the record.
         told: Told of each way.
+        times: Whether passes on the frames are timed against passes on random input.
 
     Raises:
         UsageError: Anything wrong with the request; nothing was scored.
@@ -101,7 +103,7 @@ def score_into(
         environment = describe_host() | probe(launcher)
         plan = _plan(grids, environment)
         first = plan[0].case
-        scorer = _Scorer.of(first, data, launcher)
+        scorer = _Scorer.of(first, data, launcher, times=times)
         trained, frames = scorer.trained, scorer.frames
         run = RunFolder.create(
             folder,
@@ -121,6 +123,7 @@ def score_into(
             },
             classes=list(trained.classes),
             evaluation=trained.evaluation,
+            times=times,
             before=f"{BEFORE}, {'normalised' if trained.normalised else 'not normalised'}",
             after=AFTER,
         )
@@ -141,7 +144,8 @@ def resume_scores(folder: Path, data: Data, *, told: Told) -> Scored:
         check_same_machine(folder, document["environment"], describe_host() | probe(launcher))
         check_same_networks(folder, document["networks"])
         plan = read_plan(folder, document)
-        scorer = _Scorer.of(plan[0].case, data, launcher)
+        times = bool(document.get("times"))
+        scorer = _Scorer.of(plan[0].case, data, launcher, times=times)
         if scorer.frames.digest != document["data"]["digest"]:
             raise UsageError("--resume: the frames are not those of the run")
         with RunFolder.open(folder, KIND) as run:
@@ -175,13 +179,14 @@ class _Scorer:
     listed: Sequence[Frame]
     frames: Prepared
     launcher: Launcher
+    times: bool
 
     @classmethod
-    def of(cls, case: Case, data: Data, launcher: Launcher) -> _Scorer:
+    def of(cls, case: Case, data: Data, launcher: Launcher, *, times: bool) -> _Scorer:
         """For a case's network and size."""
         trained = trained_at(Path(Reference.of(case.model).factory))
         listed = data.domain.frames(data.split)
-        return cls(trained, listed, prepare(listed, (case.height, case.width)), launcher)
+        return cls(trained, listed, prepare(listed, (case.height, case.width)), launcher, times)
 
     def score_all(
         self, run: RunFolder, plan: Sequence[PlannedCase], known: Iterable[ScoreRow], told: Told
@@ -221,6 +226,7 @@ class _Scorer:
                 "classes": len(self.trained.classes),
                 "normalised": self.trained.normalised,
                 "digest": self.frames.digest,
+                "times": self.times,
                 "frames": [
                     (each.name, str(each.image), str(each.label), each.encoding)
                     for each in self.listed
@@ -238,6 +244,7 @@ class _Scorer:
             accuracy=scores.accuracy,
             difference=found["difference"],
             emulated=found["emulated"],
+            **(found["real"] or {}),
         )
         return row, list(_frame_rows(self.frames.names, found["frames"]))
 

@@ -25,6 +25,8 @@ from dabench.timing.clock import host_clock
 from dabench.timing.engine import StopRule
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from dabench.counting.counted import ModelCount
     from dabench.device.base import Device
     from dabench.network.workload import Workload
@@ -242,7 +244,7 @@ def _score(request: Message, send: Send) -> None:
     from dabench.device.registry import open_device
     from dabench.network.runtimes import prepare, set_precision
     from dabench.network.workload import Workload, is_variant
-    from dabench.scoring.evaluate import evaluate
+    from dabench.scoring.evaluate import evaluate, image_batches
 
     case = Case.of(request["case"])
     frames = [
@@ -256,15 +258,17 @@ def _score(request: Message, send: Send) -> None:
     ready = prepare_frames(frames, (case.height, case.width))
     if ready.digest != request["digest"]:
         raise DabenchError("the frames have changed since the run was begun")
+
+    def logits(images: Tensor) -> Tensor:
+        return load.logits(network_input(images, normalised=request["normalised"]))
+
     with _scratch(request) as folder:
         prepared = prepare(load, device, folder, host_clock) if is_variant(case) else {}
         found = evaluate(
-            lambda images: load.logits(network_input(images, normalised=request["normalised"])),
-            ready,
-            classes=request["classes"],
-            device=load.device,
-            batch=case.batch,
+            logits, ready, classes=request["classes"], device=load.device, batch=case.batch
         )
+        images = next(image_batches(ready, case.batch, load.device))
+        real = _against_random(load, images, device, request) if request["times"] else None
     send(
         {
             "kind": "score",
@@ -272,8 +276,28 @@ def _score(request: Message, send: Send) -> None:
             "frames": [asdict(frame) for frame in found.frames],
             "difference": prepared.get("difference"),
             "emulated": case.dtype not in device.native_dtypes(),
+            "real": real,
         }
     )
+
+
+def _against_random(
+    load: Workload, images: Tensor, device: Device, request: Message
+) -> dict[str, float]:
+    """How long passes on real images take, over those on random input of their shape."""
+    import torch
+
+    from dabench.data.loader import network_input
+    from dabench.timing.pairs import measure_pairs
+
+    real = network_input(images, normalised=request["normalised"])
+    torch.manual_seed(request["seed"])
+    random = torch.randn(real.shape, device=real.device)
+    with torch.inference_mode():
+        found = measure_pairs(
+            lambda: load.logits(real), lambda: load.logits(random), host_clock, device.synchronize
+        ).ratio()
+    return {"real_ratio": found.estimate, "real_low": found.low, "real_high": found.high}
 
 
 def _ceilings(request: Message, send: Send) -> None:
