@@ -247,7 +247,7 @@ def choose(
     opened = None if data is None else data_for(data, split, asked.models, {})
     with TemporaryDirectory(prefix="dabench-") as passing:
         folder = Path(passing) / "choice" if out is None else Path(out)
-        interrupted = choose_into(
+        choose_into(
             folder,
             asked,
             opened,
@@ -255,8 +255,6 @@ def choose(
             observer=NoProgress(),
             told=lambda case: None,
         )
-        if interrupted:
-            raise KeyboardInterrupt
         return choice_of(folder)
 
 

@@ -18,8 +18,8 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 from torchvision.transforms import v2
 
 from dabench.data.labels import IGNORE, TRAIN_TO_ID
-from dabench.data.loader import JITTER, MEAN, STD, network_input
-from dabench.data.prepare import prepare
+from dabench.data.loader import JITTER, network_input
+from dabench.data.prepare import MEAN, STD, prepare
 from dabench.data.roots import PAIRS, Places
 from dabench.data.standin import write_standin
 from dabench.data.synthetic import CAMERA, draw_scene

@@ -4,23 +4,20 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
+from choices import planned, steady, write_choice
 from command import dabench
 from fakes import FakeClock, make_case, make_launch
-from records import ENVIRONMENT, write_medians
+from trained import new_state, write_run
 
 from dabench.base.errors import UsageError
 from dabench.base.units import parse_bytes
+from dabench.data.labels import CAMVID, CITYSCAPES
 from dabench.findings.choices import COLUMNS, choice_of
 from dabench.plan.axes import DTYPES
-from dabench.plan.cases import PlannedCase
-from dabench.plan.settings import Settings
 from dabench.plan.ways import USUAL, parse_way, way_name
-from dabench.records.choices import KIND, TIMES, Limits, limits_of
-from dabench.records.folder import RunFolder
-from dabench.records.scores import ScoreRecord, ScoreRow
-from dabench.records.trainings import FrameRow
+from dabench.records.choices import Limits, limits_of
 from dabench.report.write import write_report
-from dabench.run.choosing import Asked, asked_for, check_data
+from dabench.run.choosing import Asked, asked_for, check_data, data_for
 from dabench.run.deciding import Halver
 from dabench.timing.halving import RUNGS
 
@@ -118,10 +115,6 @@ def test_one_value_of_each_axis():
         asked_for(**several, shape={"batch": [1, 8]})
 
 
-def planned(*cases):
-    return [PlannedCase(case=case, settings=Settings.of(launches=1)) for case in cases]
-
-
 def launches(times):
     """As the runner has them."""
 
@@ -150,61 +143,6 @@ def test_no_launch_is_begun_when_time_is_up():
     assert halver(seconds) == set()
 
 
-NO_LIMITS = Limits()
-
-
-def write_choice(folder, times, limits=NO_LIMITS, scores=None, changes=None, **said):
-    """A run of a choice: {case: launches' medians}, and {case: share of pixels that are right}."""
-    create = {"command": "dabench choose", "environment": ENVIRONMENT}
-    RunFolder.create(folder, KIND, **create, asked={}, data=None).close()
-    networks = {case.model: {"sha256": said.get("weights", "w") + case.model} for case in times}
-    write_medians(
-        folder / TIMES, times, choose=limits.to_dict(), networks=networks, changes=changes or {}
-    )
-    write_graphs(folder / TIMES, times, said.get("graph", "g"))
-    if scores:
-        run = RunFolder.create(
-            folder / "scores-1", "eval", **create, evaluation="official", classes=["x", "y"],
-            networks={case.model: {"sha256": f"w{case.model}"} for case in scores},
-            plan=[each.to_dict() for each in planned(*scores)],
-            data={"name": "streets", "split": "val", "frames": 64, "digest": "d",
-                  "synthetic": said.get("synthetic", False)},
-        )  # fmt: skip
-        with run:
-            record = ScoreRecord(run)
-            for way, (case, share) in enumerate(scores.items()):
-                hit = round(1000 * share)
-                rows = [FrameRow(f, str(f), c, hit, 1000, 1000) for f in range(64) for c in (0, 1)]
-                row = ScoreRow(
-                    case_id=case.case_id, status="ok", frames=64, miou=share, **said.get("real", {})
-                )
-                record.add(way, case, row, rows)
-        write_graphs(folder / "scores-1", scores, "g")
-    return folder
-
-
-def write_graphs(folder, cases, graph):
-    numbers = dict.fromkeys(
-        ("macs", "executed_macs", "backward_macs", "executed_backward_macs"), 1000
-    )
-    shapes = {
-        case.model: {name: getattr(case, name) for name in ("channels", "height", "width", "mode")}
-        for case in cases
-    }
-    with RunFolder.open(folder) as run:
-        run.write_json(
-            "counts.json",
-            [
-                {"model": model, "batch": 1, "graph": graph, **shape, **numbers}
-                for model, shape in shapes.items()
-            ],
-        )
-
-
-def steady(seconds, count=LAST):
-    return [seconds * (1 + 0.001 * (number % 3)) for number in range(count)]
-
-
 def test_without_accuracies_the_fastest_that_keeps_its_limits(tmp_path):
     choice = choice_of(
         write_choice(
@@ -218,7 +156,8 @@ def test_without_accuracies_the_fastest_that_keeps_its_limits(tmp_path):
     assert [each.name for each in choice.candidates] == [
         "b plain", "a onnxruntime", "a nhwc", "a plain",
     ]  # fmt: skip
-    assert [each.admissible for each in choice.candidates] == ["met", "met", "undecided", "missed"]
+    assert [each.admissible for each in choice.candidates] == ["met", "met", *["undecided"] * 2]
+    assert choice.candidates[2].why == "left alone after 1"
     assert choice.front == ("b plain",)
     assert choice.says[0].startswith("Take b plain: 50")
     assert "No accuracy is known" in choice.says[-1]
@@ -272,13 +211,103 @@ def test_a_limit_that_nothing_keeps(tmp_path):
     choice = choice_of(write_choice(tmp_path / "run", times, Limits(deadline_s=0.01)))
     assert choice.chosen is None
     assert choice.says[0].startswith("Nothing keeps every limit. The fastest there is: a nhwc, 200")
+    assert [each.why for each in choice.candidates] == ["deadline", "deadline"]
+
+
+def test_what_was_left_alone_and_never_judged_is_named(tmp_path):
+    times, scores = {NHWC: steady(0.1), PLAIN: steady(0.2, 1)}, {NHWC: 0.5}
+    choice = choice_of(write_choice(tmp_path / "run", times, Limits(miou=0.9), scores))
+    assert choice.chosen is None
+    assert "Nothing that was measured to the end keeps every limit" in choice.says[0]
+    assert "Left alone for a faster one, and not judged: a plain" in choice.says[0]
+    assert choice.front == ()
+
+
+def test_of_a_single_launch_a_deadline_is_undecided_unless_it_is_hopeless(tmp_path):
+    for seconds, said in ((0.1, "undecided"), (0.11, "undecided"), (0.2, "missed")):
+        folder = tmp_path / f"{seconds}"
+        choice = choice_of(write_choice(folder, {PLAIN: [seconds]}, Limits(deadline_s=0.105)))
+        assert choice.candidates[0].limits == {"deadline": said}
+        assert choice.chosen is None
+    assert "Undecided: a plain (deadline: one launch)." in choice_of(tmp_path / "0.1").says
+
+
+def test_what_was_left_alone_is_not_on_the_front(tmp_path):
+    # What would have won by the launches it had is called back; this one would not have.
+    times = {ORT: [0.1] * LAST, PLAIN: [0.12]}
+    unknown = {ORT: {"peak_bytes": None}}
+    choice = choice_of(write_choice(tmp_path / "run", times, changes=unknown))
+    assert choice.front == ("a onnxruntime",)
+
+
+def test_ways_in_a_precision_that_is_not_native_are_rows(tmp_path):
+    note = "bf16 is only emulated on cpu here and left out; --dtype bf16 measures it"
+    folder = write_choice(
+        tmp_path / "run", {PLAIN: steady(0.1)}, ways=["plain", "nhwc+bf16?"], left_out=[note]
+    )
+    plain, left_out = choice_of(folder).candidates
+    assert (plain.status, left_out.name) == ("ok", "a nhwc+bf16")
+    assert (left_out.status, left_out.reason) == ("unsupported", note)
+
+
+TRAINED = replace(PLAIN, model="trained:a")
+
+
+def test_what_is_still_to_be_scored_is_said_and_nothing_is_chosen(tmp_path):
+    data = {"asked": "gta5", "split": "val"}
+    times = {TRAINED: steady(0.1), replace(TRAINED, memory_format="nhwc"): steady(0.2, 1)}
+    choice = choice_of(write_choice(tmp_path / "run", times, data=data))
+    assert (choice.chosen, choice.finished) == (None, False)
+    assert choice.says == ("Not scored yet: trained:a plain; 'dabench choose --resume' goes on.",)
+
+
+def test_a_score_that_failed_says_why(tmp_path):
+    data = {"asked": "gta5", "split": "val"}
+    folder = write_choice(
+        tmp_path / "run", {TRAINED: steady(0.1)}, Limits(miou=0.1), {TRAINED: None}, data=data
+    )
+    choice = choice_of(folder)
+    assert choice.finished
+    assert choice.candidates[0].why == "accuracy not known: oom: out of memory"
+    assert "Not scored: trained:a plain: oom: out of memory." in choice.says
+    assert choice.to_frame()["unscored"].tolist() == ["oom: out of memory"]
+
+
+def test_what_has_no_figure_for_a_limit_does_not_drive_out_what_has_one():
+    plan = planned(PLAIN, NHWC, ORT)
+    known = launches({PLAIN: [0.3], NHWC: [0.2]})
+    unknown = {ORT.case_id: [make_launch(ORT, [0.1] * 3, peak_bytes=None)]}
+    wanted = Halver(Limits(memory_bytes=1e9), plan)({**known, **unknown})
+    assert wanted == {ORT.case_id, NHWC.case_id}
+    # What is over it gets no further launch, however fast.
+    large = {ORT.case_id: [make_launch(ORT, [0.1] * 3, peak_bytes=1 << 40)]}
+    assert Halver(Limits(memory_bytes=1e9), plan)({**known, **large}) == {NHWC.case_id}
+
+
+def test_accuracies_of_other_classes_are_not_compared(tmp_path):
+    for name, classes in (("city", CITYSCAPES.names), ("cam", CAMVID.names)):
+        write_run(tmp_path / name, new_state(classes), "weights.pt")
+    names = [f"trained:{tmp_path / name}" for name in ("city", "cam")]
+    for models in (names, names[::-1]):
+        with pytest.raises(UsageError, match=r"--checkpoints: .* classes and .*, not the same"):
+            data_for("gta5", None, models, {})
+
+
+def test_a_checkpoint_that_is_named_twice_is_one(tmp_path):
+    write_run(tmp_path / "run", new_state(CITYSCAPES.names), "weights.pt")
+    (tmp_path / "link").symlink_to(tmp_path / "run")
+    checkpoints = [str(tmp_path / name) for name in ("run", "link")]
+    shape = {"models": [], "ways": [], "shape": {}, "limits": Limits(), "seed": 0}
+    asked = asked_for(checkpoints=checkpoints, **shape)
+    assert asked.models == (f"trained:{tmp_path / 'run'}",)
 
 
 def test_a_limit_at_the_edge_and_a_memory_that_nobody_knows_are_undecided(tmp_path):
     wide = [0.09, 0.11] * (LAST // 2)
     choice = choice_of(write_choice(tmp_path / "a", {PLAIN: wide}, Limits(deadline_s=0.1)))
     assert choice.chosen is None
-    assert choice.says[0].startswith("Nothing is sure to keep every limit. Undecided: a plain")
+    assert choice.says[0].startswith("Nothing is sure to keep every limit. The fastest there is: a")
+    assert choice.says[1] == "Undecided: a plain (deadline: the interval spans it)."
     limits, unknown = Limits(memory_bytes=1e9), {ORT: {"peak_bytes": None}}
     folder = write_choice(tmp_path / "b", {ORT: steady(0.1)}, limits, changes=unknown)
     assert choice_of(folder).candidates[0].limits == {"memory": "unknown"}

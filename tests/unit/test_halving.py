@@ -44,6 +44,15 @@ def test_what_cannot_meet_a_limit_is_left_alone():
     assert (hopeless.left, hopeless.launches) == ((), None)
 
 
+def test_what_would_have_won_is_called_back():
+    # Its one launch was slow by bad luck of the others': they turn out slower than it was.
+    times = {"a": [1.0] + [2.0] * 7, "b": [1.5], "c": [9.0]}
+    found = race(times)
+    assert (found.left, found.out, found.launches) == (("b", "a"), {"c": 1}, LAST)
+    found = race({**times, "b": [1.5] * LAST})
+    assert (found.left, found.launches) == (("b", "a"), None)
+
+
 def test_it_waits_for_the_launches_of_all_that_are_left():
     found = race({"a": [1.0, 1.0], "b": [1.01]})
     assert (found.left, found.launches) == (("a", "b"), 2)
@@ -59,8 +68,10 @@ def test_later_launches_change_nothing_that_was_said(times):
     whole = race(times)
     for launches in range(1, LAST):
         so_far = race({name: each[:launches] for name, each in times.items()})
-        assert so_far.out.items() <= whole.out.items()
-        assert set(whole.left) <= set(so_far.left)
+        assert {**so_far.out, **whole.out} == {**whole.out, **so_far.out}
+        # What was left alone is so in the end, or was called back.
+        back = set(so_far.out) & set(whole.left)
+        assert set(whole.left) <= set(so_far.left) | back
 
 
 def recorded(dtype):
@@ -75,25 +86,39 @@ def recorded(dtype):
     }
 
 
+@pytest.mark.parametrize("without_the_best", [False, True])
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
-def test_it_finds_what_a_whole_sweep_finds_in_a_third_of_its_time(dtype):
-    """100 races on drawn launches, each held against a sweep of as many others."""
+def test_it_finds_what_a_whole_sweep_finds_in_a_third_of_its_time(dtype, without_the_best):
+    """100 races, each on launches of one half of the recorded ones, held against the other half.
+
+    Without the fastest way the next ones are close on that machine, and no two sweeps agree: a race
+    is then to be right as often as a sweep of all the same launches.
+    """
     ways = recorded(dtype)
-    assert len(ways) >= 8
+    if without_the_best:
+        del ways[min(ways, key=lambda name: median(ways[name]))]
+    assert len(ways) >= 7
     random = np.random.default_rng(0)
-    right, spent, whole = 0, 0.0, 0.0
+    right, swept_right, spent, whole = 0, 0, 0.0, 0.0
     for _ in range(100):
-        ours, held_out = (
-            {name: random.choice(known, LAST) for name, known in ways.items()} for _ in range(2)
-        )
+        ours, held_out = {}, {}
+        for name, known in ways.items():
+            one, other = np.split(random.permutation(known), 2)
+            ours[name], held_out[name] = (random.choice(half, LAST) for half in (one, other))
         found = race(ours)
-        taken = min(found.left, key=lambda name: median(ours[name]))
-        best = min(held_out, key=lambda name: median(held_out[name]))
+        taken, swept, best = (
+            min(names, key=lambda name: median(times[name]))
+            for names, times in ((found.left, ours), (ours, ours), (held_out, held_out))
+        )
         right += taken == best
+        swept_right += swept == best
         spent += sum(each[: found.out.get(name, LAST)].sum() for name, each in ours.items())
         whole += sum(each.sum() for each in ours.values())
-    assert right >= 95
-    assert spent / whole <= 1 / 3
+    if without_the_best:
+        assert right >= swept_right - 5
+    else:
+        assert right >= 95
+        assert spent / whole <= 1 / 3
 
 
 def test_launches_that_scatter_cost_a_percent_or_two():

@@ -45,6 +45,8 @@ COMMANDS = (
      "Say in plain words why one network is not as much faster as its operations promise."),
     ("choose", "choosing:choose",
      "Say which network to deploy, run how: for a deadline, an accuracy, a memory."),
+    ("export-model", "choosing:export_model",
+     "Write the chosen network as files that run without dabench: ONNX, manifest, script."),
     ("compare", "comparing:compare",
      "Say which of two is faster, how sure that is, and what would decide it."),
     ("selftest", "selftesting:selftest",

@@ -74,7 +74,8 @@ def audit(
     printed = _claimed(said, logs)
     times = None
     if timings or not others:
-        times = audited(load(timings) if timings else None, with_published=True)
+        loaded = load(timings) if timings else None
+        times = audited(loaded, with_published=True, with_speeds=True)
     if not others:
         logs, printed = published_trainings()
     of_trainings = [summary(log) for log in logs], audit_trainings(logs, printed)

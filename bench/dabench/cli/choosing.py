@@ -23,8 +23,8 @@ from dabench.cli.options import (
     option,
     typed,
 )
-from dabench.cli.output import error_line, print_json, print_line, print_table
-from dabench.cli.timing import INTERRUPTED, progress
+from dabench.cli.output import error_line, print_json, print_line, print_table, resumable
+from dabench.cli.timing import progress
 from dabench.cli.training import CamvidRoot, CityscapesRoot, Gta5Root
 from dabench.plan.references import split_names
 
@@ -77,7 +77,8 @@ def choose(
         str | None, option("--seed", "Of weights, inputs and launch order. Default 0.")
     ] = None,
     max_time: Annotated[
-        str | None, option("--max-time", "Of the timing, all in all. Default 10min.")
+        str | None,
+        option("--max-time", "No round of launches begins that would end later. Default 10min."),
     ] = None,
     resume_from: ResumeFrom = None,
     out: Out = None,
@@ -93,7 +94,7 @@ def choose(
     half of the rest after two, and so on. What is left of trained networks is scored, on the
     graph that was timed. Without checkpoints time and memory decide.
 
-    Exit codes: 0 something keeps every limit, 1 nothing does or is sure to, 2 it cannot be said.
+    Exit codes: 0 something is sure to keep every limit, 1 nothing is, 2 the request cannot be met.
 
     Example: dabench choose --checkpoints results/RUN --data camvid:dusk --deadline 100ms
     """
@@ -101,8 +102,8 @@ def choose(
     roots = {"gta5": gta5_root, "cityscapes": cityscapes_root, "camvid": camvid_root}
     if resume_from is not None:
         check_alone(given, {f"{name}_root" for name in roots})
-        interrupted = _go_on(resume_from, roots, quiet=quiet or json)
-        _end(resume_from, interrupted, quiet=quiet, json=json)
+        _go_on(resume_from, roots, quiet=quiet or json)
+        _end(resume_from, quiet=quiet, json=json)
         return
     from dabench.records.folder import new_run_folder
     from dabench.run.choosing import check_data, choose_into, data_for
@@ -112,8 +113,8 @@ def choose(
     opened = None if data is None else data_for(data, split, asked.models, roots)
     command = shlex.join(["dabench", *sys.argv[1:]])
     with new_run_folder(out, "choose") as folder:
-        with progress(quiet=quiet or json) as observer:
-            interrupted = choose_into(
+        with resumable("choose", folder), progress(quiet=quiet or json) as observer:
+            choose_into(
                 folder,
                 asked,
                 opened,
@@ -121,16 +122,16 @@ def choose(
                 observer=observer,
                 told=_told(quiet=quiet or json),
             )
-        _end(folder, interrupted, quiet=quiet, json=json)
+        _end(folder, quiet=quiet, json=json)
 
 
-def _go_on(folder: Path, roots: Roots, *, quiet: bool) -> bool:
+def _go_on(folder: Path, roots: Roots, *, quiet: bool) -> None:
     from dabench.run.choosing import asked_of, data_for, resume_choice
 
     asked, data = asked_of(folder)
     opened = None if data is None else data_for(data["asked"], data["split"], asked.models, roots)
-    with progress(quiet=quiet) as observer:
-        return resume_choice(folder, opened, observer=observer, told=_told(quiet=quiet))
+    with resumable("choose", folder), progress(quiet=quiet) as observer:
+        resume_choice(folder, opened, observer=observer, told=_told(quiet=quiet))
 
 
 def _asked(given: Mapping[str, Any]) -> Asked:
@@ -170,15 +171,12 @@ def _told(*, quiet: bool) -> Callable[[Case], None]:
     return told
 
 
-def _end(folder: Path, interrupted: bool, *, quiet: bool, json: bool) -> None:
+def _end(folder: Path, *, quiet: bool, json: bool) -> None:
     """Prints what came out.
 
     Raises:
-        typer.Exit: Interrupted, or nothing keeps every limit.
+        typer.Exit: Nothing is sure to keep every limit.
     """
-    if interrupted:
-        error_line(f"interrupted; 'dabench choose --resume {folder}' continues")
-        raise typer.Exit(INTERRUPTED)
     from dabench.findings.choices import CHOICE_RULE, choice_of
 
     choice = choice_of(folder)
@@ -238,10 +236,7 @@ def _cells(each: Candidate, *, scored: bool) -> list[str]:
     if each.accuracy is not None:
         miou = each.accuracy.miou
         accuracy = [f"{miou.estimate:.2%}", f"{miou.low:.2%} to {miou.high:.2%}"]
-    missed = [name for name, said in each.limits.items() if said == "missed"]
-    keeps = {"met": "yes", "missed": f"no ({', '.join(missed)})"}.get(each.admissible, "undecided")
-    if each.stopped and not missed:
-        keeps = f"left alone after {each.stopped}"
+    keeps = {"met": "yes", "missed": f"no ({each.why})"}.get(each.admissible, each.why)
     return [
         each.case.model,
         each.name.removeprefix(f"{each.case.model} "),
@@ -260,3 +255,26 @@ def _standing(each: Candidate, choice: Choice) -> str:
     if each.name in choice.open:
         return "not surely slower"
     return "front" if each.name in choice.front else ""
+
+
+def export_model(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Of 'dabench choose'.")],
+    out: Annotated[Path, typer.Option(help="A new folder for the files.")],
+    way: Annotated[
+        str | None,
+        option("--way", "Another one than was chosen, such as onnxruntime."),
+    ] = None,
+) -> None:
+    """Write the chosen network as files that run without dabench: ONNX, manifest, script.
+
+    Example: dabench export-model results/RUN --out deployed
+    """
+    from dabench.exchange import deployment
+
+    manifest = deployment.export_model(run, out, way)
+    for name in (deployment.NETWORK, deployment.MANIFEST, deployment.SCRIPT):
+        print_line(str(out / name))
+    error_line(
+        f"{manifest['network']} for {manifest['runtime']}; 'python {out / deployment.SCRIPT} "
+        "IMAGE OUT.png' writes the class of each pixel"
+    )

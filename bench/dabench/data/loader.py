@@ -13,11 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from dabench.data.prepare import Prepared
-
-# Of ImageNet, as usual for these backbones.
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
+from dabench.data.prepare import MEAN, STD, Prepared
 
 JITTER = (0.5, 0.5, 0.5, 0.1)
 """Brightness, contrast, saturation, hue: the paper's."""

@@ -30,6 +30,10 @@ from dabench.base.files import cache_folder
 from dabench.data.domain import Frame
 from dabench.data.labels import LabelMap, read_image, read_label
 
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+"""Of ImageNet, as usual for these backbones: by which images are normalised, channels 0 to 1."""
+
 VERSION = 3
 MAX_ODD_PAIRS = 0.05
 """Share of the pairs whose image and label may differ in size before we refuse."""

@@ -122,7 +122,7 @@ def measured_rows(measurements: pd.DataFrame) -> pd.DataFrame:
     good = measurements[(measurements["status"] == "ok") & (measurements["phase"] == "forward")]
     # Under the paper's protocol the host's clock stopped before the device was done.
     finished = good["device_median_s"].where(good["protocol"] == "paper")
-    setting = [_setting_of(row) for row in good.to_dict("records")]
+    setting = [setting_of(row) for row in good.to_dict("records")]
     return pd.DataFrame(
         {
             **{
@@ -142,7 +142,7 @@ def measured_rows(measurements: pd.DataFrame) -> pd.DataFrame:
     )[list(ROW_COLUMNS)]  # fmt: skip
 
 
-def _setting_of(row: Mapping[Hashable, Any]) -> str:
+def setting_of(row: Mapping[Hashable, Any]) -> str:
     """What else must be equal for two measurements to be compared, in words."""
     way = variant_name(row["compile"], row["fuse"], row["runtime"], row["input"])
     facts = [row["memory_format"], f"{row['threads']} threads", f"protocol {row['protocol']}"]
@@ -261,7 +261,7 @@ def rankings(ratios: pd.DataFrame) -> list[Finding]:
             **row,
             "source": f"measured: {row['run_id']}",
             "model": f"{row['numerator']}, {row['denominator']}",
-            "setting": _setting_of(row),
+            "setting": setting_of(row),
             "passes": 1,
         }
         findings.append(_finding(pd.Series(facts), UNSUPPORTED, evidence))

@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from dabench.base.units import format_bytes, format_seconds, format_share, significant
-from dabench.findings.joining import Accuracy, Identities, accuracies, as_accurate
+from dabench.base.units import format_bytes, format_seconds, significant
+from dabench.findings.joining import (
+    Accuracy,
+    Identities,
+    Identity,
+    Scores,
+    as_accurate,
+    read_accuracies,
+)
 from dabench.findings.tables import LaunchTimes, launch_times, load
-from dabench.plan.axes import AXES
+from dabench.plan.axes import AXES, OPTIONAL
 from dabench.plan.cases import Case, PlannedCase
-from dabench.plan.ways import AXES_OF_WAYS, way_name
+from dabench.plan.trained import is_trained
+from dabench.plan.ways import AXES_OF_WAYS, parse_way, way_name
 from dabench.records.choices import KIND, MEDIAN, TIMES, Limits, races, read_limits, scores_of
-from dabench.records.folder import read_run
+from dabench.records.folder import RUN, bad_row, read_run
 from dabench.records.summary import launches_by_case
 from dabench.records.timings import read_plan
+from dabench.timing.halving import HOPELESS
 from dabench.timing.statistics import Interval, launch_interval, ratio_interval
 from dabench.timing.tails import percentile
 from dabench.timing.verdicts import verdict
@@ -28,11 +37,13 @@ MET, MISSED, UNDECIDED, UNKNOWN = "met", "missed", "undecided", "unknown"
 
 CHOICE_RULE = (
     "a limit is met or missed where all of the 95% interval says so (of memory and energy, which "
-    "have none, the figure); admissible is what meets all of them. Of what is admissible the most "
-    "accurate is taken, of those that are not surely less accurate on the same images the fastest; "
-    "without accuracies, or with --miou and no --deadline, the fastest. On the front is what "
-    "nothing else beats, by the figures: in time and accuracy, and in memory where that has a "
-    "limit or no accuracy is known; what has no figure beats nothing that has one"
+    f"have none, the figure; a deadline in a single launch is missed by {HOPELESS:g} times or "
+    "undecided); admissible is what meets all of them. Of what is admissible the most accurate is "
+    "taken, of those that are not surely less accurate on the same images the fastest; without "
+    "accuracies, or with --miou and no --deadline, the fastest. The figures of the one to take are "
+    "of the launches and images that it was chosen by. On the front is what nothing else beats, by "
+    "the figures, of what was measured to the end: in time and accuracy, and in memory where that "
+    "has a limit or no accuracy is known; what has no figure beats nothing that has one"
 )
 
 
@@ -44,6 +55,9 @@ class Candidate:
         case: What was timed.
         status: ``ok``, or why it was not timed.
         reason: More of it.
+        identity: Weights and graph, of a trained network.
+        graph: Digest of the operators that run, where it is known.
+        percentile: Which of the passes its time is of.
         stopped: Launches after which it was left alone; None of what went on to the end.
         seconds: Of a pass: the percentile that the limits name; None where there is none.
         launches: How many.
@@ -51,12 +65,16 @@ class Candidate:
         peak_bytes: Where it is known.
         joules: Of an image, where it is known.
         accuracy: Where it was scored, on the graph that was timed.
+        unscored: Why there is no accuracy, of a trained network.
         limits: Limit -> whether it is met; only those that were asked for.
     """
 
     case: Case
     status: str
     reason: str = ""
+    identity: Identity | None = None
+    graph: str = ""
+    percentile: str = MEDIAN
     stopped: int | None = None
     seconds: Interval | None = None
     launches: int = 0
@@ -64,6 +82,7 @@ class Candidate:
     peak_bytes: float | None = None
     joules: float | None = None
     accuracy: Accuracy | None = None
+    unscored: str = ""
     limits: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -78,6 +97,23 @@ class Candidate:
         if self.status != "ok" or MISSED in said:
             return MISSED
         return UNDECIDED if said & {UNDECIDED, UNKNOWN} or self.stopped else MET
+
+    @property
+    def why(self) -> str:
+        """Which limits it misses, or why it is undecided; empty where it keeps them."""
+        if self.admissible == MISSED:
+            return ", ".join(name for name, said in self.limits.items() if said == MISSED)
+        if self.stopped:
+            return f"left alone after {self.stopped}"
+        parts = []
+        for name, said in self.limits.items():
+            if said == UNKNOWN:
+                because = f": {self.unscored}" if name == "accuracy" and self.unscored else ""
+                parts.append(f"{name} not known{because}")
+            elif said == UNDECIDED:
+                one = name == "deadline" and self.launches < 2
+                parts.append(f"{name}: " + ("one launch" if one else "the interval spans it"))
+        return ", ".join(parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +146,10 @@ class Choice:
 
 
 COLUMNS = (
-    "model", "way", *AXES_OF_WAYS, "device", "batch", "height", "width", "threads", "status",
-    "reason", "launches", "stopped", "percentile", "seconds", "seconds_low", "seconds_high",
-    "peak_bytes", "joules", "miou", "miou_low", "miou_high", "data", "synthetic", "deadline",
-    "memory", "energy", "accuracy", "admissible", "front", "chosen",
+    "model", "weights", "graph", "way", *AXES_OF_WAYS, "device", "batch", "height", "width",
+    "threads", "status", "reason", "launches", "stopped", "percentile", "seconds", "seconds_low",
+    "seconds_high", "peak_bytes", "joules", "miou", "miou_low", "miou_high", "data", "synthetic",
+    "unscored", "deadline", "memory", "energy", "accuracy", "admissible", "why", "front", "chosen",
 )  # fmt: skip
 
 
@@ -124,50 +160,55 @@ def choice_of(folder: Path) -> Choice:
         UsageError: No run of a choice there, or none of its ways was begun.
         ResultsError: Damaged records.
     """
-    read_run(folder, KIND)
+    asked = read_run(folder, KIND)
     times = folder / TIMES
     document = read_run(times)
     limits = read_limits(times, document) or Limits()
     plan = read_plan(times, document)
     found = races(plan, launches_by_case(times, plan), limits)
     out = {name: launches for race in found.values() for name, launches in race.out.items()}
-    scored = accuracies(scores_of(folder))
-    identities = Identities(times)
+    scores, identities = read_accuracies(scores_of(folder)), Identities(times)
     loaded = load([times])
     rows = {row["case_id"]: row for row in loaded.measurements.to_dict("records")}
     samples = {case_id: each for (_, case_id, _), each in launch_times(loaded).items()}
-    candidates = [
-        _candidate(
-            planned,
-            rows[planned.case.case_id],
-            samples.get(planned.case.case_id),
-            out.get(planned.case.case_id),
-            scored.get(identity) if (identity := identities.of(planned.case)) else None,
-            limits,
+    candidates = []
+    for planned in plan:
+        case_id = planned.case.case_id
+        timed = _timed(planned, rows[case_id], samples.get(case_id), out.get(case_id), limits)
+        to_score = asked.get("data") is not None and is_trained(planned.case.model)
+        identity = identities.of(planned.case)
+        scored = _scored(timed, identity, scores, limits, to_score=to_score)
+        candidates.append(replace(scored, graph=identities.graph(planned.case)))
+    with bad_row(folder / RUN, 1):
+        candidates += _left_out(
+            asked["asked"].get("ways", ()), document.get("left_out", ()), candidates
         )
-        for planned in plan
-    ]
     candidates.sort(key=lambda each: (each.seconds is None, each.seconds and each.seconds.estimate))
-    chosen, alike = _pick(candidates, limits)
-    finished = all(race.launches is None for race in found.values())
+    pending = [each for each in candidates if each.unscored == PENDING and not each.stopped]
+    pending = [each for each in pending if each.admissible != MISSED]
+    picked = _pick(candidates, limits) if not pending else Picked(None, (), None)
+    finished = not pending and all(race.launches is None for race in found.values())
+    said = _says(candidates, picked, pending, finished=finished, scores=asked.get("data"))
     return Choice(
         limits,
         tuple(candidates),
         tuple(each.name for each in _front(candidates, limits)),
-        chosen,
-        tuple(each.name for each in alike),
+        picked.first,
+        tuple(each.name for each in picked.alike),
         finished,
-        tuple(_says(candidates, chosen, alike, limits, finished=finished)),
-        "" if chosen is None else command_of(chosen.case),
+        tuple(said),
+        "" if picked.first is None else command_of(picked.first.case),
     )
 
 
-def _candidate(
+PENDING = "not scored yet"
+
+
+def _timed(
     planned: PlannedCase,
     row: Mapping[Any, Any],
     times: LaunchTimes | None,
     stopped: int | None,
-    accuracy: Accuracy | None,
     limits: Limits,
 ) -> Candidate:
     if row["status"] != "ok" or times is None:
@@ -177,40 +218,85 @@ def _candidate(
         if limits.percentile == MEDIAN
         else percentile(limits.percentile, times.seconds).seconds
     )
+    launches = len(times.seconds)
     peak, joules = (
         None if pd.isna(row[name]) else float(row[name])
         for name in ("peak_bytes", "joules_per_image")
     )
+    on_time = _within(seconds, limits.deadline_s)
+    if on_time is not None and seconds is not None and launches < 2:
+        # Its interval says nothing of the next launch.
+        hopeless = seconds.estimate > HOPELESS * (limits.deadline_s or 0)
+        on_time = MISSED if hopeless else UNDECIDED
     said = {
-        "deadline": _within(seconds, limits.deadline_s),
+        "deadline": on_time,
         "memory": _within(_exactly(peak), limits.memory_bytes),
         "energy": _within(_exactly(joules), limits.joules),
-        # At least so much is at most minus so much.
-        "accuracy": _within(
-            None if accuracy is None else _negative(accuracy.miou),
-            None if limits.miou is None else -limits.miou,
-        ),
     }
     return Candidate(
         case=planned.case,
         status="ok",
+        percentile=limits.percentile,
         stopped=stopped,
         seconds=seconds,
-        launches=len(times.seconds),
+        launches=launches,
         times=times,
         peak_bytes=peak,
         joules=joules,
-        accuracy=accuracy,
         limits={name: each for name, each in said.items() if each is not None},
     )
 
 
+def _scored(
+    each: Candidate,
+    identity: Identity | None,
+    scores: Scores,
+    limits: Limits,
+    *,
+    to_score: bool,
+) -> Candidate:
+    """A candidate with the accuracy of its graph, or the reason why there is none."""
+    accuracy = None if identity is None else scores.known.get(identity)
+    unscored = ""
+    if accuracy is None and to_score:
+        unscored = PENDING if identity is None else scores.failed.get(identity, PENDING)
+    # At least so much is at most minus so much.
+    negative = None if accuracy is None else Interval(
+        -accuracy.miou.estimate, -accuracy.miou.high, -accuracy.miou.low
+    )  # fmt: skip
+    enough = _within(negative, None if limits.miou is None else -limits.miou)
+    said = {"accuracy": enough} if enough is not None and each.status == "ok" else {}
+    return replace(
+        each,
+        identity=identity,
+        accuracy=accuracy,
+        unscored=unscored,
+        limits={**each.limits, **said},
+    )
+
+
+def _left_out(
+    ways: Iterable[str], notes: Iterable[str], candidates: Sequence[Candidate]
+) -> Iterator[Candidate]:
+    """Ways in a precision that the device only emulates, which were asked for where it does not."""
+    said = list(notes)
+    first = {each.case.model: each.case for each in candidates}
+    names = {each.name for each in candidates}
+    for way in ways:
+        axes: dict[str, Any] = parse_way(way)
+        if not axes.get("dtype", "").endswith(OPTIONAL):
+            continue
+        usual = {key: AXES[key].usual[0] for key in AXES_OF_WAYS}
+        chosen = {**usual, **axes, "dtype": axes["dtype"].removesuffix(OPTIONAL)}
+        reason = next((note for note in said if note.startswith(f"{chosen['dtype']} ")), "")
+        for case in first.values():
+            each = Candidate(replace(case, **chosen), "unsupported", reason)
+            if each.name not in names:
+                yield each
+
+
 def _exactly(value: float | None) -> Interval | None:
     return None if value is None else Interval(value, value, value)
-
-
-def _negative(interval: Interval) -> Interval:
-    return Interval(-interval.estimate, -interval.high, -interval.low)
 
 
 def _within(found: Interval | None, limit: float | None) -> str | None:
@@ -225,8 +311,12 @@ def _within(found: Interval | None, limit: float | None) -> str | None:
 
 
 def _front(candidates: Sequence[Candidate], limits: Limits) -> list[Candidate]:
-    """Those of what may be admissible that nothing beats."""
-    able = [each for each in candidates if each.admissible != MISSED and each.seconds is not None]
+    """Those of what was measured to the end, and may be admissible, that nothing beats."""
+    able = [
+        each
+        for each in candidates
+        if each.admissible != MISSED and each.seconds is not None and not each.stopped
+    ]
     by_memory = limits.memory_bytes is not None or all(each.accuracy is None for each in able)
     figures_of = {each.name: _figures(each, by_memory=by_memory) for each in able}
     return [
@@ -256,20 +346,39 @@ def _beats(one: Figures, other: Figures) -> bool:
     return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
 
 
-def _pick(
-    candidates: Iterable[Candidate], limits: Limits
-) -> tuple[Candidate | None, list[Candidate]]:
-    """The one to take, and what is not surely slower than it among those that would do as well."""
+@dataclass(frozen=True, slots=True)
+class Picked:
+    """What is taken.
+
+    Attributes:
+        first: The one.
+        alike: What is not surely slower, of those that would do as well.
+        highest: The most accurate, where that is another one.
+    """
+
+    first: Candidate | None
+    alike: tuple[Candidate, ...]
+    highest: Candidate | None
+
+
+def _pick(candidates: Iterable[Candidate], limits: Limits) -> Picked:
     able = [each for each in candidates if each.admissible == MET and each.seconds is not None]
     known = [(each, each.accuracy) for each in able if each.accuracy is not None]
     by_time = limits.miou is not None and limits.deadline_s is None
+    highest = None
     if known and not by_time:
-        best = max((accuracy for _, accuracy in known), key=lambda each: each.miou.estimate)
+        highest, best = max(known, key=lambda pair: pair[1].miou.estimate)
         able = [each for each, accuracy in known if as_accurate(accuracy, best)]
     if not able:
-        return None, []
+        return Picked(None, (), None)
     first, *others = able
-    return first, [each for each in others if _verdict(each, first) in (UNDECIDED, "same")]
+    alike = tuple(each for each in others if _verdict(each, first) in (UNDECIDED, "same"))
+    same = highest is None or highest is first or _miou(highest) == _miou(first)
+    return Picked(first, alike, None if same else highest)
+
+
+def _miou(each: Candidate) -> float | None:
+    return None if each.accuracy is None else each.accuracy.miou.estimate
 
 
 def _verdict(each: Candidate, first: Candidate) -> str:
@@ -294,30 +403,31 @@ def command_of(case: Case) -> str:
 
 def _says(
     candidates: Sequence[Candidate],
-    chosen: Candidate | None,
-    alike: Sequence[Candidate],
-    limits: Limits,
+    picked: Picked,
+    pending: Sequence[Candidate],
     *,
     finished: bool,
-) -> Iterable[str]:
-    if not finished:
+    scores: object,
+) -> Iterator[str]:
+    if pending:
+        names = ", ".join(each.name for each in pending)
+        yield f"Not scored yet: {names}; 'dabench choose --resume' goes on."
+    elif not finished:
         yield "The race was not run to its end: what is still in it has fewer launches."
     timed = [each for each in candidates if each.seconds is not None]
-    if chosen is not None:
-        yield f"Take {chosen.name}: {figures(chosen)}."
-        if alike:
-            names = ", ".join(each.name for each in alike)
-            yield f"Not surely slower, and as good otherwise: {names}."
-    elif maybe := [each for each in timed if each.admissible == UNDECIDED and not each.stopped]:
-        shown = "; ".join(f"{each.name}: {figures(each)}" for each in maybe[:3])
-        yield f"Nothing is sure to keep every limit. Undecided: {shown}."
-    elif timed:
-        fastest = f"{timed[0].name}, {figures(timed[0])}"
-        yield f"Nothing keeps every limit. The fastest there is: {fastest}."
-    else:
-        yield "Nothing could be timed."
+    if picked.first is not None:
+        yield from _says_of(picked)
+    elif not pending:
+        yield from _says_of_none(timed)
+    maybe = [each for each in timed if each.admissible == UNDECIDED and not each.stopped]
+    if maybe and not pending:
+        shown = "; ".join(f"{each.name} ({each.why})" for each in maybe[:5])
+        yield f"Undecided: {shown}."
+    if failed := [each for each in timed if each.unscored not in ("", PENDING)]:
+        shown = "; ".join(f"{each.name}: {each.unscored}" for each in failed)
+        yield f"Not scored: {shown}."
     for each in timed:
-        real = each.accuracy and each.accuracy.real
+        real = None if each.accuracy is None else each.accuracy.real
         if real is not None and verdict(real) in ("slower", "faster"):
             yield (
                 f"{each.name} takes {real.estimate:.3f} [{real.low:.3f} to {real.high:.3f}] times "
@@ -325,11 +435,39 @@ def _says(
             )
     if any(each.accuracy is not None and each.accuracy.synthetic for each in timed):
         yield "Accuracies are of drawn images and say nothing of real ones."
-    if timed and all(each.accuracy is None for each in timed):
+    if timed and scores is None:
         yield (
             "No accuracy is known: this ranks by time and memory alone, and says nothing of which "
             "network is the better one."
         )
+
+
+def _says_of(picked: Picked) -> Iterator[str]:
+    assert picked.first is not None
+    yield f"Take {picked.first.name}: {figures(picked.first)}."
+    if picked.alike:
+        names = ", ".join(each.name for each in picked.alike)
+        yield f"Not surely slower, and as good otherwise: {names}."
+    if picked.highest is not None:
+        better = f"{picked.highest.name}, {figures(picked.highest)}"
+        yield f"Higher, but not surely on these images: {better}."
+
+
+def _says_of_none(timed: Sequence[Candidate]) -> Iterator[str]:
+    if not timed:
+        yield "Nothing could be timed."
+        return
+    fastest = f"The fastest there is: {timed[0].name}, {figures(timed[0])}."
+    if any(each.admissible == UNDECIDED and not each.stopped for each in timed):
+        yield f"Nothing is sure to keep every limit. {fastest}"
+    elif left := [each for each in timed if each.admissible == UNDECIDED]:
+        names = ", ".join(each.name for each in left)
+        yield (
+            f"Nothing that was measured to the end keeps every limit. {fastest} Left alone for a "
+            f"faster one, and not judged: {names}; --ways names what to measure."
+        )
+    else:
+        yield f"Nothing keeps every limit. {fastest}"
 
 
 def figures(each: Candidate) -> str:
@@ -337,13 +475,12 @@ def figures(each: Candidate) -> str:
     parts = []
     if each.seconds is not None:
         low, high = format_seconds(each.seconds.low), format_seconds(each.seconds.high)
-        parts.append(f"{format_seconds(each.seconds.estimate)} [{low} to {high}]")
+        within = f"[{low} to {high}]" if each.launches > 1 else "in one launch"
+        which = "" if each.percentile == MEDIAN else f"{each.percentile} "
+        parts.append(f"{which}{format_seconds(each.seconds.estimate)} {within}")
     if each.accuracy is not None:
         miou = each.accuracy.miou
-        parts.append(
-            f"mIoU {format_share(round(miou.estimate, 4))} "
-            f"[{format_share(round(miou.low, 4))} to {format_share(round(miou.high, 4))}]"
-        )
+        parts.append(f"mIoU {miou.estimate:.2%} [{miou.low:.2%} to {miou.high:.2%}]")
     if each.peak_bytes is not None:
         parts.append(f"{format_bytes(each.peak_bytes)}")
     if each.joules is not None:
@@ -356,6 +493,8 @@ def _row(each: Candidate, choice: Choice) -> dict[str, Any]:
     return {
         **{name: getattr(case, name) for name in (*AXES_OF_WAYS, "device", "batch", "height")},
         "model": case.model,
+        "weights": each.identity and each.identity.weights,
+        "graph": each.graph or None,
         "way": way_name(case),
         "width": case.width,
         "threads": case.threads or None,
@@ -374,8 +513,10 @@ def _row(each: Candidate, choice: Choice) -> dict[str, Any]:
         "miou_high": miou and miou.high,
         "data": each.accuracy and each.accuracy.data,
         "synthetic": each.accuracy and each.accuracy.synthetic,
+        "unscored": each.unscored,
         **{name: each.limits.get(name) for name in ("deadline", "memory", "energy", "accuracy")},
         "admissible": each.admissible,
+        "why": each.why,
         "front": each.name in choice.front,
         "chosen": each is choice.chosen,
     }

@@ -63,10 +63,14 @@ class Identities:
             for count in read_counts(folder)
         }
 
+    def graph(self, case: Case) -> str:
+        """The digest of a case's graph; empty where it is not known."""
+        return self._graphs.get(graph_of(case), "")
+
     def of(self, case: Case) -> Identity | None:
         """That of a case; None where weights or graph are not known."""
         weights = (self._networks.get(case.model) or {}).get("sha256")
-        graph = self._graphs.get(graph_of(case))
+        graph = self.graph(case)
         if not weights or not graph:
             return None
         return Identity(
@@ -85,7 +89,8 @@ class Accuracy:
     Attributes:
         miou: With its 95% interval over images.
         scored: Its pixels, frame by frame.
-        frames: Digest of the evaluated frames: accuracies on others are of something else.
+        frames: Digest of the evaluated frames and the classes: accuracies on others are of
+            something else.
         evaluation: ``official`` or ``paper``.
         data: What was predicted: the dataset's name and the split.
         synthetic: Whether it was drawn.
@@ -101,14 +106,28 @@ class Accuracy:
     real: Interval | None = None
 
 
-def accuracies(folders: Iterable[Path]) -> dict[Identity, Accuracy]:
-    """The scores of runs by what they are of; the last ones count where there are several.
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What runs of scores say.
+
+    Attributes:
+        known: What is scored; the last score counts where there are several.
+        failed: What could not be, with the reason.
+    """
+
+    known: Mapping[Identity, Accuracy]
+    failed: Mapping[Identity, str]
+
+
+def read_accuracies(folders: Iterable[Path]) -> Scores:
+    """The scores of runs by what they are of.
 
     Raises:
         UsageError: No run of scores there.
         ResultsError: Damaged records.
     """
-    found: dict[Identity, Accuracy] = {}
+    known: dict[Identity, Accuracy] = {}
+    failed: dict[Identity, str] = {}
     for folder in folders:
         document = read_run(folder, KIND)
         identities = Identities(folder)
@@ -116,10 +135,14 @@ def accuracies(folders: Iterable[Path]) -> dict[Identity, Accuracy]:
         frames = read_score_frames(folder)
         for way, row in enumerate(read_scores(folder)):
             identity = identities.of(cases[row.case_id])
-            if row.status == "ok" and identity is not None and way in frames:
+            if identity is None:
+                continue
+            if row.status != "ok":
+                failed[identity] = f"{row.status}: {row.reason}"
+            elif way in frames:
                 scored = scored_of(frames[way], len(document["classes"]), folder / FRAMES)
-                found[identity] = _accuracy(scored, document, row.real)
-    return found
+                known[identity] = _accuracy(scored, document, row.real)
+    return Scores(known, failed)
 
 
 def _accuracy(scored: Scored, document: Mapping[str, Any], real: Interval | None) -> Accuracy:
@@ -130,7 +153,7 @@ def _accuracy(scored: Scored, document: Mapping[str, Any], real: Interval | None
     return Accuracy(
         Interval(estimate, min(low, estimate), max(high, estimate)),
         scored,
-        data["digest"],
+        " ".join((data["digest"], *document["classes"])),
         evaluation,
         f"{data['name']}, {data['split']} split, {data['frames']} frames",
         data["synthetic"],

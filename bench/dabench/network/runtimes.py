@@ -221,9 +221,12 @@ class _CudaGraph:
         return self._output
 
 
+_EXPORTED_NAME = "exported.onnx"
+
+
 def _export(load: Workload, folder: Path) -> Path:
     """Writes the network as ONNX by torch's own exporter, once per case."""
-    path = folder / "network.onnx"
+    path = folder / _EXPORTED_NAME
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         unfinished = folder / "unfinished.onnx"
@@ -233,6 +236,13 @@ def _export(load: Workload, folder: Path) -> Path:
             torch.onnx.export(flat, (load.x,), str(unfinished), dynamo=True, verbose=False)
         unfinished.replace(path)
     return path
+
+
+def write_onnx(folder: Path, file: Path) -> None:
+    """Writes what `prepare` exported into a folder as one file, weights within."""
+    import onnx
+
+    onnx.save(onnx.load(folder / _EXPORTED_NAME), file)
 
 
 NO_CPU_FALLBACK = "session.disable_cpu_ep_fallback"

@@ -16,6 +16,7 @@ from typing import Any
 from dabench.base.errors import bad_value, check_choice
 from dabench.base.units import parse_bytes, parse_duration, parse_fraction
 from dabench.plan.cases import Case, PlannedCase
+from dabench.plan.trained import is_trained
 from dabench.records.folder import RUN, bad_row, has_run
 from dabench.records.measurements import LaunchRecord, seconds_of
 from dabench.timing.halving import Race, race
@@ -35,7 +36,8 @@ class Limits:
         deadline_s: For a pass, in seconds.
         percentile: Of `dabench.timing.tails.PERCENTILES`: which of the passes are to be within it.
         miou: A fraction.
-        memory_bytes: Peak of the process or the device.
+        memory_bytes: Peak of a pass: of a GPU what it holds, of a CPU what the process has more
+            than before it, weights and input included.
         joules: Of an image.
         max_time_s: After so many seconds of timing nothing more is launched.
     """
@@ -131,21 +133,48 @@ def scores_of(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("scores-*") if has_run(path))
 
 
-def group_of(case: Case) -> str:
-    """What a case runs against: other ways of the same network in the same precision."""
-    return f"{case.model} {case.dtype}"
-
-
 def launch_s(record: LaunchRecord, percentile: str) -> float:
     """What stands for a launch that went well: a percentile of its passes, in seconds."""
     seconds = sorted(seconds_of(record.phases[0], "steady"))
     return median(seconds) if percentile == MEDIAN else quantile(seconds, PERCENTILES[percentile])
 
 
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What launches say of a case beside its time; None where nobody knows.
+
+    Attributes:
+        peak_bytes: The most of any.
+        joules: Of an image, median over launches.
+    """
+
+    peak_bytes: float | None
+    joules: float | None
+
+    @classmethod
+    def of(cls, case: Case, launches: Sequence[LaunchRecord]) -> Figures:
+        """From launches that went well."""
+        phases = [record.phases[0] for record in launches]
+        peaks = [phase.peak_bytes for phase in phases if phase.peak_bytes is not None]
+        joules = [phase.joules for phase in phases if phase.joules is not None]
+        return cls(max(peaks, default=None), median(joules) / case.batch if joules else None)
+
+    def within(self, limits: Limits) -> bool | None:
+        """Whether they meet the limits that there are; None where that is not known."""
+        pairs = ((self.peak_bytes, limits.memory_bytes), (self.joules, limits.joules))
+        asked = [(value, limit) for value, limit in pairs if limit is not None]
+        if any(value is not None and value > limit for value, limit in asked):
+            return False
+        return None if any(value is None for value, _ in asked) else True
+
+
 def races(
     plan: Sequence[PlannedCase], launches: Mapping[str, Sequence[LaunchRecord]], limits: Limits
 ) -> dict[str, Race]:
-    """How the race of each group stands; those that cannot run are in none.
+    """How the race of each group stands; what cannot run, or be chosen, is in none.
+
+    Ways of a trained network race in each precision by itself: the fastest may not be the most
+    accurate. What has no figure for a limit does not drive out what has one.
 
     Args:
         plan: The cases.
@@ -154,8 +183,12 @@ def races(
     """
     times: dict[str, dict[str, list[float]]] = {}
     for planned in plan:
-        records = launches[planned.case.case_id]
-        if planned.impossible is None and all(record.status == "ok" for record in records):
-            group = times.setdefault(group_of(planned.case), {})
-            group[planned.case.case_id] = [launch_s(each, limits.percentile) for each in records]
+        case, records = planned.case, launches[planned.case.case_id]
+        if planned.impossible is not None or any(record.status != "ok" for record in records):
+            continue
+        within = Figures.of(case, records).within(limits) if records else True
+        if within is not False:
+            precision = case.dtype if is_trained(case.model) else ""
+            group = times.setdefault(f"{case.model} {precision} {within}", {})
+            group[case.case_id] = [launch_s(each, limits.percentile) for each in records]
     return {name: race(group, limits.deadline_s) for name, group in times.items()}

@@ -24,6 +24,12 @@ from dabench.findings.audit import (
 )
 from dabench.findings.claims import CLAIMS_RULE, WINDOW, Printed
 from dabench.findings.logs import TrainingLog, published_logs
+from dabench.findings.speeds import (
+    SPEED_FINDINGS,
+    SPEEDS_RULE,
+    printed_speeds,
+    speed_findings,
+)
 from dabench.findings.tables import Results, published, ratios
 from dabench.findings.trainings import published_miou
 from dabench.report.text import Markdown, Writer
@@ -33,13 +39,17 @@ _COUNTED = [
 ]  # fmt: skip
 
 
-def audited(loaded: Results | None, *, with_published: bool) -> tuple[list[Finding], list[str]]:
+def audited(
+    loaded: Results | None, *, with_published: bool, with_speeds: bool = False
+) -> tuple[list[Finding], list[str]]:
     """Findings, and the machines whose chip has no known peak.
 
     Args:
         loaded: Measured runs, or None for the published tables alone.
         with_published: Whether the published tables are audited too.
+        with_speeds: Whether the printed speeds of segmenters are, too.
     """
+    said = speed_findings(printed_speeds(), published_operations()) if with_speeds else []
     rows = [published_rows(published())] if with_published else []
     operations = [published_operations().assign(source="")]
     if loaded is not None:
@@ -49,13 +59,13 @@ def audited(loaded: Results | None, *, with_published: bool) -> tuple[list[Findi
             operations.append(counted.assign(source="measured: " + loaded.counts["run_id"]))
     filled = [each for each in rows if not each.empty]
     if not filled:
-        return [], []
+        return said, []
     table = pd.concat(filled, ignore_index=True)
     findings = audit(table, pd.concat(operations, ignore_index=True))
     if loaded is not None:
         models = list(dict.fromkeys(loaded.measurements["model"]))
         findings += rankings(ratios(loaded, models))
-    return findings, list(unchecked(table))
+    return [*findings, *said], list(unchecked(table))
 
 
 def published_trainings() -> tuple[list[TrainingLog], Printed]:
@@ -74,7 +84,9 @@ def section(out: Writer, loaded: Results | None, *, with_published: bool) -> lis
 def _times(out: Writer, findings: Sequence[Finding], unknown: Sequence[str]) -> None:
     out.heading("Audit")
     if findings:
-        out.table(_table(findings), f"Times that cannot be taken as they stand. {AUDIT_RULE}.")
+        speeds = any(each.finding in SPEED_FINDINGS for each in findings)
+        rule = f"{AUDIT_RULE}; {SPEEDS_RULE}" if speeds else AUDIT_RULE
+        out.table(_table(findings), f"Times that cannot be taken as they stand. {rule}.")
     else:
         out.paragraph(f"Nothing was found. {AUDIT_RULE}.")
     if unknown:

@@ -172,7 +172,8 @@ def dots_with_intervals(frame: pd.DataFrame, *, x: str, y: str, title: str, path
 
     Args:
         frame: Columns ``label`` (colour), ``way`` (text beside the dot), ``x``, ``x_low``,
-            ``x_high``, ``y``, ``y_low``, ``y_high`` and ``front`` (whether it is on it).
+            ``x_high``, ``y``, ``y_low``, ``y_high``, ``front`` (whether it is on it) and ``whole``
+            (whether the dot is filled).
         x: Title of the horizontal axis.
         y: Title of the vertical axis.
         title: Above the chart.
@@ -194,7 +195,12 @@ def dots_with_intervals(frame: pd.DataFrame, *, x: str, y: str, title: str, path
         front.encode(x=across, y=up, order="x:Q"),
         base.mark_rule().encode(x=alt.X("x_low:Q"), x2="x_high:Q", y=up, color=color),
         base.mark_rule().encode(x=across, y=alt.Y("y_low:Q"), y2="y_high:Q", color=color),
-        base.mark_point(filled=True, size=70, opacity=1).encode(x=across, y=up, color=color),
+        base.transform_filter("datum.whole")
+        .mark_point(filled=True, size=70, opacity=1)
+        .encode(x=across, y=up, color=color),
+        base.transform_filter("!datum.whole")
+        .mark_point(filled=False, size=70, opacity=1)
+        .encode(x=across, y=up, color=color),
         base.mark_text(align="left", dx=7, dy=-7, fontSize=10).encode(x=across, y=up, text="way:N"),
     ).properties(width=560, height=340, title=title)
     chart.save(str(path), scale_factor=_SCALE)

@@ -55,7 +55,11 @@ def section(out: Writer, choice: Choice, machine: str, folder: Path, stem: str) 
             points, x="ms a pass (95% interval)", y="mIoU % (95% over images)", title=title,
             path=path,
         )  # fmt: skip
-        out.picture(path.name, f"{title}: one dot per network and way, the front as a line.")
+        out.picture(
+            path.name,
+            f"{title}: a dot per network and way that was scored, hollow where it was left alone "
+            "early; the front as a line. All of it measured here.",
+        )
 
 
 def _limits(choice: Choice) -> str:
@@ -75,9 +79,7 @@ def _cells(row: pd.Series, kind: str) -> dict[str, str]:
     miou = "-"
     if pd.notna(row["miou"]):
         miou = f"{row['miou']:.2%} ({row['miou_low']:.2%} to {row['miou_high']:.2%})"
-    keeps = {"met": "yes", "missed": "no"}.get(row["admissible"], "undecided")
-    if pd.notna(row["stopped"]) and row["admissible"] != "missed":
-        keeps = f"left alone after {row['stopped']:.0f}"
+    keeps = {"met": "yes", "missed": f"no ({row['why']})"}.get(row["admissible"], row["why"])
     return {
         "network": row["model"],
         "way": row["way"],
@@ -93,10 +95,17 @@ def _cells(row: pd.Series, kind: str) -> dict[str, str]:
 
 def _points(choice: Choice) -> pd.DataFrame:
     """The dots: what was scored."""
+    short = {
+        each.case.model: "/".join(each.case.model.split("/")[-2:]) for each in choice.candidates
+    }
+    labels = (
+        short if len(set(short.values())) == len(short) else dict(zip(short, short, strict=True))
+    )
     return pd.DataFrame(
         [
             {
-                "label": each.case.model.rpartition("/")[2],
+                "label": labels[each.case.model],
+                "whole": not each.stopped,
                 "way": way_name(each.case),
                 "x": 1e3 * each.seconds.estimate,
                 # Of a single launch it says nothing of the next.

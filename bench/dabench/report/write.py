@@ -17,7 +17,7 @@ from dabench.findings.trainings import load_training
 from dabench.findings.ways import ways_frame
 from dabench.records.ceilings import read_ceilings
 from dabench.records.folder import kind_of, read_run
-from dabench.report import audit, choices, profile, sections, training, variants, ways
+from dabench.report import audit, choices, profile, sections, speeds, training, variants, ways
 from dabench.report.text import Latex, Markdown, Writer
 
 # Kind of run -> end of the name of the table behind its sections.
@@ -135,6 +135,7 @@ def _timing(out: Writer, runs: list[Path], folder: Path, name: str) -> pd.DataFr
             sections.paper_table(out, loaded, device)
     sections.ratio_table(out, loaded)
     sections.speed_tables(out, loaded)
+    speeds.section(out, loaded)
     sections.loads_tables(out, loaded)
     variants.section(out, loaded)
     sections.pictures(out, loaded, folder, name)

@@ -13,7 +13,7 @@ from dabench.data.named import domain_of
 from dabench.device.machine import describe_host
 from dabench.plan.axes import AXES
 from dabench.plan.cases import Case, expand
-from dabench.plan.devices import resolve_device
+from dabench.plan.devices import resolve_all, resolve_device
 from dabench.plan.grids import make_grid
 from dabench.plan.networks import identities
 from dabench.plan.references import Reference
@@ -121,7 +121,9 @@ def asked_for(
     Raises:
         UsageError: A value that an option does not take.
     """
-    trained = [f"{SOURCE}:{path}" for path in checkpoints]
+    # One that is named twice is one.
+    paths = {Path(path).resolve(): path for path in reversed(checkpoints)}
+    trained = [f"{SOURCE}:{path}" for path in reversed(paths.values())]
     names = tuple(dict.fromkeys([*models, *trained])) or SEGMENTERS
     for axis, values in shape.items():
         if len(values) != 1:
@@ -148,8 +150,15 @@ def data_for(
     Raises:
         UsageError: No such domain, or one of other classes than a network's.
     """
-    trained = [trained_at(Path(Reference.of(n).factory)) for n in models if is_trained(n)]
-    domain = [domain_of(asked, roots, each.classes) for each in trained][-1]
+    trained = {n: trained_at(Path(Reference.of(n).factory)) for n in models if is_trained(n)}
+    (first, of_first), *others = trained.items()
+    for name, each in others:
+        if each.classes != of_first.classes:
+            raise UsageError(
+                f"--checkpoints: {name} has {len(each.classes)} classes and {first} "
+                f"{len(of_first.classes)}, not the same ones: their accuracies cannot be compared"
+            )
+    domain = domain_of(asked, roots, of_first.classes)
     chosen = split or domain.reported
     check_labels(domain, chosen)
     return Data(asked, domain, chosen)
@@ -163,7 +172,7 @@ def choose_into(
     command: str,
     observer: Observer,
     told: Told,
-) -> bool:
+) -> None:
     """Times and scores what is needed to choose.
 
     Args:
@@ -174,11 +183,9 @@ def choose_into(
         observer: Told of each launch.
         told: Told of each way that is scored.
 
-    Returns:
-        Whether Ctrl-C ended it.
-
     Raises:
         UsageError: Anything wrong with the request; nothing was measured.
+        KeyboardInterrupt: Ctrl-C; what was measured is kept.
     """
     check_new_run(folder)
     with Launcher() as launcher:
@@ -186,6 +193,9 @@ def choose_into(
     device = resolve_device(asked.device, environment)
     ways = asked.ways or USUAL[device.partition(":")[0]]
     asked = Asked.of({**asked.to_dict(), "device": device, "ways": ways})
+    resolved, left_out = resolve_all(asked.grids(ways), environment)
+    if not resolved:
+        raise bad_value("--ways", ",".join(ways), "; ".join(left_out))
     run = RunFolder.create(
         folder,
         KIND,
@@ -197,7 +207,7 @@ def choose_into(
         data=None if data is None else {"asked": data.asked, "split": data.split},
     )
     with run:
-        return _carry_out(folder, asked, data, command, observer, told)
+        _carry_out(folder, asked, data, command, observer, told)
 
 
 def asked_of(folder: Path) -> tuple[Asked, Mapping[str, str] | None]:
@@ -212,7 +222,7 @@ def asked_of(folder: Path) -> tuple[Asked, Mapping[str, str] | None]:
         return Asked.of(document["asked"]), document["data"]
 
 
-def resume_choice(folder: Path, data: Data | None, *, observer: Observer, told: Told) -> bool:
+def resume_choice(folder: Path, data: Data | None, *, observer: Observer, told: Told) -> None:
     """Continues an interrupted choice.
 
     Args:
@@ -221,22 +231,20 @@ def resume_choice(folder: Path, data: Data | None, *, observer: Observer, told: 
         observer: Told of each launch.
         told: Told of each way that is scored.
 
-    Returns:
-        Whether Ctrl-C ended it again.
-
     Raises:
         UsageError: No such run, another machine, or networks or frames that have changed.
+        KeyboardInterrupt: Ctrl-C, again.
         ResultsError: Its records are damaged.
     """
     asked, _ = asked_of(folder)
     command = str(read_run(folder)["command"])
     with RunFolder.open(folder, KIND):
-        return _carry_out(folder, asked, data, command, observer, told)
+        _carry_out(folder, asked, data, command, observer, told)
 
 
 def _carry_out(
     folder: Path, asked: Asked, data: Data | None, command: str, observer: Observer, told: Told
-) -> bool:
+) -> None:
     times = folder / TIMES
     if has_run(times):
         session = resume(times, observer=observer)
@@ -249,7 +257,7 @@ def _carry_out(
             chooses=asked.limits,
         )
     if session.outcome.interrupted:
-        return True
+        raise KeyboardInterrupt
     if data is not None:
         trained = [name for name in asked.models if is_trained(name)]
         for number, model in enumerate(trained, start=1):
@@ -258,7 +266,6 @@ def _carry_out(
                 resume_scores(scores, data, told=told)
             elif grids := _left(times, model):
                 score_into(scores, grids, data, command=command, told=told, times=True)
-    return False
 
 
 def _left(times: Path, model: str) -> Grids:

@@ -3,7 +3,7 @@
 Messages are JSON documents. A request has a ``kind``: ``probe`` describes the
 machine, ``count`` counts operations, ``time`` measures one case, ``layers`` one
 case layer by layer, ``ceilings`` what the device can reach at best, ``score`` compares
-what a case predicts with labels.
+what a case predicts with labels, ``export`` writes its network to a file.
 """
 
 from __future__ import annotations
@@ -300,6 +300,21 @@ def _against_random(
     return {"real_ratio": found.estimate, "real_low": found.low, "real_high": found.high}
 
 
+def _export(request: Message, send: Send) -> None:
+    from dabench.device.registry import open_device
+    from dabench.network.runtimes import prepare, write_onnx
+    from dabench.network.workload import Workload
+
+    case = Case.of(request["case"])
+    device = open_device(case.device)
+    device.configure(dtype=case.dtype, threads=case.threads, autotune=True)
+    load = Workload(case, device, request["seed"])
+    with _scratch(request) as folder:
+        difference = prepare(load, device, folder, host_clock)["difference"]
+        write_onnx(folder, Path(request["file"]))
+    send({"kind": "exported", "difference": difference})
+
+
 def _ceilings(request: Message, send: Send) -> None:
     from dabench.device.registry import open_device
     from dabench.profiling.kernels import measure_kernels
@@ -318,6 +333,7 @@ _HANDLERS: dict[str, Callable[[Message, Send], None]] = {
     "layers": _layers,
     "ceilings": _ceilings,
     "score": _score,
+    "export": _export,
 }
 
 

@@ -1,0 +1,195 @@
+"""A chosen network as files that run without dabench: ONNX, a manifest, and a short script.
+
+``network.onnx`` is what was timed and scored: exported by the same code, from the same weights,
+and held against the plain network before it is written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from dabench.base.errors import DabenchError, UsageError, bad_value
+from dabench.base.files import disk_errors, json_text, write_atomically
+from dabench.data.prepare import MEAN, STD
+from dabench.findings.choices import Candidate, Choice, choice_of
+from dabench.findings.joining import Identities
+from dabench.plan.networks import identity_of
+from dabench.plan.references import Reference
+from dabench.plan.trained import Trained, is_trained, trained_at
+from dabench.plan.variants import EXPORTED
+from dabench.plan.ways import way_name
+from dabench.records.choices import TIMES
+from dabench.records.folder import read_run
+from dabench.run.launcher import Launcher
+
+NETWORK, MANIFEST, SCRIPT = "network.onnx", "manifest.json", "run.py"
+
+_RUN = {
+    "onnxruntime": """\
+session = onnxruntime.InferenceSession(here / "network.onnx", providers=["CPUExecutionProvider"])
+logits = session.run(None, {session.get_inputs()[0].name: x})[0][0]
+""",
+    "openvino": """\
+settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": about["precision"]}
+network = openvino.compile_model(here / "network.onnx", "CPU", settings)
+logits = network([x])[0][0]
+""",
+}
+
+_SCRIPT = '''\
+"""The class of each pixel of an image: python run.py IMAGE OUT.png"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import {library}
+from PIL import Image
+
+here = Path(__file__).parent
+about = json.loads((here / "manifest.json").read_text(encoding="utf-8"))
+image = Image.open(sys.argv[1]).convert("RGB")
+small = image.resize((about["width"], about["height"]), Image.Resampling.BILINEAR)
+x = (np.asarray(small, np.float32) / 255 - about["mean"]) / about["std"]
+x = np.repeat(x.transpose(2, 0, 1)[None], about["batch"], axis=0).astype(np.float32)
+{run}
+scores = [Image.fromarray(each).resize(image.size, Image.Resampling.BILINEAR) for each in logits]
+Image.fromarray(np.stack(scores).argmax(0).astype(np.uint8)).save(sys.argv[2])
+'''
+
+
+def export_model(run: Path, out: Path, way: str | None = None) -> dict[str, Any]:
+    """Writes a choice's network into a new folder.
+
+    Args:
+        run: Of a choice.
+        out: The folder; made if missing.
+        way: Name of another admissible way than the one to take, with the network's name before
+            it where several networks have one.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        UsageError: Nothing was chosen, or it cannot be exported; the message says why, and what
+            can be.
+        DabenchError: The export failed.
+    """
+    choice = choice_of(run)
+    candidate = _picked(choice, way)
+    model = candidate.case.model
+    trained = trained_at(Path(Reference.of(model).factory))
+    known = read_run(run / TIMES).get("networks", {}).get(model)
+    if identity_of(model) != known:
+        raise UsageError(f"{model} has changed since it was measured in {run}")
+    if out.exists() and any(out.iterdir()):
+        raise bad_value("--out", str(out), "it takes a new or an empty folder")
+    with TemporaryDirectory(prefix="dabench-", ignore_cleanup_errors=True) as scratch:
+        network, distance = _exported(candidate, Path(scratch))
+        manifest = {
+            **_about(candidate, trained, hashlib.sha256(network.read_bytes()).hexdigest()),
+            "difference": distance,
+            "measured": _measured(run, choice, candidate),
+        }
+        with disk_errors(out):
+            out.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(network, out / NETWORK)
+            library = candidate.case.runtime
+            script = _SCRIPT.replace("{run}\n", _RUN[library]).replace("{library}", library)
+            write_atomically(out / SCRIPT, script)
+            write_atomically(out / MANIFEST, json_text(manifest))
+    return manifest
+
+
+def _picked(choice: Choice, way: str | None) -> Candidate:
+    """The candidate to export.
+
+    Raises:
+        UsageError: There is none.
+    """
+    able = [
+        each
+        for each in choice.candidates
+        if each.status == "ok" and each.case.runtime in _RUN and is_trained(each.case.model)
+    ]
+    names = [way_name(each.case) for each in able]
+    listed = ", ".join(each.name for each in able) or "none of its ways"
+    if way is not None:
+        found = [e for e, name in zip(able, names, strict=True) if way in (name, e.name)]
+        if len(found) != 1:
+            raise bad_value("--way", way, f"of this choice can be exported: {listed}")
+        return found[0]
+    if choice.chosen is None:
+        raise UsageError(f"nothing was chosen; --way names what to export: {listed}")
+    if choice.chosen not in able:
+        why = (
+            f"is run by {choice.chosen.case.runtime}, not by one of {', '.join(_RUN)}"
+            if is_trained(choice.chosen.case.model)
+            else "has no trained weights"
+        )
+        raise UsageError(f"{choice.chosen.name} {why}; --way names another: {listed}")
+    return choice.chosen
+
+
+def _exported(candidate: Candidate, scratch: Path) -> tuple[Path, float]:
+    """The file, weights within, and how far its outputs are from the plain network's.
+
+    Raises:
+        DabenchError: The export failed.
+    """
+    assert candidate.case.runtime in EXPORTED
+    found: dict[str, Any] = {}
+    request = {
+        "kind": "export",
+        "case": candidate.case.to_dict(),
+        "seed": 0,
+        "scratch": str(scratch),
+        "file": str(scratch / NETWORK),
+    }
+    with Launcher() as launcher:
+        last = launcher.run(request, found.update, timeout_s=1800.0)
+    if last["kind"] != "done":
+        raise DabenchError(f"{candidate.name} could not be exported: {last['reason']}")
+    return scratch / NETWORK, float(found["difference"])
+
+
+def _about(candidate: Candidate, trained: Trained, digest: str) -> dict[str, Any]:
+    """What the script and its reader need to know."""
+    case = candidate.case
+    return {
+        "network": trained.model,
+        "file": NETWORK,
+        "sha256": digest,
+        "runtime": case.runtime,
+        "precision": {"fp32": "f32", "bf16": "bf16"}[case.dtype],
+        "batch": case.batch,
+        "height": case.height,
+        "width": case.width,
+        # Of channels from 0 to 1.
+        "mean": list(MEAN) if trained.normalised else [0.0] * 3,
+        "std": list(STD) if trained.normalised else [1.0] * 3,
+        "classes": list(trained.classes),
+        "before": "RGB, resized bilinearly with antialiasing, (value / 255 - mean) / std, NCHW",
+        "after": "logits brought to the image's size bilinearly, the largest of each pixel",
+    }
+
+
+def _measured(run: Path, choice: Choice, candidate: Candidate) -> dict[str, Any]:
+    """What was measured of it, and of what."""
+    frame = choice.to_frame()
+    (row,) = frame[[each is candidate for each in choice.candidates]].to_dict("records")
+    identity = Identities(run / TIMES).of(candidate.case)
+    document = read_run(run)
+    figures = {str(k): v for k, v in row.items() if v is not None and v == v}
+    return {
+        "run": document["run_id"],
+        "machine": document["environment"],
+        "weights": identity and identity.weights,
+        "graph": identity and identity.graph,
+        **{k: v.item() if hasattr(v, "item") else v for k, v in figures.items()},
+    }
