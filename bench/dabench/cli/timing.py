@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dabench.base.errors import UsageError
+from dabench.cli.framing import check_frame, time_frame
 from dabench.cli.loads import Deadline, Percentiles, asked, loads_document, print_loads
 from dabench.cli.measurements import print_measurements
 from dabench.cli.options import (
@@ -21,6 +22,7 @@ from dabench.cli.options import (
     Out,
     Quiet,
     ResumeFrom,
+    Several,
     check_alone,
     grid_of,
     named,
@@ -29,6 +31,7 @@ from dabench.cli.options import (
     with_options,
 )
 from dabench.cli.output import console, print_json
+from dabench.plan.conventions import CONVENTIONS
 from dabench.plan.grids import load_grids, presets
 from dabench.plan.settings import Grid, Settings
 
@@ -62,6 +65,17 @@ def time(
     json: Json = False,
     percentiles: Percentiles = None,
     deadline: Deadline = None,
+    frame: Annotated[
+        str | None,
+        option(
+            "--frame",
+            "An image file, or raw:HxW for a camera's frame: its way to a label map, stage by "
+            "stage.",
+        ),
+    ] = None,
+    convention: Annotated[
+        Several, option("--convention", "Of a frame: what others time. Default all.", CONVENTIONS)
+    ] = None,
     **given: Any,
 ) -> None:
     """Time forward, backward and optimiser of models.
@@ -72,6 +86,12 @@ def time(
     Example: dabench time --model disc,dw-disc --batch 8 --mode train,eval
     """
     given = named(locals())
+    if frame is not None or _is_of_frames(resume_from):
+        check_frame(given)
+        time_frame(given, out, quiet=quiet, json=json)
+        return
+    if convention:
+        raise UsageError("--convention: it is of a --frame; name one")
     shown = Shown(quiet, json, *asked(percentiles, deadline))
     if resume_from is not None:
         check_alone(given, {"percentiles", "deadline"})
@@ -81,6 +101,12 @@ def time(
         raise UsageError("--model: name at least one; 'dabench models' lists them")
     grid = grid_of(given)
     _measure([grid], shown, out=out, name=f"time-{_names(grid[0])}")
+
+
+def _is_of_frames(folder: Path | None) -> bool:
+    from dabench.records.folder import has_run, kind_of
+
+    return folder is not None and has_run(folder) and kind_of(folder) == "frame"
 
 
 @with_options(*OPTIONS)

@@ -33,7 +33,9 @@ SCHEMA = 4
 """1: timing, training; 2: ways to run a network; 3: kinds of runs, rounds; 4: streams."""
 
 RUN, LOCK = "run.json", ".lock"
-KINDS = ("timing", "profile", "train", "suite", "count", "ceilings", "eval", "choice")
+KINDS = (
+    "timing", "profile", "train", "suite", "count", "ceilings", "eval", "choice", "frame",
+)  # fmt: skip
 LONGEST_NAME = 80
 
 _NEEDED = ("run_id", "created", "command", "environment")
@@ -42,7 +44,7 @@ _SHAPES = {
     "left_out": list, "rules": dict,
 }  # fmt: skip
 # Kinds whose run.json lists what is to be measured.
-_PLANNED = ("timing", "profile", "count", "ceilings", "eval")
+_PLANNED = ("timing", "profile", "count", "ceilings", "eval", "frame")
 
 
 def check_new_run(path: Path) -> None:

@@ -11,13 +11,24 @@ import pandas as pd
 from dabench.base.errors import UsageError
 from dabench.base.files import write_atomically
 from dabench.findings.choices import choice_of
+from dabench.findings.frames import frames_frame, read_frames
 from dabench.findings.profiles import ceilings_frame, load_profiles
 from dabench.findings.tables import load, load_counts, machine_name
 from dabench.findings.trainings import load_training
 from dabench.findings.ways import ways_frame
 from dabench.records.ceilings import read_ceilings
 from dabench.records.folder import kind_of, read_run
-from dabench.report import audit, choices, profile, sections, speeds, training, variants, ways
+from dabench.report import (
+    audit,
+    choices,
+    frames,
+    profile,
+    sections,
+    speeds,
+    training,
+    variants,
+    ways,
+)
 from dabench.report.text import Latex, Markdown, Writer
 
 # Kind of run -> end of the name of the table behind its sections.
@@ -30,6 +41,7 @@ _ENDS = {
     "ceilings": "-ceilings.csv",
     "eval": "-ways.csv",
     "choice": "-choice.csv",
+    "frame": "-frame.csv",
 }
 
 FORMATS: dict[str, type[Markdown | Latex]] = {"markdown": Markdown, "latex": Latex}
@@ -104,6 +116,12 @@ def _choices(out: Writer, runs: list[Path], folder: Path, name: str) -> pd.DataF
     return pd.concat(tables, ignore_index=True)
 
 
+def _frames(out: Writer, runs: list[Path], folder: Path, name: str) -> pd.DataFrame:
+    for run in runs:
+        frames.section(out, *read_frames(run))
+    return frames_frame(runs)
+
+
 def _profiles(out: Writer, runs: list[Path], folder: Path, name: str) -> pd.DataFrame:
     found = load_profiles(runs)
     profile.sections(out, found, folder, name)
@@ -150,6 +168,7 @@ def _timing(out: Writer, runs: list[Path], folder: Path, name: str) -> pd.DataFr
 _PARTS: dict[Callable[[Writer, list[Path], Path, str], pd.DataFrame], tuple[str, ...]] = {
     _training: ("train", "suite"),
     _choices: ("choice",),
+    _frames: ("frame",),
     _ways: ("eval",),
     _profiles: ("profile",),
     _ceilings: ("ceilings",),

@@ -327,7 +327,7 @@ def launch_case(
         "case": case.to_dict(),
         "seed": planned.settings.seed,
         "rule": stop_rule(planned.settings, len(case.phases), spent_s, launches),
-        "scratch": str(scratch / _folder_name(case)) if scratch else None,
+        "scratch": str(scratch / folder_name(case)) if scratch else None,
     }
     started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
     begin = time.monotonic()
@@ -363,7 +363,8 @@ def stop_rule(settings: Settings, phases: int, spent_s: float = 0.0, launches: i
     }
 
 
-def _folder_name(case: Case) -> str:
+def folder_name(case: Case) -> str:
+    """Of the folder for what compilers and exporters write for a case."""
     return hashlib.sha256(case.case_id.encode()).hexdigest()[:16]
 
 

@@ -3,7 +3,8 @@
 Messages are JSON documents. A request has a ``kind``: ``probe`` describes the
 machine, ``count`` counts operations, ``time`` measures one case, ``layers`` one
 case layer by layer, ``ceilings`` what the device can reach at best, ``score`` compares
-what a case predicts with labels, ``export`` writes its network to a file.
+what a case predicts with labels, ``export`` writes its network to a file,
+``frame`` times an image's way through it.
 """
 
 from __future__ import annotations
@@ -300,6 +301,44 @@ def _against_random(
     return {"real_ratio": found.estimate, "real_low": found.low, "real_high": found.high}
 
 
+def _frame(request: Message, send: Send) -> None:
+    import torch
+
+    from dabench.device.registry import open_device
+    from dabench.network.frame import FrameWay
+    from dabench.network.runtimes import prepare, set_precision
+    from dabench.network.workload import Workload, is_variant
+    from dabench.timing.stages import measure_stages
+
+    case, source = Case.of(request["case"]), request["source"]
+    set_precision(case.runtime, case.dtype)
+    device = open_device(case.device)
+    device.configure(dtype=case.dtype, threads=case.threads, autotune=True)
+    load = Workload(case, device, request["seed"])
+    with _scratch(request) as folder:
+        prepared = prepare(load, device, folder, host_clock) if is_variant(case) else {}
+        with torch.inference_mode():
+            way = FrameWay(
+                load, Path(source) if isinstance(source, str) else tuple(source), request["seed"]
+            )
+            found = measure_stages(
+                list(way.stages.values()),
+                host_clock,
+                device.synchronize,
+                warmup=request["warmup"],
+                passes=request["passes"],
+            )
+    send(
+        {
+            "kind": "frame",
+            "stages": list(way.stages),
+            "whole": found.whole,
+            "apart": found.stages,
+            "difference": prepared.get("difference"),
+        }
+    )
+
+
 def _export(request: Message, send: Send) -> None:
     from dabench.device.registry import open_device
     from dabench.network.runtimes import prepare, write_onnx
@@ -334,6 +373,7 @@ _HANDLERS: dict[str, Callable[[Message, Send], None]] = {
     "ceilings": _ceilings,
     "score": _score,
     "export": _export,
+    "frame": _frame,
 }
 
 
