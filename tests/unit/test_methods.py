@@ -83,6 +83,7 @@ def logits_of(probabilities):
         ("augment+adabn", "adabn"),
         ("source-only+adabn", "source-only+adabn"),
         ("dsbn+advent", "advent+dsbn"),
+        ("adabn+target", "target+adabn"),
     ],
 )
 def test_a_combination_has_one_name(typed, name):
@@ -97,6 +98,7 @@ def test_a_combination_does_what_its_methods_do():
     assert label_of("advent+minent", "dw-disc") == "advent+minent dw-disc"
     assert without_recomputing("minent+adabn") == "minent"
     assert without_recomputing("adabn") == "augment"
+    assert without_recomputing("target+adabn") == "target"
 
 
 @pytest.mark.parametrize(
@@ -107,7 +109,7 @@ def test_a_combination_does_what_its_methods_do():
         ("fda+fda", "each method once"),
         ("advent+multi-level", "advent and multi-level exclude each other"),
         ("minent+dsbn+adabn", "dsbn and adabn exclude each other"),
-        ("target+fda", "the target's labels and combines with nothing"),
+        ("target+fda", "the target's labels; it combines with adabn"),
         ("dsbn", "'dsbn' goes with one of adversarial, advent"),
         ("control+dsbn", "'dsbn' goes with one of adversarial, advent"),
         ("fda+dsbn", "'dsbn' goes with one of adversarial, advent"),

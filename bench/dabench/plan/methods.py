@@ -201,8 +201,8 @@ def method_of(text: str, option: str = OPTION) -> Method:
         # It is what the others add to.
         chosen = [method for method in chosen if method.name != BASE]
     joined = chosen[0] if len(chosen) == 1 else _joined(chosen)
-    if joined.on_target and joined.needs_target:
-        raise bad_value(option, text, "'target' has the target's labels and combines with nothing")
+    if joined.on_target and not all(each.on_target or each.recomputes for each in chosen):
+        raise bad_value(option, text, "'target' has the target's labels; it combines with adabn")
     if joined.own_norms and not joined.learns_target:
         # Their scale and shift would stay what they began as.
         passing = [method.name for method in METHODS.values() if method.learns_target]

@@ -250,7 +250,7 @@ def _decided(out: Writer, runs: pd.DataFrame, loaded: TrainingResults) -> None:
 def _is_judged(method: str) -> bool:
     """Whether the question is if it helps: not of what it is compared with."""
     known = method_of(method)
-    return known.needs_target and method not in ("control", "adabn")
+    return known.needs_target and not known.on_target and method not in ("control", "adabn")
 
 
 def _helps(
