@@ -102,14 +102,16 @@ def test_the_canonical_call_is_understood():
         (
             "sweep",
             (
-                r"needs a preset \(demo, loads, paper-cpu, paper-gpu, paper-quick, "
-                r"runtimes, segmenters\)"
+                r"needs a preset \(demo, hub, hub-smp, hub-torchvision, loads, paper-cpu, "
+                r"paper-gpu, paper-quick, runtimes, segmenters\)"
             ),
         ),
         (
             "sweep paper",
             "--preset: 'paper' .*paper-cpu, paper-gpu, paper-quick, runtimes, segmenters",
         ),
+        ("sweep hub --source nowhere", "--source: 'nowhere' is not allowed; it takes the folder"),
+        ("sweep --source . --model disc", "--source: it adds to a preset or a file; name one"),
         ("sweep none.toml", "cannot read the grid file 'none.toml'"),
         ("sweep --resume none", "none holds no run"),
         ("flops", "--model: name at least one"),

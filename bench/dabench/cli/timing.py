@@ -31,6 +31,7 @@ from dabench.cli.options import (
     with_options,
 )
 from dabench.cli.output import console, print_json
+from dabench.plan.collections import with_networks
 from dabench.plan.conventions import CONVENTIONS
 from dabench.plan.grids import load_grids, presets
 from dabench.plan.settings import Grid, Settings
@@ -117,6 +118,14 @@ def sweep(
     preset: Annotated[
         str | None, option("--preset", "The same as the argument.", presets())
     ] = None,
+    checkout: Annotated[
+        Path | None,
+        typer.Option(
+            "--source",
+            metavar="PATH",
+            help="Adds every network of a checkout to the preset's or the file's.",
+        ),
+    ] = None,
     resume_from: ResumeFrom = None,
     out: Out = None,
     quiet: Quiet = False,
@@ -141,8 +150,12 @@ def sweep(
     if source and preset:
         raise UsageError(f"--preset: {preset!r} beside {source!r}; name one")
     chosen = source or preset
+    if checkout is not None and chosen is None:
+        raise UsageError("--source: it adds to a preset or a file; name one")
     if chosen is not None:
         grids, name = load_grids(chosen, *typed(given)), Path(chosen).stem
+        if checkout is not None:
+            grids = [(with_networks(grid, checkout), settings) for grid, settings in grids]
     elif "model" in given:
         grids = [grid_of(given)]
         name = f"sweep-{_names(grids[0][0])}"
