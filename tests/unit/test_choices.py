@@ -206,6 +206,17 @@ def test_times_that_are_others_on_real_images_are_said(tmp_path):
         )
 
 
+def test_what_is_not_surely_slower_is_so_by_the_percentile_that_was_asked_for(tmp_path):
+    """Two ways of the same median, one of which is twice as slow in one pass of ten."""
+    limits = Limits(deadline_s=1.0, percentile="p90")
+    steady_passes, jumpy = [0.1] * 50, [0.1] * 40 + [0.2] * 10
+    times = {PLAIN: [steady_passes] * LAST, OTHER: [jumpy] * LAST}
+    choice = choice_of(write_choice(tmp_path / "run", times, limits))
+    assert choice.chosen.case == PLAIN
+    assert choice.open == ()
+    assert "p90 100 ms" in choice.says[0]
+
+
 def test_a_limit_that_nothing_keeps(tmp_path):
     times = {PLAIN: steady(0.3, 1), NHWC: steady(0.2, 1)}
     choice = choice_of(write_choice(tmp_path / "run", times, Limits(deadline_s=0.01)))

@@ -15,6 +15,7 @@ from fakes import make_case
 from PIL import Image
 from trained import CONFIG, new_state, write_run
 
+import dabench as api
 from dabench.data.labels import CITYSCAPES
 from dabench.plan.networks import identity_of
 from dabench.training.predict import load_trained
@@ -34,7 +35,9 @@ def chosen(tmp_path_factory):
     exported = replace(plain, runtime="onnxruntime")
     weights = identity_of(plain.model)["sha256"]
     times = {exported: steady(0.1), plain: steady(0.3, 1)}
-    return run, write_choice(folder / "run", times, identity=weights)
+    size = {"height": CONFIG.height, "width": CONFIG.width}
+    graph = api.count(plain.model, **size).graph
+    return run, write_choice(folder / "run", times, identity=weights, graph=graph)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +62,9 @@ def test_the_manifest_says_what_it_is_and_what_was_measured(written, chosen):
     measured = manifest["measured"]
     assert measured["weights"] == identity_of(f"trained:{chosen[0]}")["sha256"]
     assert measured["seconds"] == pytest.approx(0.1, rel=0.01)
-    assert (measured["graph"], measured["way"], measured["launches"]) == ("g", "onnxruntime", 8)
+    assert (len(measured["graph"]), measured["way"], measured["launches"]) == (16, "onnxruntime", 8)
+    assert manifest["threads"] == 1
+    assert "onnx" in manifest["exported_with"]
     assert str(out / "run.py") in shown.stdout
 
 
@@ -110,7 +115,8 @@ def test_a_way_of_torchs_and_random_weights_are_not_exported(chosen, tmp_path):
     case = replace(make_case(model=f"trained:{chosen[0]}", batch=1), channels=3)
     for number, (each, message) in enumerate(
         (
-            (case, "is run by eager, not by one of onnxruntime, openvino"),
+            (case, "is run by eager on cpu, not by one of onnxruntime, openvino on a CPU"),
+            (replace(case, device="cuda", runtime="onnxruntime"), "is run by onnxruntime on cuda"),
             (make_case(model="b", runtime="onnxruntime"), "has no trained weights"),
         )
     ):
@@ -119,6 +125,18 @@ def test_a_way_of_torchs_and_random_weights_are_not_exported(chosen, tmp_path):
         assert shown.returncode == 2
         assert message in shown.stderr
         assert "--way names another: none of its ways" in shown.stderr
+
+
+def test_another_graph_than_was_measured_is_refused(chosen, tmp_path):
+    case = make_case(
+        model=f"trained:{chosen[0]}", batch=1, channels=3, height=32, width=64, threads=1,
+        runtime="onnxruntime",
+    )  # fmt: skip
+    weights = identity_of(case.model)["sha256"]
+    other = write_choice(tmp_path / "run", {case: steady(0.1)}, identity=weights, graph="other")
+    shown = dabench("export-model", str(other), "--out", "new", cwd=tmp_path)
+    assert shown.returncode == 2
+    assert "is another graph now than the one that was measured" in shown.stderr
 
 
 def test_weights_that_changed_since_are_refused(chosen, tmp_path):

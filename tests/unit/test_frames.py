@@ -1,6 +1,7 @@
 """A frame taken apart: order of stages and waits, records, what adds up, what is refused."""
 
 import json
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -12,10 +13,12 @@ from fakes import AsyncDevice, FakeClock, make_case
 from PIL import Image
 from records import ENVIRONMENT
 
-from dabench.base.errors import UsageError
+from dabench.base.errors import UnsupportedError, UsageError
+from dabench.data.loader import network_input
 from dabench.device.registry import open_device
 from dabench.findings.frames import COLUMNS, frame_times, frames_frame
 from dabench.network.frame import FrameWay
+from dabench.network.runtimes import prepare
 from dabench.network.workload import Workload
 from dabench.plan.cases import PlannedCase
 from dabench.plan.conventions import CONVENTIONS, STAGES, WHOLE
@@ -86,7 +89,9 @@ def test_shares_add_up_or_say_by_how_much_they_do_not():
 
 def write(folder, *launches):
     plan = [PlannedCase(case=CASE, settings=Settings.of()).to_dict()]
-    details = {"command": "x", "environment": ENVIRONMENT, "plan": plan, "source": "/a/street.png"}
+    source = {"text": "/a/street.png", "height": 48, "width": 80, "sha256": "d"}
+    details = {"command": "x", "environment": ENVIRONMENT, "plan": plan, "source": source}
+    details["left_out"] = ["bf16 is only emulated on cpu here and left out"]
     with RunFolder.create(folder, KIND, **details) as run:
         record = FrameRecord(run)
         for each in launches:
@@ -95,7 +100,8 @@ def write(folder, *launches):
 
 
 def test_launches_are_read_as_they_were_written(tmp_path):
-    wrote = [launch(0, 0.1, 0.15, difference=1e-7), FrameLaunch(1, CASE.case_id, "oom", "no room")]
+    said = {"difference": 1e-7, "device_name": "Test CPU", "emulated": True, "notes": "slow"}
+    wrote = [launch(0, 0.1, 0.15, **said), FrameLaunch(1, CASE.case_id, "oom", "no room")]
     folder = write(tmp_path / "run", *wrote)
     assert read_frame_launches(folder) == wrote
     # The last one was cut off after its passes.
@@ -105,12 +111,16 @@ def test_launches_are_read_as_they_were_written(tmp_path):
 
 
 def test_a_report_of_a_frame(tmp_path):
-    folder = write(tmp_path / "run", *(launch(n, 0.1, 0.141) for n in range(2)))
+    failed = FrameLaunch(2, CASE.case_id, "oom", "no room")
+    emulated = (launch(n, 0.1, 0.141, emulated=True) for n in range(2))
+    folder = write(tmp_path / "run", *emulated, failed)
     document, table = write_report([folder], folder=tmp_path, name="frame")
     text = document.read_text(encoding="utf-8")
-    assert "## A frame taken apart: street.png" in text
+    assert "## A frame taken apart: street.png, 48x80" in text
+    assert "bf16 is only emulated on cpu here and left out." in text
+    assert "fp32 is emulated here. Launches without times: oom: no room.*" in text
     assert "| forward | 100 ms | 100 to 100 ms | 70.9% |" in text
-    assert "| rest | 1 ms | - | 0.7% |" in text
+    assert "| rest | 1 ms | 0.7% to 0.7% | 0.7% |" in text
     assert "| mmseg | 130 ms | 130 to 130 ms | 7.69 | prepare |" in text
     rows = pd.read_csv(table)
     assert tuple(rows.columns) == COLUMNS
@@ -132,6 +142,39 @@ def test_the_stages_make_the_label_map_of_the_frame(tmp_path):
                 value = run(value)
         assert (value.shape, value.dtype) == ((48, 80), np.uint8)
         assert value.max() < 19
+
+
+@pytest.mark.parametrize("runtime", ["eager", "onnxruntime"])
+def test_the_network_sees_the_frame_that_there_is(runtime, tmp_path):
+    """Whatever reads memory as it lies is given it as it is to lie."""
+    if runtime != "eager":
+        pytest.importorskip("onnxruntime")
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 64, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "street.png")
+    device = open_device("cpu")
+    load = Workload(replace(CASE, runtime=runtime), device, 0)
+    plain = load.model
+    with torch.inference_mode():
+        if runtime != "eager":
+            prepare(load, device, tmp_path, FakeClock())
+        way = FrameWay(load, tmp_path / "street.png", 0)
+        value = None
+        for run in way.stages.values():
+            value = run(value)
+        x = network_input(torch.from_numpy(pixels).permute(2, 0, 1).contiguous()[None])
+        expected = plain(x).argmax(1)[0].numpy()
+    assert (value == expected).mean() > 0.99
+
+
+def test_more_classes_than_a_byte_holds_are_refused(tmp_path):
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\n\ndef net():\n    return nn.Conv2d(3, 257, 1)\n"
+    )
+    case = replace(CASE, model=f"{tmp_path / 'net.py'}:net", family="other")
+    load = Workload(case, open_device("cpu"), 0)
+    many = "tells 257 classes apart; a label map holds bytes"
+    with torch.inference_mode(), pytest.raises(UnsupportedError, match=many):
+        FrameWay(load, (8, 8), 0)
 
 
 @pytest.mark.parametrize(
@@ -188,6 +231,12 @@ def test_a_frame_from_the_command_line_goes_on_where_it_was_cut_off(tmp_path):
     lines = launches.read_text().splitlines(keepends=True)
     assert len(lines) == 4  # what failed is not tried again
     launches.write_text("".join(lines[:-1]))
+    image = (tmp_path / "street.png").read_bytes()
+    Image.fromarray(np.ones((40, 72, 3), np.uint8)).save(tmp_path / "street.png")
+    shown = dabench("time", "--resume", "run", cwd=tmp_path)
+    assert shown.returncode == 2
+    assert "street.png has changed since run was begun" in shown.stderr
+    (tmp_path / "street.png").write_bytes(image)
     shown = dabench("time", "--resume", "run", "--convention", "mmseg,all", cwd=tmp_path)
     assert shown.returncode == 0, shown.stderr
     assert "mmseg" in shown.stdout

@@ -25,7 +25,7 @@ def printed(network, images_per_s, **changes):
     known = {
         "network": network, "encoder": "", "model": "", "input_hw": "512x1024", "device": "card",
         "runtime": "torch", "dtype": "", "images_per_s": images_per_s, "tier": "paper",
-        "source": "s", "name": network,
+        "source": "s", "name": network, "note": "",
     }  # fmt: skip
     return {**known, **changes}
 
@@ -73,6 +73,14 @@ def test_a_speed_that_nobody_else_reaches():
     # What is run otherwise may well be slower, and what nobody says may be the same.
     assert not found(printed("a", 130, dtype="fp16"), printed("a", 99, source="t", dtype="fp32"))
     assert not found(printed("a", 130, runtime="TensorRT 5"), printed("a", 99, source="t"))
+    new, old, bare = (
+        printed("a", speed, runtime=name, source=name)
+        for speed, name in ((130, "TensorRT 8"), (99, "TensorRT 7"), (99, "TensorRT"))
+    )
+    assert not found(new, old)
+    assert found(new, bare) == [NOT_REACHED]
+    # What a user says he gets is no printed speed.
+    assert not found(printed("a", 130, tier="reported"), printed("a", 99, source="t"))
     assert found(printed("a", 130, runtime=""), printed("a", 99, source="t")) == [NOT_REACHED]
 
 
@@ -83,6 +91,12 @@ def test_an_order_that_another_source_turns():
     assert found(*one, *turned) == [ORDER_FLIPS]
     assert not found(*one, printed("a", 10, **other), printed("b", 9, **other))
     assert not found(*one, printed("a", 10, **other), printed("b", 10.2, **other))
+    # Of what size and device nobody says, and whichever two of three sources disagree.
+    unknown = {**other, "input_hw": ""}
+    assert not found(*one, printed("a", 10, **unknown), printed("b", 12, **unknown))
+    own = {"source": "t", "device": "third"}
+    agrees = printed("a", 9, **own), printed("b", 7, **own)
+    assert found(*agrees, *turned, *one) == [ORDER_FLIPS]
 
 
 def test_no_speed_is_above_a_chips_peak():

@@ -262,7 +262,7 @@ def export_model(
     out: Annotated[Path, typer.Option(help="A new folder for the files.")],
     way: Annotated[
         str | None,
-        option("--way", "Another one than was chosen, such as onnxruntime."),
+        option("--way", "Another one that was timed than was chosen, such as onnxruntime."),
     ] = None,
 ) -> None:
     """Write the chosen network as files that run without dabench: ONNX, manifest, script.
@@ -274,6 +274,8 @@ def export_model(
     manifest = deployment.export_model(run, out, way)
     for name in (deployment.NETWORK, deployment.MANIFEST, deployment.SCRIPT):
         print_line(str(out / name))
+    if manifest["measured"]["admissible"] != "met":
+        error_line(f"it is not sure to keep the limits: {manifest['measured'].get('why', '')}")
     error_line(
         f"{manifest['network']} for {manifest['runtime']}; 'python {out / deployment.SCRIPT} "
         "IMAGE OUT.png' writes the class of each pixel"

@@ -102,8 +102,14 @@ def _show(folder: Path, conventions: tuple[str, ...], *, quiet: bool, json: bool
         for each in good:
             _print(each, conventions)
         for each in found:
-            if each.status != "ok":
-                print_line(f"{each.case.model}: {each.status}: {each.reason}")
+            said = (each.failed, each.notes) if each.status == "ok" else (each.status, each.reason)
+            if any(said):
+                print_line(f"{each.case.case_id}: {'; '.join(part for part in said if part)}")
+        for line in document["left_out"]:
+            print_line(f"{line}.")
+        for name in conventions:
+            if differs := CONVENTIONS[name].differs:
+                print_line(f"{name}: {differs}.")
         if good:
             print_line(f"{FRAME_RULE[0].upper()}{FRAME_RULE[1:]}.")
         if not quiet:

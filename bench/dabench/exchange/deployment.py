@@ -1,7 +1,7 @@
 """A chosen network as files that run without dabench: ONNX, a manifest, and a short script.
 
-``network.onnx`` is what was timed and scored: exported by the same code, from the same weights,
-and held against the plain network before it is written.
+``network.onnx`` is exported as it was to be timed, from the same weights and a network of the same
+graph, and held against the plain network before it is written. The script runs it on a CPU.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from dabench.base.cores import usable_cores
 from dabench.base.errors import DabenchError, UsageError, bad_value
 from dabench.base.files import disk_errors, json_text, write_atomically
 from dabench.data.prepare import MEAN, STD
+from dabench.device.machine import describe_host
 from dabench.findings.choices import Candidate, Choice, choice_of
 from dabench.findings.joining import Identities
 from dabench.plan.networks import identity_of
@@ -26,15 +28,25 @@ from dabench.records.choices import TIMES
 from dabench.records.folder import read_run
 from dabench.run.launcher import Launcher
 
+TIMEOUT_S = 1800.0
+
 NETWORK, MANIFEST, SCRIPT = "network.onnx", "manifest.json", "run.py"
 
 _RUN = {
     "onnxruntime": """\
-session = onnxruntime.InferenceSession(here / "network.onnx", providers=["CPUExecutionProvider"])
+options = onnxruntime.SessionOptions()
+options.intra_op_num_threads = about["threads"]
+session = onnxruntime.InferenceSession(
+    here / "network.onnx", options, providers=["CPUExecutionProvider"]
+)
 logits = session.run(None, {session.get_inputs()[0].name: x})[0][0]
 """,
     "openvino": """\
-settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": about["precision"]}
+settings = {
+    "PERFORMANCE_HINT": "LATENCY",
+    "INFERENCE_PRECISION_HINT": about["precision"],
+    "INFERENCE_NUM_THREADS": about["threads"],
+}
 network = openvino.compile_model(here / "network.onnx", "CPU", settings)
 logits = network([x])[0][0]
 """,
@@ -53,7 +65,10 @@ from PIL import Image
 
 here = Path(__file__).parent
 about = json.loads((here / "manifest.json").read_text(encoding="utf-8"))
-image = Image.open(sys.argv[1]).convert("RGB")
+image = Image.open(sys.argv[1])
+if image.mode.startswith(("I", "F")):
+    sys.exit("an image of 8 bits a channel, please")
+image = image.convert("RGB")
 small = image.resize((about["width"], about["height"]), Image.Resampling.BILINEAR)
 x = (np.asarray(small, np.float32) / 255 - about["mean"]) / about["std"]
 x = np.repeat(x.transpose(2, 0, 1)[None], about["batch"], axis=0).astype(np.float32)
@@ -69,8 +84,8 @@ def export_model(run: Path, out: Path, way: str | None = None) -> dict[str, Any]
     Args:
         run: Of a choice.
         out: The folder; made if missing.
-        way: Name of another admissible way than the one to take, with the network's name before
-            it where several networks have one.
+        way: Name of another way that was timed than the one to take, whether or not it keeps the
+            limits; with the network's name before it where several networks have one.
 
     Returns:
         The manifest.
@@ -87,13 +102,14 @@ def export_model(run: Path, out: Path, way: str | None = None) -> dict[str, Any]
     known = read_run(run / TIMES).get("networks", {}).get(model)
     if identity_of(model) != known:
         raise UsageError(f"{model} has changed since it was measured in {run}")
-    if out.exists() and any(out.iterdir()):
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise bad_value("--out", str(out), "it takes a new or an empty folder")
     with TemporaryDirectory(prefix="dabench-", ignore_cleanup_errors=True) as scratch:
         network, distance = _exported(candidate, Path(scratch))
         manifest = {
             **_about(candidate, trained, hashlib.sha256(network.read_bytes()).hexdigest()),
             "difference": distance,
+            "exported_with": describe_host()["packages"],
             "measured": _measured(run, choice, candidate),
         }
         with disk_errors(out):
@@ -115,7 +131,10 @@ def _picked(choice: Choice, way: str | None) -> Candidate:
     able = [
         each
         for each in choice.candidates
-        if each.status == "ok" and each.case.runtime in _RUN and is_trained(each.case.model)
+        if each.status == "ok"
+        and each.case.runtime in _RUN
+        and each.case.device == "cpu"
+        and is_trained(each.case.model)
     ]
     names = [way_name(each.case) for each in able]
     listed = ", ".join(each.name for each in able) or "none of its ways"
@@ -127,11 +146,10 @@ def _picked(choice: Choice, way: str | None) -> Candidate:
     if choice.chosen is None:
         raise UsageError(f"nothing was chosen; --way names what to export: {listed}")
     if choice.chosen not in able:
-        why = (
-            f"is run by {choice.chosen.case.runtime}, not by one of {', '.join(_RUN)}"
-            if is_trained(choice.chosen.case.model)
-            else "has no trained weights"
-        )
+        case = choice.chosen.case
+        why = f"is run by {case.runtime} on {case.device}, not by one of {', '.join(_RUN)} on a CPU"
+        if not is_trained(case.model):
+            why = "has no trained weights"
         raise UsageError(f"{choice.chosen.name} {why}; --way names another: {listed}")
     return choice.chosen
 
@@ -141,9 +159,14 @@ def _exported(candidate: Candidate, scratch: Path) -> tuple[Path, float]:
 
     Raises:
         DabenchError: The export failed.
+        UsageError: The network's graph is another one than was measured.
     """
     assert candidate.case.runtime in EXPORTED
     found: dict[str, Any] = {}
+    counted: dict[str, Any] = {}
+    case = candidate.case
+    shape = {name: getattr(case, name) for name in ("channels", "height", "width", "mode")}
+    count = {"kind": "count", "shares": False, "items": [{"name": case.model, "batch": 1, **shape}]}
     request = {
         "kind": "export",
         "case": candidate.case.to_dict(),
@@ -152,7 +175,13 @@ def _exported(candidate: Candidate, scratch: Path) -> tuple[Path, float]:
         "file": str(scratch / NETWORK),
     }
     with Launcher() as launcher:
-        last = launcher.run(request, found.update, timeout_s=1800.0)
+        launcher.run(count, counted.update, timeout_s=TIMEOUT_S)
+        now = counted.get("count", {}).get("graph", "")
+        if candidate.graph and now != candidate.graph:
+            raise UsageError(
+                f"{candidate.name} is another graph now than the one that was measured"
+            )
+        last = launcher.run(request, found.update, timeout_s=TIMEOUT_S)
     if last["kind"] != "done":
         raise DabenchError(f"{candidate.name} could not be exported: {last['reason']}")
     return scratch / NETWORK, float(found["difference"])
@@ -167,6 +196,7 @@ def _about(candidate: Candidate, trained: Trained, digest: str) -> dict[str, Any
         "sha256": digest,
         "runtime": case.runtime,
         "precision": {"fp32": "f32", "bf16": "bf16"}[case.dtype],
+        "threads": case.threads or usable_cores(),
         "batch": case.batch,
         "height": case.height,
         "width": case.width,

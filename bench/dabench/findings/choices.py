@@ -29,8 +29,8 @@ from dabench.records.folder import RUN, bad_row, read_run
 from dabench.records.summary import launches_by_case
 from dabench.records.timings import read_plan
 from dabench.timing.halving import HOPELESS
-from dabench.timing.statistics import Interval, launch_interval, ratio_interval
-from dabench.timing.tails import percentile
+from dabench.timing.statistics import Interval, launch_interval, quantile, ratio_interval
+from dabench.timing.tails import PERCENTILES, percentile
 from dabench.timing.verdicts import verdict
 
 MET, MISSED, UNDECIDED, UNKNOWN = "met", "missed", "undecided", "unknown"
@@ -122,6 +122,7 @@ class Choice:
 
     Attributes:
         limits: As asked.
+        machine: Its name, or its GPU's.
         candidates: Every way, the fastest first; those that were not timed at the end.
         front: Names of those that nothing beats.
         chosen: The one to take; None where none is sure to be admissible.
@@ -132,6 +133,7 @@ class Choice:
     """
 
     limits: Limits
+    machine: str
     candidates: tuple[Candidate, ...]
     front: tuple[str, ...]
     chosen: Candidate | None
@@ -191,6 +193,7 @@ def choice_of(folder: Path) -> Choice:
     said = _says(candidates, picked, pending, finished=finished, scores=asked.get("data"))
     return Choice(
         limits,
+        str(loaded.measurements["machine"].iloc[0]),
         tuple(candidates),
         tuple(each.name for each in _front(candidates, limits)),
         picked.first,
@@ -386,8 +389,18 @@ def _verdict(each: Candidate, first: Candidate) -> str:
     assert first.times is not None
     if min(each.launches, first.launches) < 2:
         return UNDECIDED
+    ours, theirs = (
+        _by_launch(times.seconds, first.percentile) for times in (each.times, first.times)
+    )
     rounds = (each.times.rounds, first.times.rounds)
-    return verdict(ratio_interval(each.times.seconds, first.times.seconds, rounds))
+    return verdict(ratio_interval(ours, theirs, rounds))
+
+
+def _by_launch(launches: Sequence[Sequence[float]], which: str) -> list[list[float]]:
+    """What stands for each launch: its samples, or the percentile that was asked for."""
+    if which == MEDIAN:
+        return [list(samples) for samples in launches]
+    return [[quantile(sorted(samples), PERCENTILES[which])] for samples in launches]
 
 
 def command_of(case: Case) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -24,7 +24,7 @@ ADDS_UP = 0.03
 
 FRAME_RULE = (
     "a pass is timed as a whole and taken apart in turn; a share is of the pass beside it that was "
-    "not taken apart, the rest what all shares miss 100% by, a flag above "
+    "not taken apart, the rest what a pass that was misses it by, a flag above "
     f"{ADDS_UP:.0%}: waiting for the device between two stages takes away what host and device do "
     "at once. A convention's time is that of its stages in the passes that were taken apart"
 )
@@ -38,9 +38,14 @@ class FrameTimes:
         case: The case.
         status: ``ok``, or why there are none.
         reason: More of it.
-        launches: How many.
+        launches: How many gave times.
+        failed: Why others did not; empty where none failed.
+        device_name: Of the device; None where it has no name.
+        notes: What the reader must know of how it ran.
+        difference: How far its outputs are from the plain network's, at most.
         stages: Name -> seconds, over launches.
         shares: Name -> share of the pass beside it that was not taken apart, median over all.
+        added: All stages of a pass over the pass beside it that was not taken apart.
         whole: Seconds of a pass that is not taken apart.
         conventions: Name -> seconds of its stages, of those that it and the frame have.
     """
@@ -49,15 +54,20 @@ class FrameTimes:
     status: str
     reason: str = ""
     launches: int = 0
+    failed: str = ""
+    device_name: str | None = None
+    notes: str = ""
+    difference: float | None = None
     stages: Mapping[str, Interval] | None = None
     shares: Mapping[str, float] | None = None
+    added: Interval | None = None
     whole: Interval | None = None
     conventions: Mapping[str, Interval] | None = None
 
     @property
     def rest(self) -> float:
         """What the stages miss the whole by, as a share of it; 0 without times."""
-        return 0.0 if self.shares is None else 1 - sum(self.shares.values())
+        return 0.0 if self.added is None else 1 - self.added.estimate
 
     @property
     def adds_up(self) -> bool:
@@ -72,7 +82,8 @@ def frame_times(cases: Sequence[Case], launches: Sequence[FrameLaunch]) -> list[
         own = [each for each in launches if each.case_id == case.case_id]
         good = [each for each in own if each.status == "ok"]
         if good:
-            found.append(_times(case, good))
+            bad = [f"{each.status}: {each.reason}" for each in own if each.status != "ok"]
+            found.append(replace(_times(case, good), failed="; ".join(bad)))
         elif own:
             found.append(FrameTimes(case, own[-1].status, own[-1].reason))
     return found
@@ -102,18 +113,44 @@ def _times(case: Case, launches: Sequence[FrameLaunch]) -> FrameTimes:
         case,
         "ok",
         launches=len(launches),
+        device_name=launches[0].device_name or None,
+        notes="; ".join(
+            dict.fromkeys(
+                note
+                for one in launches
+                for note in (one.notes, f"{case.dtype} is emulated here" * one.emulated)
+                if note
+            )
+        ),
+        difference=max((d for one in launches if (d := one.difference) is not None), default=None),
         stages=stages,
         shares=shares,
+        added=launch_interval(
+            [
+                [sum(each) / whole for each, whole in zip(one.apart, one.whole, strict=True)]
+                for one in launches
+            ]
+        ),
         whole=launch_interval([one.whole for one in launches]),
         conventions=conventions,
     )
 
 
 COLUMNS = (
-    "run_id", "machine", "source", "model", "way", "device", "height", "width", "dtype",
-    "memory_format", "threads", "launches", "status", "reason", "part", "kind", "seconds",
-    "low_s", "high_s",
+    "run_id", "machine", "source", "frame", "model", "way", "device", "height", "width", "dtype",
+    "memory_format", "threads", "launches", "status", "reason", "failed", "notes", "part",
+    "kind", "seconds", "low_s", "high_s",
 )  # fmt: skip
+
+
+def name_of(document: Mapping[str, Any]) -> str:
+    """A run's frame: the name of its file, or that it was a camera's."""
+    return Path(str(document["source"]["text"])).name
+
+
+def size_of(document: Mapping[str, Any]) -> str:
+    """Height and width of a run's frame."""
+    return f"{document['source']['height']}x{document['source']['width']}"
 
 
 def read_frames(folder: Path) -> tuple[dict[str, Any], list[FrameTimes]]:
@@ -143,12 +180,15 @@ def frames_frame(runs: Sequence[Path]) -> pd.DataFrame:
             shared = {
                 **{name: getattr(case, name) for name in COLUMNS if hasattr(case, name)},
                 "run_id": document["run_id"],
-                "machine": machine_name(document["environment"], None, case.device),
-                "source": Path(document["source"]).name,
+                "machine": machine_name(document["environment"], each.device_name, case.device),
+                "source": name_of(document),
+                "frame": size_of(document),
                 "way": variant_of(case),
                 "launches": each.launches,
                 "status": each.status,
                 "reason": each.reason,
+                "failed": each.failed,
+                "notes": each.notes,
             }
             parts = [("stage", name, one) for name, one in (each.stages or {}).items()]
             parts += [] if each.whole is None else [("whole", WHOLE, each.whole)]

@@ -36,8 +36,8 @@ CLOSE = 0.03
 SPEEDS_RULE = (
     f"`{LARGER_FASTER}`: of two sizes of one design in one setting of one source; `{NOT_REACHED}`: "
     f"one network on one device at one size, {APART:g} times apart in two sources, of which none "
-    "names another runtime or precision; "
-    f"`{ORDER_FLIPS}`: of two networks that both sources print in one setting of theirs, more than "
+    "names another runtime, version or precision; "
+    f"`{ORDER_FLIPS}`: of two networks that both sources print in one stated setting, more than "
     f"{CLOSE:.0%} apart in each"
 )
 
@@ -147,7 +147,9 @@ def _not_reached(speeds: pd.DataFrame) -> Iterator[Finding]:
         pairs = [
             (high, low)
             for high, low in itertools.permutations(group.to_dict("records"), 2)
-            if high["source"] != low["source"] and _run_alike(high, low)
+            if high["source"] != low["source"]
+            and high["tier"] != "reported"
+            and _run_alike(high, low)
         ]
         if not pairs:
             continue
@@ -158,14 +160,16 @@ def _not_reached(speeds: pd.DataFrame) -> Iterator[Finding]:
                 f"{significant(high['images_per_s'], 4)} images/s{_by(high)}, "
                 f"{significant(low['images_per_s'], 4)}{_by(low)} ({low['source']}, "
                 f"{low['tier']}): {significant(ratio)} times apart"
-            )
+            ) + "".join(f"; {row['note']}" for row in (high, low) if row["note"])
             yield _finding(high, NOT_REACHED, evidence)
 
 
 def _run_alike(a: Mapping[Any, Any], b: Mapping[Any, Any]) -> bool:
     """Whether nothing says that two figures are of other runtimes or precisions."""
-    runtimes = {each["runtime"].partition(" ")[0] for each in (a, b)} - {""}
-    return len(runtimes) < 2 and len({a["dtype"], b["dtype"]} - {""}) < 2
+    one, other = sorted((a["runtime"], b["runtime"]), key=len)
+    # A name without a version may be of any.
+    alike = one in ("", other) or other.partition(" ")[0] == one
+    return alike and len({a["dtype"], b["dtype"]} - {""}) < 2
 
 
 def _by(row: Mapping[Any, Any]) -> str:
@@ -176,21 +180,21 @@ def _by(row: Mapping[Any, Any]) -> str:
 def _flips(speeds: pd.DataFrame) -> Iterator[Finding]:
     """Pairs of networks that one source orders one way and another the other way."""
     said: dict[tuple[str, str], list[tuple[bool, dict[Any, Any], dict[Any, Any]]]] = {}
-    for _, group in speeds.groupby(_PLACE, sort=False):
+    stated = speeds[(speeds["input_hw"] != "") & (speeds["device"] != "not stated")]
+    for _, group in stated.groupby(_PLACE, sort=False):
         rows = sorted(group.to_dict("records"), key=_key)
         for a, b in itertools.combinations(rows, 2):
             pair = _key(a), _key(b)
             if pair[0] != pair[1] and abs(a["images_per_s"] / b["images_per_s"] - 1) > CLOSE:
                 said.setdefault(pair, []).append((a["images_per_s"] > b["images_per_s"], a, b))
     for orders in said.values():
-        first = orders[0]
-        other = next(
+        first, other = next(
             (
-                order
-                for order in orders
-                if order[0] != first[0] and order[1]["source"] != first[1]["source"]
+                (one, two)
+                for one, two in itertools.combinations(orders, 2)
+                if one[0] != two[0] and one[1]["source"] != two[1]["source"]
             ),
-            None,
+            (orders[0], None),
         )
         if other is not None:
             evidence = "; ".join(

@@ -19,6 +19,8 @@ from dabench.network.workload import Workload
 from dabench.plan.conventions import STAGES
 from dabench.timing.stages import Stage
 
+MOST_CLASSES = 256
+
 Source = Path | tuple[int, int]
 """An image file, or (height, width) of a camera's frame that lies in memory."""
 
@@ -58,6 +60,8 @@ class FrameWay:
             raise UnsupportedError(
                 f"puts out {'x'.join(map(str, shape))}, no map of logits for each pixel"
             )
+        if shape[1] > MOST_CLASSES:
+            raise UnsupportedError(f"tells {shape[1]} classes apart; a label map holds bytes")
 
     def _run_once(self) -> torch.Size:
         value: Any = None
@@ -73,12 +77,13 @@ class FrameWay:
     def _prepare(self, image: np.ndarray[Any, np.dtype[np.uint8]] | None) -> Tensor:
         case = self._load.case
         pixels = resize_image(self._raw if image is None else image, (case.height, case.width))
-        planes = torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None]
-        return network_input(planes)
+        return network_input(torch.from_numpy(np.array(pixels)[None]).permute(0, 3, 1, 2))
 
     def _upload(self, x: Tensor) -> Tensor:
         load = self._load
-        return x.to(load.device, load.dtype, memory_format=load.memory_format)
+        x = x.to(load.device, load.dtype, memory_format=load.memory_format)
+        # Some runtimes read its memory as it lies.
+        return x.contiguous(memory_format=load.memory_format)
 
     def _forward(self, x: Tensor) -> Tensor:
         return outputs(self._load.call(x))[0]

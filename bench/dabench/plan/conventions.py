@@ -30,10 +30,12 @@ class Convention:
     Attributes:
         stages: Of `STAGES`.
         source: Where that is written.
+        differs: How passes of this project's differ from theirs beside that; may be empty.
     """
 
     stages: tuple[str, ...]
     source: str
+    differs: str = ""
 
     @property
     def left_out(self) -> tuple[str, ...]:
@@ -51,16 +53,20 @@ CONVENTIONS: Mapping[str, Convention] = MappingProxyType(
             ("forward",),
             "MichaelFan01/STDC-Seg latency/utils/darts_utils.py: TensorRT's execute on buffers "
             "that lie on the GPU, the mean of passes in a row",
+            "theirs are TensorRT's, here it is the way that was run, and a median",
         ),
         "mlperf": Convention(
             ("upload", "forward", "argmax", "download"),
             "mlcommons/inference loadgen README: the sample library holds preprocessed samples in "
             "memory, untimed; a query lasts until its response is on the host",
+            "the load generator's own time is left out here",
         ),
         "mmseg": Convention(
             ("upload", "forward", "argmax", "download", "enlarge"),
             "open-mmlab/mmsegmentation tools/benchmark.py: the model with rescale=True on an image "
             "that loader processes have decoded, resized and normalised",
+            "theirs brings the logits of all classes to the frame's size on the device, then takes "
+            "softmax and argmax there, which takes longer; here labels are enlarged on the host",
         ),
         "all": Convention(tuple(STAGES), "from the file to a label map of its size"),
     }

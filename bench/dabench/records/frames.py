@@ -18,7 +18,9 @@ from dabench.records.folder import RunFolder, bad_row, read_table
 
 KIND = "frame"
 LAUNCHES, PASSES = "launches.csv", "passes.csv"
-_LAUNCH_COLUMNS = ("launch", "case_id", "status", "reason", "difference")
+_LAUNCH_COLUMNS = (
+    "launch", "case_id", "status", "reason", "difference", "device_name", "emulated", "notes",
+)  # fmt: skip
 _PASS_COLUMNS = ("launch", "case_id", "pass", "stage", "seconds")
 
 
@@ -36,6 +38,9 @@ class FrameLaunch:
         apart: Seconds of each stage of each pass that was.
         difference: How far the outputs are from the plain network's; None where torch runs it as
             it is.
+        device_name: As its driver names it; empty where it has no name.
+        emulated: Whether the device does not compute in this precision.
+        notes: What the reader must know.
     """
 
     launch: int
@@ -46,6 +51,9 @@ class FrameLaunch:
     whole: tuple[float, ...] = ()
     apart: tuple[tuple[float, ...], ...] = ()
     difference: float | None = None
+    device_name: str = ""
+    emulated: bool = False
+    notes: str = ""
 
 
 class FrameRecord:
@@ -72,7 +80,10 @@ class FrameRecord:
         if rows:
             self._run.append(PASSES, _PASS_COLUMNS, rows)
         difference = "" if launch.difference is None else repr(launch.difference)
-        values = (*which, launch.status, launch.reason, difference)
+        values = (
+            *which, launch.status, launch.reason, difference, launch.device_name,
+            launch.emulated, launch.notes,
+        )  # fmt: skip
         self._run.append(LAUNCHES, _LAUNCH_COLUMNS, [values])
 
 
@@ -107,6 +118,9 @@ def read_frame_launches(folder: Path) -> list[FrameLaunch]:
                         if stages and part == stages[0]
                     ),
                     difference=float(row["difference"]) if row["difference"] else None,
+                    device_name=row["device_name"],
+                    emulated={"True": True, "False": False}[row["emulated"]],
+                    notes=row["notes"],
                 )
             )
     return found

@@ -16,17 +16,16 @@ from dabench.report.training import SYNTHETIC
 from dabench.timing.halving import HALVING_RULE
 
 
-def section(out: Writer, choice: Choice, machine: str, folder: Path, stem: str) -> None:
+def section(out: Writer, choice: Choice, folder: Path, stem: str) -> None:
     """A section of one run.
 
     Args:
         out: The document.
         choice: What the run came to.
-        machine: Its name.
         folder: Of the picture.
         stem: Of the picture's name.
     """
-    first = choice.candidates[0].case
+    first, machine = choice.candidates[0].case, choice.machine
     out.heading(f"Which to deploy on {machine}, {first.device}, batch {first.batch}")
     out.paragraph(f"Limits: {_limits(choice)}.")
     for sentence in choice.says:

@@ -13,7 +13,7 @@ from dabench.base.files import write_atomically
 from dabench.findings.choices import choice_of
 from dabench.findings.frames import frames_frame, read_frames
 from dabench.findings.profiles import ceilings_frame, load_profiles
-from dabench.findings.tables import load, load_counts, machine_name
+from dabench.findings.tables import load, load_counts
 from dabench.findings.trainings import load_training
 from dabench.findings.ways import ways_frame
 from dabench.records.ceilings import read_ceilings
@@ -109,10 +109,9 @@ def _choices(out: Writer, runs: list[Path], folder: Path, name: str) -> pd.DataF
     tables = []
     for number, run in enumerate(runs, start=1):
         document, choice = read_run(run), choice_of(run)
-        machine = machine_name(document["environment"], None, choice.candidates[0].case.device)
         stem = name if len(runs) == 1 else f"{name}-{number}"
-        choices.section(out, choice, machine, folder, stem)
-        tables.append(choice.to_frame().assign(run_id=document["run_id"], machine=machine))
+        choices.section(out, choice, folder, stem)
+        tables.append(choice.to_frame().assign(run_id=document["run_id"], machine=choice.machine))
     return pd.concat(tables, ignore_index=True)
 
 

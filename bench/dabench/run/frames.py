@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,7 +18,14 @@ from dabench.plan.devices import resolve_all
 from dabench.plan.networks import identities
 from dabench.plan.settings import MIN_LAUNCHES, Grid, Settings
 from dabench.plan.variants import VARIANT_RULE
-from dabench.records.folder import RunFolder, check_new_run, check_same_machine, read_run
+from dabench.records.folder import (
+    RUN,
+    RunFolder,
+    bad_row,
+    check_new_run,
+    check_same_machine,
+    read_run,
+)
 from dabench.records.frames import KIND, FrameLaunch, FrameRecord, read_frame_launches
 from dabench.records.timings import read_plan
 from dabench.run.launcher import Launcher
@@ -29,8 +38,25 @@ PASSES = 10
 Told = Callable[[Case], object]
 
 
-def parse_source(text: str) -> str:
-    """Checks what a frame is: the path of an image, or ``raw:HxW``.
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What a frame is.
+
+    Attributes:
+        text: The path of an image, or ``raw:HxW``.
+        height: In pixels.
+        width: Likewise.
+        sha256: Of the file; empty for a camera's frame, which is random.
+    """
+
+    text: str
+    height: int
+    width: int
+    sha256: str = ""
+
+
+def parse_source(text: str) -> Source:
+    """Reads what a frame is: the path of an image, or ``raw:HxW``.
 
     Raises:
         UsageError: Neither; the message says why.
@@ -39,14 +65,15 @@ def parse_source(text: str) -> str:
     if (size := _raw(text)) is not None:
         if min(size) < 1:
             raise bad_value("--frame", text, _FORM)
-        return text
+        return Source(text, *size)
     if text.startswith("raw:"):
         raise bad_value("--frame", text, _FORM)
     path = Path(text)
     if not path.is_file():
         raise bad_value("--frame", text, f"{_FORM}; there is no such file")
-    read_image(path)
-    return str(path.resolve())
+    height, width = read_image(path).shape[:2]
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return Source(str(path.resolve()), height, width, digest)
 
 
 _FORM = "it takes the path of an image, or raw:HxW for a camera's frame, such as raw:1080x1920"
@@ -84,7 +111,7 @@ def frames_into(
     folder: Path,
     grid: Grid,
     settings: Settings,
-    source: str,
+    source: Source,
     *,
     command: str,
     told: Told,
@@ -108,6 +135,8 @@ def frames_into(
         environment = describe_host() | probe(launcher)
         resolved, left_out = resolve_all([(grid, settings)], environment)
         plan = [planned for each in resolved for planned in expand(*each)]
+        if not plan:
+            raise bad_value("--dtype", ",".join(grid.dtypes), "; ".join(left_out))
         run = RunFolder.create(
             folder,
             KIND,
@@ -117,7 +146,7 @@ def frames_into(
             plan=[planned.to_dict() for planned in plan],
             rules={"variants": VARIANT_RULE},
             left_out=left_out,
-            source=source,
+            source=asdict(source),
         )
         with run:
             return _carry_out(run, plan, source, launcher, told)
@@ -136,12 +165,16 @@ def resume_frames(folder: Path, *, told: Told) -> list[FrameLaunch]:
         check_same_networks(folder, document.get("networks", {}))
         with RunFolder.open(folder, KIND) as run:
             plan = read_plan(folder, document)
-            source = parse_source(str(document.get("source")))
+            with bad_row(folder / RUN, 1):
+                then = Source(**document["source"])
+            source = parse_source(then.text)
+            if source != then:
+                raise UsageError(f"--resume: {then.text} has changed since {folder} was begun")
             return _carry_out(run, plan, source, launcher, told)
 
 
 def _carry_out(
-    run: RunFolder, plan: Sequence[PlannedCase], source: str, launcher: Launcher, told: Told
+    run: RunFolder, plan: Sequence[PlannedCase], source: Source, launcher: Launcher, told: Told
 ) -> list[FrameLaunch]:
     record = FrameRecord(run)
     done = read_frame_launches(run.path)
@@ -168,7 +201,7 @@ def _carry_out(
 def _launch(
     planned: PlannedCase,
     number: int,
-    source: str,
+    source: Source,
     launcher: Launcher,
     scratch: Path,
     told: Told,
@@ -183,7 +216,7 @@ def _launch(
         "case": case.to_dict(),
         "seed": settings.seed,
         "scratch": str(scratch / folder_name(case)),
-        "source": _raw(source) or source,
+        "source": source.text if source.sha256 else (source.height, source.width),
         "warmup": max(settings.warmup, 1),
         "passes": settings.repeat or PASSES,
     }
@@ -197,4 +230,7 @@ def _launch(
         whole=tuple(found["whole"]),
         apart=tuple(map(tuple, found["apart"])),
         difference=found["difference"],
+        device_name=found["device_name"],
+        emulated=found["emulated"],
+        notes=found["notes"],
     )

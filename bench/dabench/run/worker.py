@@ -335,6 +335,9 @@ def _frame(request: Message, send: Send) -> None:
             "whole": found.whole,
             "apart": found.stages,
             "difference": prepared.get("difference"),
+            "device_name": device.describe().get("device_name") or "",
+            "emulated": case.dtype not in device.native_dtypes(),
+            "notes": "; ".join(load.notes),
         }
     )
 
