@@ -32,9 +32,6 @@ from dabench.timing.halving import HALVING_RULE
 from dabench.timing.tails import PERCENTILES, needed_passes
 from dabench_models import MODELS
 
-SAMPLES = 5
-"""Of a launch: it is launches that scatter. A percentile far out takes more."""
-
 Grids = list[tuple[Grid, Settings]]
 
 
@@ -76,7 +73,8 @@ class Asked:
             "threads": (self.threads,) if self.threads else (),
         }
         settings = {
-            "repeat": max(SAMPLES, needed_passes(PERCENTILES[self.limits.percentile])),
+            # It is launches that scatter: as few as give a percentile at all, six a median.
+            "repeat": needed_passes(PERCENTILES[self.limits.percentile]),
             "launches": 1,
             "seed": self.seed,
         }

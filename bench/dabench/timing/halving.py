@@ -66,7 +66,7 @@ def race(times: Mapping[str, Sequence[float]], limit_s: float | None = None) -> 
             return Race(left, out, launches)
         first = {name: times[name][:launches] for name in left}
         left = tuple(sorted(left, key=lambda name: median(first[name])))
-        over |= {name for name in left if is_over(first[name], limit_s)}
+        over |= {name for name in left if _is_over(first[name], limit_s)}
         kept = [name for name in left if name not in over]
         if rung < len(RUNGS) - 1 and kept:
             close_s = (1 + CLOSE) * median(first[kept[0]])
@@ -95,13 +95,8 @@ def _called_back(
     return Race(tuple(all_left), still_out, last if missing else None)
 
 
-def is_over(seconds: Sequence[float], limit_s: float | None) -> bool:
-    """Whether launches say that a limit is not met.
-
-    Args:
-        seconds: Of each launch; all positive.
-        limit_s: None is no limit.
-    """
+def _is_over(seconds: Sequence[float], limit_s: float | None) -> bool:
+    """Whether launches say that a limit is not met."""
     if limit_s is None:
         return False
     if len(seconds) == 1:
