@@ -124,11 +124,7 @@ def run_grids(
         with ExitStack() as stack:
             recorder: Recorder = NoRecords()
             if folder is not None:
-                said = _details(plan, notes) | dict(details)
-                if asked is not None:
-                    said["compare"] = asked.to_dict()
-                if chooses is not None:
-                    said["choose"] = chooses.to_dict()
+                said = _details(plan, notes, asked, chooses) | dict(details)
                 run = RunFolder.create(
                     folder, "timing", command=command, environment=environment, **said
                 )
@@ -306,8 +302,14 @@ def _merged(known: PlannedCase | None, planned: PlannedCase) -> PlannedCase:
     return replace(planned, case=replace(planned.case, phases=phases))
 
 
-def _details(plan: Sequence[PlannedCase], left_out: Sequence[str]) -> dict[str, Any]:
+def _details(
+    plan: Sequence[PlannedCase],
+    left_out: Sequence[str],
+    compared: Comparison | None,
+    chosen: Limits | None,
+) -> dict[str, Any]:
     """What ``run.json`` says of timings."""
+    asked = {"compare": compared, "choose": chosen}
     loaded = any(each.case.protocol in LOADS for each in plan)
     return {
         # As they were when this was measured, for reports made later.
@@ -322,6 +324,7 @@ def _details(plan: Sequence[PlannedCase], left_out: Sequence[str]) -> dict[str, 
         "left_out": list(left_out),
         "networks": identities(planned.case.model for planned in plan),
         "plan": [planned.to_dict() for planned in plan],
+        **{name: each.to_dict() for name, each in asked.items() if each is not None},
     }
 
 
