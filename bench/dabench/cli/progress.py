@@ -30,7 +30,9 @@ class _Bar:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._progress.stop()
+        # Some versions of rich end what they did not draw with an empty line.
+        if not self._progress.disable:
+            self._progress.stop()
 
 
 class LiveProgress(_Bar):
