@@ -50,6 +50,20 @@ def test_timings_with_rounds():
         assert again[case_id] == pytest.approx(median_s)
 
 
+def test_timings_before_int8():
+    """Schema 4: nothing was calibrated, no layer left out of it."""
+    folder = RESULTS / "20261127-choose" / "times"
+    run = read_run(folder)
+    assert run["schema"] == 4
+    loaded = load([folder])
+    assert set(loaded.measurements["calibration"]) == {"none"}
+    assert set(loaded.measurements["keep_float"]) == {"none"}
+    good = loaded.measurements[loaded.measurements["status"] == "ok"]
+    again = {r.case_id: r.median_s for r in summarised(folder, run) if r.median_s}
+    for case_id, median_s in good[["case_id", "median_s"]].itertuples(index=False):
+        assert again[case_id] == pytest.approx(median_s)
+
+
 def test_ratios_of_old_runs_follow_todays_rule():
     table = ratios(load([RESULTS / TIMINGS[1]]), ("disc", "dw-disc"))
     steady = table[(table["protocol"] == "steady") & (table["mode"] == "eval")]

@@ -20,10 +20,12 @@ OTHER = {
     "model": "dw-disc", "device": "cuda", "batch": 3, "size": (64, 96), "mode": "train",
     "phase": "backward", "dtype": "bf16", "memory_format": "nhwc", "threads": 2,
     "compile": "freeze", "fuse": "on", "runtime": "openvino", "input": "host",
-    "protocol": "paper", "rate": 60.0, "concurrency": 2,
+    "calibration": "8", "keep_float": "heads", "protocol": "paper", "rate": 60.0,
+    "concurrency": 2,
 }  # fmt: skip
 # What a value of another axis needs to say anything.
-NEEDS = {"rate": {"protocols": ("stream",)}}
+INT8 = {"dtypes": ("int8",), "runtimes": ("onnxruntime",)}
+NEEDS = {"rate": {"protocols": ("stream",)}, "calibration": INT8, "keep_float": INT8}
 FIELDS = {each.name: each for each in fields(Grid)}
 
 
@@ -57,7 +59,7 @@ def test_cases_and_measurements_have_its_columns(key):
 def test_another_value_is_another_case(key):
     axis = AXES[key]
     needs = NEEDS.get(key, {})
-    usual = {axis.field: (30.0,)} if needs else {}
+    usual = {axis.field: (30.0,)} if key == "rate" else {}
     other = case_of(**{**needs, axis.field: (OTHER[key],)})
     assert other.case_id != case_of(**needs, **usual).case_id
 

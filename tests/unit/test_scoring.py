@@ -246,7 +246,8 @@ def test_scores_of_earlier_versions_are_read(scored, tmp_path):
     shutil.copytree(folder, tmp_path / "run")
     table = tmp_path / "run" / "scores.csv"
     frame = pd.read_csv(table)
-    frame.drop(columns=["real_ratio", "real_low", "real_high"]).to_csv(table, index=False)
+    since = ["real_ratio", "real_low", "real_high", "calibration", "keep_float"]
+    frame.drop(columns=since).to_csv(table, index=False)
     older = read_scores(tmp_path / "run")
     assert [(row.miou, row.real) for row in older] == [(row.miou, None) for row in rows]
     document, _ = write_report([tmp_path / "run"], folder=tmp_path, name="older")

@@ -33,7 +33,7 @@ EXPORTED = partial(pytest.param, marks=pytest.mark.extras)
         ({"runtime": "onnxruntime", "compile": "default"}, "leave one out"),
         ({"runtime": "onnxruntime", "fuse": "on"}, "leave --fuse off"),
         ({"runtime": "onnxruntime", "memory_format": "nhwc"}, "use --memory-format nchw"),
-        ({"runtime": "onnxruntime", "dtype": "bf16"}, "in fp32 on cpu, not in bf16"),
+        ({"runtime": "onnxruntime", "dtype": "bf16"}, "in fp32, int8 on cpu, not in bf16"),
         EXPORTED({"runtime": "openvino", "dtype": "bf16"}, None),
         ({"runtime": "openvino", "device": "cuda:0"}, "openvino runs on cpu, not on cuda"),
         ({"runtime": "tensorrt"}, "tensorrt runs on cuda, not on cpu"),

@@ -74,7 +74,9 @@ def evaluate(
         check_alone(given, {"keep", *(f"{name}_root" for name in roots)})
         from dabench.data.named import domain_of
 
-        resume_ways(resume_from, lambda asked, classes: domain_of(asked, roots, classes), shown)
+        resume_ways(
+            resume_from, lambda asked, classes: domain_of(asked, roots, classes), shown, roots
+        )
         return
     if checkpoint is None or data is None:
         missing = "CHECKPOINT" if checkpoint is None else "--data"
@@ -86,7 +88,9 @@ def evaluate(
         trained = trained_at(checkpoint)
         ways = ways_of(given, f"trained:{checkpoint}", device)
         domain = domain_of(data, roots, trained.classes)
-        score_ways(ways, data, domain, split or domain.reported, out, shown, times=times)
+        score_ways(
+            ways, data, domain, split or domain.reported, out, shown, times=times, roots=roots
+        )
         return
     if alone := sorted({"keep", "out", "timeout", "times"} & given.keys()):
         ways_asked = ", ".join("--" + key.replace("_", "-") for key in WAYS)

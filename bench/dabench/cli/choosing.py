@@ -121,6 +121,7 @@ def choose(
                 command=command,
                 observer=observer,
                 told=_told(quiet=quiet or json),
+                roots=roots,
             )
         _end(folder, quiet=quiet, json=json)
 
@@ -131,7 +132,7 @@ def _go_on(folder: Path, roots: Roots, *, quiet: bool) -> None:
     asked, data = asked_of(folder)
     opened = None if data is None else data_for(data["asked"], data["split"], asked.models, roots)
     with resumable("choose", folder), progress(quiet=quiet) as observer:
-        resume_choice(folder, opened, observer=observer, told=_told(quiet=quiet))
+        resume_choice(folder, opened, observer=observer, told=_told(quiet=quiet), roots=roots)
 
 
 def _asked(given: Mapping[str, Any]) -> Asked:
@@ -272,7 +273,8 @@ def export_model(
     from dabench.exchange import deployment
 
     manifest = deployment.export_model(run, out, way)
-    for name in (deployment.NETWORK, deployment.MANIFEST, deployment.SCRIPT):
+    files = (manifest["file"], *manifest["beside"])
+    for name in (*files, deployment.MANIFEST, deployment.SCRIPT):
         print_line(str(out / name))
     if manifest["measured"]["admissible"] != "met":
         error_line(f"it is not sure to keep the limits: {manifest['measured'].get('why', '')}")

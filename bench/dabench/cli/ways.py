@@ -28,7 +28,10 @@ if TYPE_CHECKING:
     from dabench.records.scores import ScoreRow
     from dabench.run.scoring import Scored
 
-WAYS = ("runtime", "dtype", "memory_format", "fuse", "compile", "threads", "batch")
+WAYS = (
+    "runtime", "dtype", "memory_format", "fuse", "compile", "calibration", "keep_float", "threads",
+    "batch",
+)  # fmt: skip
 """Options of which any makes a table of ways."""
 
 _COLUMNS: dict[str, Callable[[Case], str]] = {
@@ -91,6 +94,7 @@ def score_ways(
     shown: Shown,
     *,
     times: bool,
+    roots: Mapping[str, Path | None],
 ) -> None:
     """Scores ways on a split of a domain, into a new folder."""
     from dabench.data.domain import check_labels
@@ -102,12 +106,17 @@ def score_ways(
     data = Data(asked, domain, split)
     with new_run_folder(out, f"eval-{domain.name}") as folder:
         with resumable("eval", folder):
-            scored = score_into(folder, [plan], data, command=command, told=shown.told, times=times)
+            scored = score_into(
+                folder, [plan], data, command=command, told=shown.told, times=times, roots=roots
+            )
         shown.show(folder, scored)
 
 
 def resume_ways(
-    folder: Path, open_data: Callable[[str, tuple[str, ...]], Domain], shown: Shown
+    folder: Path,
+    open_data: Callable[[str, tuple[str, ...]], Domain],
+    shown: Shown,
+    roots: Mapping[str, Path | None],
 ) -> None:
     """Continues an interrupted run.
 
@@ -115,6 +124,7 @@ def resume_ways(
         folder: Of the run.
         open_data: Finds a domain by its name, for classes of these names.
         shown: What is printed.
+        roots: Dataset -> where it is, as far as somebody said.
     """
     from dabench.records.folder import read_run
     from dabench.records.scores import KIND
@@ -124,7 +134,7 @@ def resume_ways(
     asked, split = document["data"]["asked"], document["data"]["split"]
     data = Data(asked, open_data(asked, tuple(document["classes"])), split)
     with resumable("eval", folder):
-        scored = resume_scores(folder, data, told=shown.told)
+        scored = resume_scores(folder, data, told=shown.told, roots=roots)
     shown.show(folder, scored)
 
 
@@ -156,6 +166,7 @@ class Shown:
             typer.Exit: No way has a score.
         """
         from dabench.findings.ways import KEEP_RULE, REAL_RULE, UNKNOWN, ways_kept
+        from dabench.records.calibrations import calibration_lines
         from dabench.records.folder import read_run
 
         document = read_run(folder)
@@ -173,6 +184,8 @@ class Shown:
             print_json({"data": document["data"], "keep": self._keep, "ways": ways})
         else:
             self._print(document, [planned.case for planned in scored.plan], scored.rows, kept)
+            for line in calibration_lines(document):
+                print_line(f"{line}.")
             print_line(f"To be kept: {format_share(self._keep)} {KEEP_RULE}.")
             if any(row.real for row in scored.rows):
                 print_line(f"Real / random: {REAL_RULE}.")

@@ -11,7 +11,7 @@ import torch
 from dabench.device import memory
 from dabench.device.base import DeviceUnavailableError
 from dabench.device.energy import EnergyMeter, Rapl
-from dabench.device.native import native_on_cpu
+from dabench.device.native import int8_dot_products, native_on_cpu
 from dabench.device.plain import PlainDevice
 from dabench.device.processor import cpu_flags, cpu_model
 
@@ -34,7 +34,8 @@ class CpuDevice(PlainDevice):
         return torch.device("cpu")
 
     def native_dtypes(self) -> tuple[str, ...]:
-        return native_on_cpu(cpu_flags())
+        flags = cpu_flags()
+        return (*native_on_cpu(flags), *["int8"] * int8_dot_products(flags))
 
     def synchronize(self) -> None:
         """Nothing is ever queued."""

@@ -29,12 +29,13 @@ _VARIABLES = (
 
 # What else may run or make a network.
 _PACKAGES = (
-    "torchvision", "onnx", "onnxruntime", "onnxruntime-gpu", "openvino", "timm",
+    "torchvision", "onnx", "onnxruntime", "onnxruntime-gpu", "openvino", "nncf", "timm",
     "segmentation-models-pytorch",
 )  # fmt: skip
 
 _MATRIX_FLAGS = (
     "amx_fp16", "amx_bf16", "amx_tile", "avx512_fp16", "avx512_bf16", "avx512f", "avx2", "bf16",
+    "amx_int8", "avx512_vnni", "avx_vnni", "asimddp", "i8mm",
 )  # fmt: skip
 _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 

@@ -1,13 +1,15 @@
 """A chosen network as files that run without dabench: ONNX, a manifest, and a short script.
 
-``network.onnx`` is exported as it was to be timed, from the same weights and a network of the same
-graph, and held against the plain network before it is written. The script runs it on a CPU.
+``network.onnx`` (of OpenVINO in int8 ``network.xml`` and ``network.bin``) is exported as it was to
+be timed, from the same weights, calibrated on the same images, a network of the same graph, and
+held against the plain network before it is written. The script runs it on a CPU.
 """
 
 from __future__ import annotations
 
 import hashlib
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -26,18 +28,20 @@ from dabench.plan.variants import EXPORTED
 from dabench.plan.ways import way_name
 from dabench.records.choices import TIMES
 from dabench.records.folder import read_run
+from dabench.records.timings import read_plan
+from dabench.run.calibrating import CalibratedPool, calibrations_again
 from dabench.run.launcher import Launcher
 
 TIMEOUT_S = 1800.0
 
-NETWORK, MANIFEST, SCRIPT = "network.onnx", "manifest.json", "run.py"
+MANIFEST, SCRIPT = "manifest.json", "run.py"
 
 _RUN = {
     "onnxruntime": """\
 options = onnxruntime.SessionOptions()
 options.intra_op_num_threads = about["threads"]
 session = onnxruntime.InferenceSession(
-    here / "network.onnx", options, providers=["CPUExecutionProvider"]
+    here / about["file"], options, providers=["CPUExecutionProvider"]
 )
 logits = session.run(None, {session.get_inputs()[0].name: x})[0][0]
 """,
@@ -47,7 +51,7 @@ settings = {
     "INFERENCE_PRECISION_HINT": about["precision"],
     "INFERENCE_NUM_THREADS": about["threads"],
 }
-network = openvino.compile_model(here / "network.onnx", "CPU", settings)
+network = openvino.compile_model(here / about["file"], "CPU", settings)
 logits = network([x])[0][0]
 """,
 }
@@ -105,16 +109,17 @@ def export_model(run: Path, out: Path, way: str | None = None) -> dict[str, Any]
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise bad_value("--out", str(out), "it takes a new or an empty folder")
     with TemporaryDirectory(prefix="dabench-", ignore_cleanup_errors=True) as scratch:
-        network, distance = _exported(candidate, Path(scratch))
+        files, distance = _exported(candidate, run, Path(scratch))
         manifest = {
-            **_about(candidate, trained, hashlib.sha256(network.read_bytes()).hexdigest()),
+            **_about(candidate, trained, files),
             "difference": distance,
             "exported_with": describe_host()["packages"],
             "measured": _measured(run, choice, candidate),
         }
         with disk_errors(out):
             out.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(network, out / NETWORK)
+            for file in files:
+                shutil.copyfile(file, out / file.name)
             library = candidate.case.runtime
             script = _SCRIPT.replace("{run}\n", _RUN[library]).replace("{library}", library)
             write_atomically(out / SCRIPT, script)
@@ -154,12 +159,13 @@ def _picked(choice: Choice, way: str | None) -> Candidate:
     return choice.chosen
 
 
-def _exported(candidate: Candidate, scratch: Path) -> tuple[Path, float]:
-    """The file, weights within, and how far its outputs are from the plain network's.
+def _exported(candidate: Candidate, run: Path, scratch: Path) -> tuple[list[Path], float]:
+    """The files, the one to open first, and how far its outputs are from the plain network's.
 
     Raises:
         DabenchError: The export failed.
-        UsageError: The network's graph is another one than was measured.
+        UsageError: The network's graph is another one than was measured, or the images that it
+            was calibrated on cannot be had.
     """
     assert candidate.case.runtime in EXPORTED
     found: dict[str, Any] = {}
@@ -167,13 +173,20 @@ def _exported(candidate: Candidate, scratch: Path) -> tuple[Path, float]:
     case = candidate.case
     shape = {name: getattr(case, name) for name in ("channels", "height", "width", "mode")}
     count = {"kind": "count", "shares": False, "items": [{"name": case.model, "batch": 1, **shape}]}
+    to = scratch / "files"
+    to.mkdir()
+    times = run / TIMES
+    document = read_run(times)
+    plan = read_plan(times, document)
+    (planned,) = (each for each in plan if each.case.case_id == case.case_id)
     request = {
         "kind": "export",
-        "case": candidate.case.to_dict(),
-        "seed": 0,
+        "case": case.to_dict(),
+        "seed": planned.settings.seed,
         "scratch": str(scratch),
-        "file": str(scratch / NETWORK),
+        "to": str(to),
     }
+    calibrated = calibrations_again(times, document, [planned])
     with Launcher() as launcher:
         launcher.run(count, counted.update, timeout_s=TIMEOUT_S)
         now = counted.get("count", {}).get("graph", "")
@@ -181,21 +194,24 @@ def _exported(candidate: Candidate, scratch: Path) -> tuple[Path, float]:
             raise UsageError(
                 f"{candidate.name} is another graph now than the one that was measured"
             )
-        last = launcher.run(request, found.update, timeout_s=TIMEOUT_S)
+        pool = CalibratedPool(launcher, calibrated)
+        last = pool.run(request, found.update, timeout_s=TIMEOUT_S)
     if last["kind"] != "done":
         raise DabenchError(f"{candidate.name} could not be exported: {last['reason']}")
-    return scratch / NETWORK, float(found["difference"])
+    return [to / name for name in found["files"]], float(found["difference"])
 
 
-def _about(candidate: Candidate, trained: Trained, digest: str) -> dict[str, Any]:
+def _about(candidate: Candidate, trained: Trained, files: Sequence[Path]) -> dict[str, Any]:
     """What the script and its reader need to know."""
     case = candidate.case
     return {
         "network": trained.model,
-        "file": NETWORK,
-        "sha256": digest,
+        "file": files[0].name,
+        "sha256": _digest(files[0]),
+        "beside": {each.name: _digest(each) for each in files[1:]},
         "runtime": case.runtime,
-        "precision": {"fp32": "f32", "bf16": "bf16"}[case.dtype],
+        # What int8 leaves out is in fp32.
+        "precision": {"bf16": "bf16"}.get(case.dtype, "f32"),
         "threads": case.threads or usable_cores(),
         "batch": case.batch,
         "height": case.height,
@@ -207,6 +223,10 @@ def _about(candidate: Candidate, trained: Trained, digest: str) -> dict[str, Any
         "before": "RGB, resized bilinearly with antialiasing, (value / 255 - mean) / std, NCHW",
         "after": "logits brought to the image's size bilinearly, the largest of each pixel",
     }
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _measured(run: Path, choice: Choice, candidate: Candidate) -> dict[str, Any]:

@@ -289,7 +289,7 @@ def _left_out(
         axes: dict[str, Any] = parse_way(way)
         if not axes.get("dtype", "").endswith(OPTIONAL):
             continue
-        usual = {key: AXES[key].usual[0] for key in AXES_OF_WAYS}
+        usual = {key: AXES[key].plain for key in AXES_OF_WAYS}
         chosen = {**usual, **axes, "dtype": axes["dtype"].removesuffix(OPTIONAL)}
         reason = next((note for note in said if note.startswith(f"{chosen['dtype']} ")), "")
         for case in first.values():
@@ -408,7 +408,7 @@ def command_of(case: Case) -> str:
     words = ["dabench", "time", "--model", case.model]
     for key in ("device", "batch", *AXES_OF_WAYS, "threads"):
         value = getattr(case, key)
-        if value not in (*AXES[key].usual, 0):
+        if value not in (*AXES[key].usual, AXES[key].plain, 0):
             words += [AXES[key].option, str(value)]
     words += ["--size", f"{case.height}x{case.width}"]
     return shlex.join(words)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from dabench.findings.certainty import MIOU, TAIL, Scored, resampled_miou, scored_of
+from dabench.plan.axes import INT8
 from dabench.plan.cases import Case
 from dabench.plan.ways import AXES_OF_WAYS
+from dabench.records.calibrations import read_digests
 from dabench.records.counts import read_counts
 from dabench.records.folder import read_run
 from dabench.records.scores import KIND, read_score_frames, read_scores
@@ -33,6 +35,8 @@ class Identity:
         device: Its kind.
         shape: Channels, height and width of the input.
         way: Values of `dabench.plan.ways.AXES_OF_WAYS`.
+        calibration: Digest of the images that int8 was calibrated on, and the bits of its weights;
+            empty where nothing is quantised.
     """
 
     weights: str
@@ -40,6 +44,7 @@ class Identity:
     device: str
     shape: tuple[int, int, int]
     way: tuple[str, ...]
+    calibration: str = ""
 
 
 class Identities:
@@ -54,7 +59,10 @@ class Identities:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._networks: Mapping[str, Any] = read_run(folder).get("networks", {})
+        document = read_run(folder)
+        self._networks: Mapping[str, Any] = document.get("networks", {})
+        self._calibrations = read_digests(folder, document)
+        self._native: Mapping[str, Any] = document["environment"].get("native", {})
         # A network is counted at one batch; its graph is that of every batch.
         self._graphs = {
             tuple(count[name] for name in ("model", "channels", "height", "width", "mode")): str(
@@ -73,13 +81,22 @@ class Identities:
         graph = self.graph(case)
         if not weights or not graph:
             return None
+        kind = case.device.partition(":")[0]
         return Identity(
             weights,
             graph,
-            case.device.partition(":")[0],
+            kind,
             (case.channels, case.height, case.width),
             tuple(str(getattr(case, key)) for key in AXES_OF_WAYS),
+            self._calibration(case, self._native.get(kind, ())),
         )
+
+    def _calibration(self, case: Case, native: Collection[str]) -> str:
+        if case.dtype != INT8:
+            return ""
+        # Where there are no dot products in it, its weights are narrower.
+        bits = "8 bits" if INT8 in native else "7 bits"
+        return f"{self._calibrations.get((case.model, case.calibration), case.calibration)}, {bits}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -172,6 +172,8 @@ def _way(case: Case) -> str:
         "fuse",
         "runtime",
         "input",
+        "calibration",
+        "keep_float",
         "protocol",
         "rate",
         "concurrency",

@@ -19,10 +19,16 @@ from typing import Any
 import pandas as pd
 
 from dabench.base.errors import ResultsError, UsageError
-from dabench.plan.axes import EAGER, columns_of, variant_name
+from dabench.plan.axes import EAGER, VARIANT_AXES, columns_of, variant_name
 from dabench.records.counts import read_counts, read_uncounted
 from dabench.records.folder import damaged, has_run, read_run
-from dabench.records.measurements import COLUMNS, SINCE_SCHEMA_2, SINCE_SCHEMA_4, Measurement
+from dabench.records.measurements import (
+    COLUMNS,
+    SINCE_SCHEMA_2,
+    SINCE_SCHEMA_4,
+    SINCE_SCHEMA_5,
+    Measurement,
+)
 from dabench.records.summary import summarised
 from dabench.records.timings import (
     LAUNCH_COLUMNS,
@@ -328,7 +334,8 @@ def compared(top: Mapping[Any, Any], bottom: Mapping[Any, Any], times: TimesOf) 
 # What must be equal for two ways of running one network to be compared: an
 # exported one chooses its layout itself, so torch may take its better one too.
 VARIANT_SETTING = [
-    "run_id", "machine", *columns_of("compile", "fuse", "runtime", "memory_format"),
+    "run_id", "machine",
+    *columns_of("compile", "fuse", "runtime", "memory_format", "calibration", "keep_float"),
 ]  # fmt: skip
 
 
@@ -345,7 +352,10 @@ def variants(loaded: Results) -> list[list[dict[str, Any]]]:
     found = []
     for group in by_setting(good, VARIANT_SETTING):
         rows = [
-            {**row, "variant": variant_name(row["compile"], row["fuse"], row["runtime"], "device")}
+            {
+                **row,
+                "variant": variant_name(*({**row, "input": "device"}[key] for key in VARIANT_AXES)),
+            }
             for row in group
         ]
         if len({row["variant"] for row in rows}) > 1:
@@ -381,7 +391,7 @@ def _read_measurements(path: Path) -> pd.DataFrame:
     with contextlib.suppress(OSError, UnicodeDecodeError):
         with path.open(encoding="utf-8") as file:
             header = file.readline().rstrip("\n")
-        for since in (SINCE_SCHEMA_2, SINCE_SCHEMA_4):
+        for since in (SINCE_SCHEMA_2, SINCE_SCHEMA_4, SINCE_SCHEMA_5):
             older = [name for name in COLUMNS if name not in since]
             if header == ",".join(older):
                 usual: dict[str, Any] = {

@@ -9,6 +9,7 @@ import importlib
 import logging
 import math
 import os
+import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout, suppress
@@ -20,8 +21,10 @@ from torch import Tensor
 
 from dabench.base.errors import UnsupportedError, clean_line
 from dabench.device.base import Device
+from dabench.network.quantising import quantised_onnx, quantised_openvino
 from dabench.network.tensors import FlatOutputs, outputs
 from dabench.network.workload import Workload
+from dabench.plan.axes import DYNAMIC, INT8
 from dabench.plan.variants import ALLOWED_DIFFERENCE
 from dabench.timing.clock import Clock
 
@@ -224,6 +227,26 @@ class _CudaGraph:
 _EXPORTED_NAME = "exported.onnx"
 
 
+def _network_file(load: Workload, folder: Path) -> Path:
+    """The file that an exported runtime reads: in fp32, or quantised for it."""
+    exported, case = _export(load, folder), load.case
+    if case.dtype != INT8:
+        return exported
+    narrow = not load.computes_in(INT8)
+    how: dict[str, Any] = {"keep_float": case.keep_float, "narrow": narrow}
+    if case.runtime == "openvino":
+        path = quantised_openvino(exported, folder, load.calibration, **how)
+    else:
+        path = quantised_onnx(exported, folder, load.calibration, ranges=case.calibration, **how)
+    if case.calibration == DYNAMIC:
+        load.remarks.append("ranges are found in each pass")
+    else:
+        load.remarks.append(f"calibrated on {load.calibrated_on}")
+    if narrow:
+        load.remarks.append("weights in seven bits: no int8 dot products on this machine")
+    return path
+
+
 def _export(load: Workload, folder: Path) -> Path:
     """Writes the network as ONNX by torch's own exporter, once per case."""
     path = folder / _EXPORTED_NAME
@@ -238,11 +261,22 @@ def _export(load: Workload, folder: Path) -> Path:
     return path
 
 
-def write_onnx(folder: Path, file: Path) -> None:
-    """Writes what `prepare` exported into a folder as one file, weights within."""
+def write_network(load: Workload, folder: Path, to: Path) -> list[str]:
+    """Writes what the runtime read after `prepare` into a folder.
+
+    Returns:
+        Names of the files, the one to be opened first: ``network.onnx``, weights within, or
+        OpenVINO's ``network.xml`` and ``network.bin``.
+    """
+    path = _network_file(load, folder)
+    if path.suffix == ".xml":
+        files = [path, path.with_suffix(".bin")]
+        return [shutil.copyfile(each, to / f"network{each.suffix}").name for each in files]
     import onnx
 
-    onnx.save(onnx.load(folder / _EXPORTED_NAME), file)
+    file = to / "network.onnx"
+    onnx.save(onnx.load(path), file)
+    return [file.name]
 
 
 NO_CPU_FALLBACK = "session.disable_cpu_ep_fallback"
@@ -271,7 +305,7 @@ class _OnnxRuntime:
             )
         with torch.inference_mode():
             self._outputs = [t.contiguous().clone() for t in outputs(load.model(load.x))]
-        self._session = _session(onnxruntime, _export(load, folder), providers)
+        self._session = _session(onnxruntime, _network_file(load, folder), providers)
         # What is listed is not what is used: a provider whose library cannot be loaded is
         # dropped without an error.
         used = self._session.get_providers()
@@ -372,10 +406,11 @@ class _OpenVino:
         core = openvino.Core()
         settings = {
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-            "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[load.case.dtype],
+            # What int8 leaves out is in fp32.
+            "INFERENCE_PRECISION_HINT": {"bf16": "bf16"}.get(load.case.dtype, "f32"),
             "PERFORMANCE_HINT": "LATENCY",
         }
-        network = core.compile_model(core.read_model(_export(load, folder)), "CPU", settings)
+        network = core.compile_model(core.read_model(_network_file(load, folder)), "CPU", settings)
         self._request = network.create_infer_request()
 
     def __call__(self, x: Tensor) -> list[Tensor]:

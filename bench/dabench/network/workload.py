@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -51,6 +52,9 @@ class Workload:
         check_x: The first one or two images of the input in fp32, (n, C, H, W).
         remarks: Lines for the reader of the results, added by
             `dabench.network.runtimes.prepare`.
+        calibration: Gives the batches that ranges of int8 are found on, (N, C, H, W) fp32; random
+            ones like the input where nothing else is put there.
+        calibrated_on: What these are, in words.
         changes_input: Whether the network overwrites its input; every pass then
             gets a fresh copy, outside the timed region.
     """
@@ -87,6 +91,8 @@ class Workload:
         self.model = network.to(memory_format=self.memory_format)
         self.call: Callable[[Tensor], Any] = self.model
         self.x = x.to(self.dtype, memory_format=self.memory_format)
+        self.calibration: Callable[[], Iterator[Tensor]] = self._random_batches
+        self.calibrated_on = "random input"
         self._host_x = _on_host(x.clone()) if case.input == "host" else self.x
         self.changes_input = False
         self._seed = seed
@@ -102,6 +108,15 @@ class Workload:
         torch.manual_seed(self._seed + 1)
         with torch.no_grad():
             self.x.copy_(torch.randn(self.x.shape, device=self.device))
+
+    def computes_in(self, dtype: str) -> bool:
+        """Whether the device computes in a precision, and does not only emulate it."""
+        return dtype in self._device.native_dtypes()
+
+    def _random_batches(self) -> Iterator[Tensor]:
+        generator = torch.Generator().manual_seed(self._seed + 2)
+        for _ in range(math.ceil(int(self.case.calibration) / self.case.batch)):
+            yield torch.randn(self.x.shape, generator=generator)
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The context of a training forward: autocast below fp32, else nothing."""

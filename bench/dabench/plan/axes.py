@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from dabench.plan.cases import Case
 
 Mode = Literal["train", "eval"]
-Dtype = Literal["fp32", "tf32", "bf16", "fp16"]
+Dtype = Literal["fp32", "tf32", "bf16", "fp16", "int8"]
 MemoryFormat = Literal["nchw", "nhwc"]
 Protocol = Literal["steady", "paper", "stream", "throughput"]
 Phase = Literal["forward", "backward", "optimizer", "total"]
@@ -55,6 +55,7 @@ class Axis:
         help: Help text of its command-line option.
         choices: The values allowed, where they can be listed.
         usual: Default values; empty leaves the default to the network or to torch.
+        plain: The value of a case that a variant does not name; the first usual one, as a rule.
         required: Whether the user must give a value.
         form: The values allowed in words, where they cannot be listed; for error messages.
         read: Parses a value from text; raises ValueError.
@@ -74,6 +75,7 @@ class Axis:
     help: str
     choices: tuple[str, ...] = ()
     usual: tuple[Any, ...] = ()
+    plain: Any = None
     required: bool = False
     form: str = ""
     read: Callable[[str], Any] = str
@@ -118,6 +120,7 @@ class Axis:
 def _axis(key: str, field: str, text: str, **rest: Any) -> Axis:
     """An axis whose values are written, recorded and shown as they are."""
     usual: dict[str, Any] = {
+        "plain": next(iter(rest.get("usual", ())), None),
         "part": lambda case: str(getattr(case, key)),
         "columns": (key,),
         "heading": key,
@@ -131,11 +134,12 @@ def _variant(key: str, field: str, text: str, **rest: Any) -> Axis:
 
     def part(case: Case) -> str | None:
         value = getattr(case, key)
-        return None if value == rest["usual"][0] else f"{key}={value}"
+        return None if value == axis.plain else f"{key}={value}"
 
-    return _axis(
+    axis = _axis(
         key, field, text, **rest, variant=True, part=part, heading="variant", cell=variant_of
     )
+    return axis
 
 
 def _switch(off: str, on: str) -> Callable[[str], str]:
@@ -151,6 +155,10 @@ def _positive(value: int) -> bool:
     return value >= 1
 
 
+def _calibrates(value: str) -> bool:
+    return value == DYNAMIC or (value.isdecimal() and int(value) >= 1)
+
+
 def _input(text: str) -> Any:
     return parse_shape(text) if text[:1].isdecimal() else text
 
@@ -159,18 +167,42 @@ def _shape(values: Any) -> str:
     return f"{values.channels}x{values.height}x{values.width}"
 
 
-def variant_name(compile_mode: str, fuse: str, runtime: str, source: str) -> str:
-    """A variant in words: ``eager``, ``fused``, ``compile default, fused``, ``openvino``."""
+INT8, NO_CALIBRATION, DYNAMIC, ALL = "int8", "none", "dynamic", "none"
+CALIBRATION = "32"
+"""The dtype of what is quantised; values of `calibration` where nothing is, and where each pass
+finds its own ranges; that of ``keep_float`` where every layer is quantised; images that calibrate
+where nobody says how many."""
+
+
+def variant_name(
+    compile_mode: str,
+    fuse: str,
+    runtime: str,
+    source: str,
+    calibration: str = NO_CALIBRATION,
+    keep_float: str = ALL,
+) -> str:
+    """A variant in words: ``eager``, ``fused``, ``compile default, fused``, ``openvino``.
+
+    Of what is quantised it says what is not as usual: ``openvino, dynamic ranges``.
+    """
     parts = [] if compile_mode == "off" else [f"compile {compile_mode}"]
     parts += ["fused"] if fuse == "on" else []
     parts += [] if runtime == "eager" else [runtime]
+    if calibration == DYNAMIC:
+        parts.append("dynamic ranges")
+    elif calibration not in (NO_CALIBRATION, CALIBRATION):
+        parts.append(f"calibrated on {calibration}")
+    parts += [] if keep_float == ALL else [f"{keep_float} in fp32"]
     name = ", ".join(parts) or EAGER
     return name if source == "device" else f"{name}, input on host"
 
 
 def variant_of(row: Any) -> str:
     """The variant of a case or of a row of the measurements, in words."""
-    return variant_name(row.compile, row.fuse, row.runtime, row.input)
+    return variant_name(
+        row.compile, row.fuse, row.runtime, row.input, row.calibration, row.keep_float
+    )
 
 
 EAGER = "eager"
@@ -278,6 +310,25 @@ AXES: Mapping[str, Axis] = MappingProxyType(
                 read=_input,
                 form="it takes device, host or CxHxW, such as 3x512x1024",
             ),
+            _variant(
+                "calibration",
+                "calibrations",
+                "Images that int8's ranges are found on: of a trained network's target, else "
+                f"random. {DYNAMIC}: in each pass. Default {CALIBRATION}.",
+                plain=NO_CALIBRATION,
+                unsaid=NO_CALIBRATION,
+                ok=_calibrates,
+                form=f"it takes a number of images, such as {CALIBRATION}, or {DYNAMIC}",
+            ),
+            _variant(
+                "keep_float",
+                "keep_floats",
+                "Layers that int8 leaves in fp32: heads (the last ones), or a module's name. "
+                f"Default {ALL}.",
+                usual=(ALL,),
+                ok=bool,
+                form="it takes heads, or the name of a module such as network.head",
+            ),
             _axis("protocol", "protocols", "Default steady.", usual=("steady",), choices=PROTOCOLS),
             _axis(
                 "rate",
@@ -308,9 +359,9 @@ AXES: Mapping[str, Axis] = MappingProxyType(
 """By key, in the order of case ids, options and columns of tables."""
 
 VARIANT_AXES: Mapping[str, str] = MappingProxyType(
-    {axis.key: axis.usual[0] for axis in AXES.values() if axis.variant}
+    {axis.key: axis.plain for axis in AXES.values() if axis.variant}
 )
-"""Axis -> its usual value, which names nothing in a case's id or a table."""
+"""Axis -> its plain value, which names nothing in a case's id or a table."""
 
 
 def columns_of(*left_out: str) -> list[str]:

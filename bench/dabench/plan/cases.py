@@ -10,7 +10,15 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from dabench.base.errors import UsageError, bad_value
-from dabench.plan.axes import AXES, PHASES
+from dabench.plan.axes import (
+    ALL,
+    AXES,
+    CALIBRATION,
+    INT8,
+    NO_CALIBRATION,
+    OPTIONAL,
+    PHASES,
+)
 from dabench.plan.networks import spec_of
 from dabench.plan.references import is_reference, with_arguments
 from dabench.plan.settings import Grid, Settings
@@ -32,6 +40,9 @@ class Case:
         fuse: ``on`` folds batch norm into convolutions.
         runtime: What runs the network.
         input: ``host`` adds the copy to the device and the argmax.
+        calibration: Images that ranges of int8 are found on, or ``dynamic``; ``none`` of what is
+            not quantised.
+        keep_float: Layers that int8 leaves in fp32.
         rate: Frames per second of a stream; 0 of what is none.
         concurrency: Processes that share the device at once.
     """
@@ -53,6 +64,8 @@ class Case:
     fuse: str = "off"
     runtime: str = "eager"
     input: str = "device"
+    calibration: str = NO_CALIBRATION
+    keep_float: str = ALL
     rate: float = 0.0
     concurrency: int = 1
 
@@ -124,6 +137,7 @@ def expand(grid: Grid, settings: Settings) -> list[PlannedCase]:
     """
     _check_phases(grid)
     _check_rates(grid)
+    _check_quantised(grid)
     if grid.model_args and not any(map(is_reference, grid.models)):
         raise bad_value(
             "--model-arg", grid.model_args[0][0], "only networks from outside take arguments"
@@ -137,6 +151,8 @@ def expand(grid: Grid, settings: Settings) -> list[PlannedCase]:
         spec = specs[chosen.pop("model")]
         channels, height, width = input_shape(spec, chosen.pop("size"))
         phases = phases_of(chosen["mode"], chosen["protocol"], grid.phases)
+        quantised = chosen["dtype"] == INT8
+        calibration, keep_float = chosen.pop("calibration"), chosen.pop("keep_float")
         case = Case(
             model=spec.name,
             family=spec.family,
@@ -147,6 +163,8 @@ def expand(grid: Grid, settings: Settings) -> list[PlannedCase]:
             phases=phases or grid.phases,
             # Of what is no stream it says nothing.
             rate=(chosen.pop("rate") or 0.0) * (chosen["protocol"] == STREAM),
+            calibration=(calibration or CALIBRATION) if quantised else NO_CALIBRATION,
+            keep_float=keep_float if quantised else ALL,
             **chosen,
         )
         impossible = _impossible(spec, case) if phases else _NO_SUCH_PHASE
@@ -188,6 +206,16 @@ def _check_rates(grid: Grid) -> None:
         raise UsageError("--protocol: a stream needs a --rate, in frames per second")
     if grid.rates and STREAM not in grid.protocols:
         raise bad_value("--rate", f"{grid.rates[0]:g}", "only --protocol stream has one")
+
+
+def _check_quantised(grid: Grid) -> None:
+    """What is not quantised has neither calibration nor layers left out of it."""
+    if any(dtype.removesuffix(OPTIONAL) == INT8 for dtype in grid.dtypes):
+        return
+    kept = tuple(value for value in grid.keep_floats if value != ALL)
+    for axis, given in (("calibration", grid.calibrations), ("keep_float", kept)):
+        if given:
+            raise bad_value(AXES[axis].option, given[0], f"only --dtype {INT8} has one")
 
 
 def input_shape(spec: ModelSpec, size: Sequence[int] | None) -> tuple[int, int, int]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from dabench.base.errors import UsageError
-from dabench.plan.axes import DTYPES, OPTIONAL
+from dabench.plan.axes import DTYPES, INT8, OPTIONAL
 from dabench.plan.settings import Grid, Settings
 
 
@@ -46,7 +46,7 @@ def resolve(grid: Grid, environment: Mapping[str, Any]) -> tuple[list[Grid], lis
         kept = [d for d in grid.dtypes if not d.endswith(OPTIONAL) or d.rstrip(OPTIONAL) in native]
         left_out = [d.rstrip(OPTIONAL) for d in grid.dtypes if d not in kept]
         lines |= {
-            f"{d} is only emulated on {device} here and left out; --dtype {d} measures it": None
+            f"{_why_left_out(d, device)} and left out; --dtype {d} measures it": None
             for d in left_out
         }
         dtypes = tuple(dict.fromkeys(d.rstrip(OPTIONAL) for d in kept))
@@ -57,6 +57,12 @@ def resolve(grid: Grid, environment: Mapping[str, Any]) -> tuple[list[Grid], lis
         if dtypes
     ]
     return grids, list(lines)
+
+
+def _why_left_out(dtype: str, device: str) -> str:
+    if dtype == INT8:
+        return f"{dtype} has no dot products on {device} here"
+    return f"{dtype} is only emulated on {device} here"
 
 
 def resolve_device(name: str, environment: Mapping[str, Any]) -> str:

@@ -14,7 +14,9 @@ Order = Literal["interleaved", "blocked", "abba"]
 
 ORDERS: tuple[str, ...] = get_args(Order)
 
-ITEM_BYTES: Mapping[str, int] = MappingProxyType({"fp32": 4, "tf32": 4, "bf16": 2, "fp16": 2})
+ITEM_BYTES: Mapping[str, int] = MappingProxyType(
+    {"fp32": 4, "tf32": 4, "bf16": 2, "fp16": 2, "int8": 1}
+)
 """Bytes of one element in memory; tf32 is fp32 outside of the matrix units."""
 
 MIN_LAUNCHES = 3
@@ -117,7 +119,7 @@ class Grid:
         sizes: (height, width) in pixels, or (channels, height, width); empty
             takes each model's default.
         modes: ``train``, ``eval``.
-        dtypes: ``fp32``, ``tf32``, ``bf16``, ``fp16``; with a ``?`` behind it only
+        dtypes: ``fp32``, ``tf32``, ``bf16``, ``fp16``, ``int8``; with a ``?`` behind it only
             where the device computes in it natively.
         memory_formats: ``nchw``, ``nhwc``.
         threads: Threads of CPU kernels; empty leaves torch's default.
@@ -130,6 +132,9 @@ class Grid:
         runtimes: What runs the network.
         inputs: ``device``: the forward alone; ``host``: the copy to the device
             before it and the argmax after it belong to the pass.
+        calibrations: Images that ranges of int8 are found on; ``dynamic`` finds them in each
+            pass; empty takes `dabench.plan.axes.CALIBRATION`.
+        keep_floats: Layers that int8 leaves in fp32: ``none``, ``heads`` or a module's name.
         model_args: Keyword arguments for the factories of all references; no
             axis.
     """
@@ -148,6 +153,8 @@ class Grid:
     fuses: tuple[str, ...] = ("off",)
     runtimes: tuple[str, ...] = ("eager",)
     inputs: tuple[str, ...] = ("device",)
+    calibrations: tuple[str, ...] = ()
+    keep_floats: tuple[str, ...] = ("none",)
     rates: tuple[float, ...] = ()
     concurrencies: tuple[int, ...] = (1,)
     model_args: tuple[tuple[str, object], ...] = ()

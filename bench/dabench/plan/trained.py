@@ -33,6 +33,8 @@ class Trained:
         width: Likewise.
         normalised: Whether images were normalised before it.
         evaluation: ``official`` or ``paper``: which mIoU it was scored by.
+        target: Name of the domain that it is for.
+        synthetic: Whether dabench drew that.
     """
 
     weights: Path
@@ -42,6 +44,8 @@ class Trained:
     width: int
     normalised: bool
     evaluation: str
+    target: str = ""
+    synthetic: bool = False
 
 
 def is_trained(name: str) -> bool:
@@ -72,6 +76,8 @@ def trained_at(path: Path) -> Trained:
             # Runs of earlier versions always were.
             bool(config.get("normalise", True)),
             str(config["evaluation"]),
+            str(document["data"].get("target", "")),
+            bool(document["data"].get("synthetic", False)),
         )
     except (KeyError, TypeError, ValueError):
         raise UsageError(f"no {_RUN} of a training is beside {weights}") from None

@@ -12,12 +12,12 @@ from importlib.util import find_spec
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from dabench.plan.axes import EAGER, variant_of
+from dabench.plan.axes import DYNAMIC, EAGER, INT8, variant_of
 
 if TYPE_CHECKING:
     from dabench.plan.cases import Case
 
-ONNX_PACKAGES = ("onnx", "onnxscript")
+ONNX = ("onnx", "onnxscript")
 """What exporting a network needs."""
 
 
@@ -41,9 +41,9 @@ RUNTIMES: Mapping[str, Runtime] = MappingProxyType(
     {
         "cuda-graph": Runtime({"cuda": ("fp32", "tf32", "bf16", "fp16")}),
         "onnxruntime": Runtime(
-            {"cpu": ("fp32",), "cuda": ("fp32", "tf32")}, "onnxruntime", "onnxruntime"
+            {"cpu": ("fp32", "int8"), "cuda": ("fp32", "tf32")}, "onnxruntime", "onnxruntime"
         ),
-        "openvino": Runtime({"cpu": ("fp32", "bf16")}, "openvino", "openvino"),
+        "openvino": Runtime({"cpu": ("fp32", "bf16", "int8")}, "openvino", "openvino"),
         "tensorrt": Runtime({"cuda": ("fp32", "tf32", "fp16")}, "onnxruntime", "onnxruntime"),
     }
 )
@@ -53,8 +53,15 @@ EXPORTED = tuple(name for name, runtime in RUNTIMES.items() if runtime.extra)
 """Runtimes that run an exported file, not the module."""
 
 
+QUANTISED = tuple(
+    name
+    for name, runtime in RUNTIMES.items()
+    if any(INT8 in dtypes for dtypes in runtime.dtypes.values())
+)
+"""Runtimes that run an exported network in int8."""
+
 ALLOWED_DIFFERENCE: Mapping[str, float] = MappingProxyType(
-    {"fp32": 1e-3, "tf32": 1e-2, "fp16": 2e-2, "bf16": 1e-1}
+    {"fp32": 1e-3, "tf32": 1e-2, "fp16": 2e-2, "bf16": 1e-1, "int8": 5e-1}
 )
 """Largest relative L2 difference from the plain network in fp32, by dtype."""
 
@@ -71,6 +78,8 @@ VARIANT_RULE = (
 def why_impossible(case: Case) -> str | None:
     """Why a case's variant cannot be had in its setting, or None."""
     name = variant_of(case)
+    if case.dtype == INT8 and case.runtime == "eager":
+        return f"int8 is quantised for {' and '.join(QUANTISED)}; name one by --runtime"
     if name == EAGER:
         return None
     if case.protocol == "paper":
@@ -93,10 +102,17 @@ def why_impossible(case: Case) -> str | None:
         return f"{runtime} folds batch norm by itself; leave --fuse off"
     if case.memory_format != "nchw":
         return f"{runtime} chooses its layouts by itself; use --memory-format nchw"
-    needed = (RUNTIMES[runtime].package, *ONNX_PACKAGES)
+    if runtime == "openvino" and case.calibration == DYNAMIC:
+        return "openvino finds no ranges in each pass; calibrate on images, or use onnxruntime"
+    needed = dict.fromkeys((RUNTIMES[runtime].package, *ONNX), RUNTIMES[runtime].extra)
+    if case.dtype == INT8:
+        # What folds batch norms away before either quantiser.
+        needed["onnxruntime"] = "onnxruntime"
+    if case.dtype == INT8 and runtime == "openvino":
+        needed["nncf"] = "nncf"
     missing = [package for package in needed if find_spec(package) is None]
     if missing:
-        return f"{missing[0]} is not installed; pip install 'dabench[{RUNTIMES[runtime].extra}]'"
+        return f"{missing[0]} is not installed; pip install 'dabench[{needed[missing[0]]}]'"
     return None
 
 

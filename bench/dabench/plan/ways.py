@@ -7,7 +7,15 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from dabench.base.errors import bad_value
-from dabench.plan.axes import AXES, COMPILES, DTYPES, MEMORY_FORMATS, OPTIONAL, RUNTIMES
+from dabench.plan.axes import (
+    AXES,
+    CALIBRATION,
+    COMPILES,
+    DTYPES,
+    MEMORY_FORMATS,
+    OPTIONAL,
+    RUNTIMES,
+)
 
 if TYPE_CHECKING:
     from dabench.plan.cases import Case
@@ -15,14 +23,16 @@ if TYPE_CHECKING:
 PLAIN = "plain"
 """torch as it is, in fp32 and NCHW."""
 
-AXES_OF_WAYS = ("runtime", "compile", "memory_format", "fuse", "dtype")
+AXES_OF_WAYS = (
+    "runtime", "compile", "memory_format", "fuse", "dtype", "calibration", "keep_float",
+)  # fmt: skip
 """Keys of axes that make a way, in the order of its name."""
 
 USUAL: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "cpu": (
             PLAIN, "nhwc", "fuse", "nhwc+fuse", "nhwc+fuse+bf16?", "onnxruntime", "openvino",
-            "openvino+bf16?",
+            "openvino+bf16?", "onnxruntime+int8", "openvino+int8",
         ),
         "cuda": (
             PLAIN, "nhwc", "nhwc+tf32", "nhwc+fp16", "cuda-graph", "cuda-graph+nhwc+fp16",
@@ -37,8 +47,13 @@ USUAL: Mapping[str, tuple[str, ...]] = MappingProxyType(
 _FORM = (
     f"it takes {PLAIN}, or words joined by +: a runtime ({', '.join(RUNTIMES[1:])}), compile or "
     f"compile=MODE ({', '.join(COMPILES[1:])}), a layout ({', '.join(MEMORY_FORMATS)}), fuse, a "
-    f"precision ({', '.join(DTYPES)}; with a ? only where it is native)"
+    f"precision ({', '.join(DTYPES)}; with a ? only where it is native), calibration=N and "
+    "keep-float=LAYERS of int8"
 )
+
+
+_VALUED = {AXES[key].option.lstrip("-"): key for key in ("calibration", "keep_float")}
+"""Words of ways that have a value behind them -> axis."""
 
 
 def parse_way(text: str) -> dict[str, str]:
@@ -61,6 +76,8 @@ def _read(word: str) -> tuple[str, str]:
     name, _, mode = word.partition("=")
     if name == "compile" and (mode or "default") in COMPILES[1:] and word != "compile=":
         return "compile", mode or "default"
+    if mode and name in _VALUED:
+        return _VALUED[name], mode
     known: dict[str, Sequence[str]] = {
         "runtime": RUNTIMES[1:],
         "memory_format": MEMORY_FORMATS,
@@ -76,7 +93,19 @@ def way_name(case: Case) -> str:
     words = []
     for key in AXES_OF_WAYS:
         value = getattr(case, key)
-        if value != AXES[key].usual[0]:
-            word = {"fuse": "fuse", "compile": f"compile={value}"}.get(key, value)
-            words.append("compile" if word == "compile=default" else word)
+        if value != AXES[key].plain and _named(key, value) not in _UNSAID:
+            words.append(_named(key, value))
     return "+".join(words) or PLAIN
+
+
+_UNSAID = (f"calibration={CALIBRATION}",)
+"""What is so where a way does not say otherwise."""
+
+
+def _named(key: str, value: str) -> str:
+    """The word of a way for a value that is not the plain one."""
+    if key == "compile" and value != "default":
+        return f"compile={value}"
+    if key in _VALUED.values():
+        return f"{AXES[key].option.lstrip('-')}={value}"
+    return key if key in ("compile", "fuse") else value

@@ -29,7 +29,7 @@ from dabench.base.errors import ResultsError, UsageError
 from dabench.base.files import disk_errors, json_text, slug, sync_folder, write_atomically
 from dabench.device.machine import difference
 
-SCHEMA = 4
+SCHEMA = 5
 """1: timing, training; 2: ways to run a network; 3: kinds of runs, rounds; 4: streams."""
 
 RUN, LOCK = "run.json", ".lock"

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from statistics import fmean, median, stdev
 from typing import Any
 
+from dabench.plan.axes import ALL, NO_CALIBRATION
 from dabench.plan.cases import STREAM, Case
 from dabench.timing.engine import MIN_SAMPLES, PhaseSamples
 from dabench.timing.statistics import Interval, drift, launch_interval, quantile
@@ -184,6 +185,8 @@ class Measurement:
     on_time: float | None = None
     overruns: int | None = None
     queue: int | None = None
+    calibration: str = NO_CALIBRATION
+    keep_float: str = ALL
 
     def to_dict(self) -> dict[str, Any]:
         """A flat JSON document with the vocabulary's column names."""
@@ -198,6 +201,9 @@ SINCE_SCHEMA_2 = COLUMNS[COLUMNS.index("compile") :]
 
 SINCE_SCHEMA_4 = COLUMNS[COLUMNS.index("rate") :]
 """Columns that records of schemas 2 and 3 lack, too; likewise."""
+
+SINCE_SCHEMA_5 = COLUMNS[COLUMNS.index("calibration") :]
+"""Columns that records of schema 4 lack, too; likewise."""
 
 
 def _identity(case: Case) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from dabench.plan.axes import columns_of
+from dabench.plan.axes import AXES, columns_of
 from dabench.plan.cases import Case
 from dabench.records.folder import RunFolder, bad_row, read_table
 from dabench.records.trainings import FRAME_COLUMNS, FRAMES, FrameRow, frame_row
@@ -74,10 +74,16 @@ class ScoreRow:
         return asdict(self)
 
 
-_WAY = columns_of("phase", "protocol", "mode", "input", "rate", "concurrency")
+_SINCE_SCHEMA_5 = columns_of(*(key for key in AXES if key not in ("calibration", "keep_float")))
+_WAY = columns_of(
+    "phase", "protocol", "mode", "input", "rate", "concurrency", "calibration", "keep_float"
+)
 _OWN = tuple(field.name for field in fields(ScoreRow))
-SCORE_COLUMNS = (_OWN[0], *_WAY, *_OWN[1:])
-_OLDER = SCORE_COLUMNS[: SCORE_COLUMNS.index("real_ratio")]
+SCORE_COLUMNS = (_OWN[0], *_WAY, *_OWN[1:], *_SINCE_SCHEMA_5)
+_OLDER = [
+    SCORE_COLUMNS[: SCORE_COLUMNS.index("real_ratio")],
+    SCORE_COLUMNS[: -len(_SINCE_SCHEMA_5)],
+]
 _NUMBERS = ("miou", "accuracy", "difference", "real_ratio", "real_low", "real_high")
 _COLUMNS_OF_FRAMES = ("way", *FRAME_COLUMNS)
 
@@ -110,7 +116,7 @@ def read_scores(folder: Path) -> list[ScoreRow]:
         ResultsError: Damaged; names file and line.
     """
     rows = []
-    for line, row in read_table(folder / SCORES, SCORE_COLUMNS, [_OLDER]):
+    for line, row in read_table(folder / SCORES, SCORE_COLUMNS, _OLDER):
         with bad_row(folder / SCORES, line):
             rows.append(_row(row))
     return rows

@@ -24,6 +24,7 @@ from dabench.records.choices import KIND, TIMES, Limits, races, read_limits
 from dabench.records.folder import RunFolder, bad_row, check_new_run, has_run, read_run
 from dabench.records.summary import launches_by_case
 from dabench.records.timings import read_plan
+from dabench.run.calibrating import NOWHERE, Roots
 from dabench.run.launcher import Launcher
 from dabench.run.runner import Observer
 from dabench.run.scoring import Data, Told, resume_scores, score_into
@@ -170,6 +171,7 @@ def choose_into(
     command: str,
     observer: Observer,
     told: Told,
+    roots: Roots = NOWHERE,
 ) -> None:
     """Times and scores what is needed to choose.
 
@@ -180,6 +182,7 @@ def choose_into(
         command: What the user asked for, for the record.
         observer: Told of each launch.
         told: Told of each way that is scored.
+        roots: Dataset -> where it is, as far as somebody said: int8 is calibrated on it.
 
     Raises:
         UsageError: Anything wrong with the request; nothing was measured.
@@ -205,7 +208,7 @@ def choose_into(
         data=None if data is None else {"asked": data.asked, "split": data.split},
     )
     with run:
-        _carry_out(folder, asked, data, command, observer, told)
+        _carry_out(folder, asked, data, command, observer, told, roots)
 
 
 def asked_of(folder: Path) -> tuple[Asked, Mapping[str, str] | None]:
@@ -220,7 +223,14 @@ def asked_of(folder: Path) -> tuple[Asked, Mapping[str, str] | None]:
         return Asked.of(document["asked"]), document["data"]
 
 
-def resume_choice(folder: Path, data: Data | None, *, observer: Observer, told: Told) -> None:
+def resume_choice(
+    folder: Path,
+    data: Data | None,
+    *,
+    observer: Observer,
+    told: Told,
+    roots: Roots = NOWHERE,
+) -> None:
     """Continues an interrupted choice.
 
     Args:
@@ -228,6 +238,7 @@ def resume_choice(folder: Path, data: Data | None, *, observer: Observer, told: 
         data: As it was begun with.
         observer: Told of each launch.
         told: Told of each way that is scored.
+        roots: Dataset -> where it is, as far as somebody said.
 
     Raises:
         UsageError: No such run, another machine, or networks or frames that have changed.
@@ -237,15 +248,21 @@ def resume_choice(folder: Path, data: Data | None, *, observer: Observer, told: 
     asked, _ = asked_of(folder)
     command = str(read_run(folder)["command"])
     with RunFolder.open(folder, KIND):
-        _carry_out(folder, asked, data, command, observer, told)
+        _carry_out(folder, asked, data, command, observer, told, roots)
 
 
 def _carry_out(
-    folder: Path, asked: Asked, data: Data | None, command: str, observer: Observer, told: Told
+    folder: Path,
+    asked: Asked,
+    data: Data | None,
+    command: str,
+    observer: Observer,
+    told: Told,
+    roots: Roots,
 ) -> None:
     times = folder / TIMES
     if has_run(times):
-        session = resume(times, observer=observer)
+        session = resume(times, observer=observer, roots=roots)
     else:
         session = run_grids(
             asked.grids(asked.ways),
@@ -253,6 +270,7 @@ def _carry_out(
             observer=observer,
             command=command,
             chooses=asked.limits,
+            roots=roots,
         )
     if session.outcome.interrupted:
         raise KeyboardInterrupt
@@ -261,9 +279,9 @@ def _carry_out(
         for number, model in enumerate(trained, start=1):
             scores = folder / f"scores-{number}"
             if has_run(scores):
-                resume_scores(scores, data, told=told)
+                resume_scores(scores, data, told=told, roots=roots)
             elif grids := _left(times, model):
-                score_into(scores, grids, data, command=command, told=told, times=True)
+                score_into(scores, grids, data, command=command, told=told, times=True, roots=roots)
 
 
 def _left(times: Path, model: str) -> Grids:
@@ -287,7 +305,8 @@ def _left(times: Path, model: str) -> Grids:
 
 def _grid(case: Case) -> Grid:
     """A case as a grid of its own."""
-    axes = {key: (getattr(case, key),) for key in AXES_OF_WAYS}
+    way = {key: getattr(case, key) for key in AXES_OF_WAYS}
+    axes = {key: (value,) for key, value in way.items() if value != AXES[key].plain}
     shape = {"batch": (case.batch,), "size": ((case.channels, case.height, case.width),)}
     threads = {"threads": (case.threads,)} if case.threads else {}
     # As it is: a path may hold commas.

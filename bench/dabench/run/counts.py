@@ -19,7 +19,7 @@ from dabench.records.folder import (
     read_run,
 )
 from dabench.run.launcher import Launcher
-from dabench.run.runner import COUNT_TIMEOUT_S
+from dabench.run.runner import COUNT_TIMEOUT_S, WorkerPool
 from dabench.run.session import check_same_networks, probe
 
 _GRAPH = ("batch", "channels", "height", "width", "mode")
@@ -116,16 +116,16 @@ def _count_into(run: RunFolder, launcher: Launcher) -> Counted:
     return count_beside(run, launcher, asked)
 
 
-def count_beside(run: RunFolder, launcher: Launcher, asked: CountRequest) -> Counted:
+def count_beside(run: RunFolder, pool: WorkerPool, asked: CountRequest) -> Counted:
     """Counts networks into a run of whatever kind, but for those that it has counted."""
     known = Counted(read_counts(run.path), read_uncounted(run.path))
     return _count(
-        asked, launcher, known, lambda counted: write_counts(run, counted.counts, counted.failed)
+        asked, pool, known, lambda counted: write_counts(run, counted.counts, counted.failed)
     )
 
 
 def _count(
-    asked: CountRequest, launcher: Launcher, known: Counted, keep: Callable[[Counted], None]
+    asked: CountRequest, pool: WorkerPool, known: Counted, keep: Callable[[Counted], None]
 ) -> Counted:
     """Counts what is not known yet, and tells `keep` of all that is known after each network."""
     counts = {_key(count): count for count in known.counts}
@@ -153,7 +153,7 @@ def _count(
         def receive(message: dict[str, Any], found: dict[str, Any] = found) -> None:
             found.update(message["count"])
 
-        last = launcher.run(request, receive, timeout_s=COUNT_TIMEOUT_S)
+        last = pool.run(request, receive, timeout_s=COUNT_TIMEOUT_S)
         failed.pop(name, None)
         if found:
             counts[name] = found

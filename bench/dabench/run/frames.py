@@ -28,8 +28,9 @@ from dabench.records.folder import (
 )
 from dabench.records.frames import KIND, FrameLaunch, FrameRecord, read_frame_launches
 from dabench.records.timings import read_plan
+from dabench.run.calibrating import CalibratedPool, calibrations, calibrations_again
 from dabench.run.launcher import Launcher
-from dabench.run.runner import folder_name
+from dabench.run.runner import WorkerPool, folder_name
 from dabench.run.session import check_same_networks, probe
 
 PASSES = 10
@@ -135,6 +136,7 @@ def frames_into(
         environment = describe_host() | probe(launcher)
         resolved, left_out = resolve_all([(grid, settings)], environment)
         plan = [planned for each in resolved for planned in expand(*each)]
+        plan, calibrated = calibrations(plan)
         if not plan:
             raise bad_value("--dtype", ",".join(grid.dtypes), "; ".join(left_out))
         run = RunFolder.create(
@@ -147,9 +149,10 @@ def frames_into(
             rules={"variants": VARIANT_RULE},
             left_out=left_out,
             source=asdict(source),
+            **calibrated.to_dict(),
         )
         with run:
-            return _carry_out(run, plan, source, launcher, told)
+            return _carry_out(run, plan, source, CalibratedPool(launcher, calibrated), told)
 
 
 def resume_frames(folder: Path, *, told: Told) -> list[FrameLaunch]:
@@ -165,16 +168,17 @@ def resume_frames(folder: Path, *, told: Told) -> list[FrameLaunch]:
         check_same_networks(folder, document.get("networks", {}))
         with RunFolder.open(folder, KIND) as run:
             plan = read_plan(folder, document)
+            calibrated = calibrations_again(folder, document, plan)
             with bad_row(folder / RUN, 1):
                 then = Source(**document["source"])
             source = parse_source(then.text)
             if source != then:
                 raise UsageError(f"--resume: {then.text} has changed since {folder} was begun")
-            return _carry_out(run, plan, source, launcher, told)
+            return _carry_out(run, plan, source, CalibratedPool(launcher, calibrated), told)
 
 
 def _carry_out(
-    run: RunFolder, plan: Sequence[PlannedCase], source: Source, launcher: Launcher, told: Told
+    run: RunFolder, plan: Sequence[PlannedCase], source: Source, pool: WorkerPool, told: Told
 ) -> list[FrameLaunch]:
     record = FrameRecord(run)
     done = read_frame_launches(run.path)
@@ -189,7 +193,7 @@ def _carry_out(
                     continue
                 if number >= (planned.settings.launches or MIN_LAUNCHES):
                     continue
-                launch = _launch(planned, len(done), source, launcher, Path(scratch), told)
+                launch = _launch(planned, len(done), source, pool, Path(scratch), told)
                 record.add(launch)
                 done.append(launch)
                 counts[case_id] += 1
@@ -202,7 +206,7 @@ def _launch(
     planned: PlannedCase,
     number: int,
     source: Source,
-    launcher: Launcher,
+    pool: WorkerPool,
     scratch: Path,
     told: Told,
 ) -> FrameLaunch:
@@ -220,7 +224,7 @@ def _launch(
         "warmup": max(settings.warmup, 1),
         "passes": settings.repeat or PASSES,
     }
-    last = launcher.run(dict(request), found.update, timeout_s=settings.timeout_s)
+    last = pool.run(dict(request), found.update, timeout_s=settings.timeout_s)
     if last["kind"] != "done":
         return FrameLaunch(number, case.case_id, last["status"], last["reason"])
     return FrameLaunch(

@@ -14,6 +14,7 @@ from dabench.base.errors import UsageError
 from dabench.data.domain import Domain, Frame
 from dabench.data.prepare import Prepared, prepare
 from dabench.device.machine import describe_host
+from dabench.plan.axes import ALL
 from dabench.plan.cases import Case, PlannedCase, expand
 from dabench.plan.devices import resolve_all
 from dabench.plan.networks import identities
@@ -25,8 +26,16 @@ from dabench.records.folder import RunFolder, check_new_run, check_same_machine,
 from dabench.records.scores import KIND, ScoreRecord, ScoreRow, read_scores
 from dabench.records.timings import read_plan
 from dabench.records.trainings import FrameRow
+from dabench.run.calibrating import (
+    NOWHERE,
+    CalibratedPool,
+    Roots,
+    calibrations,
+    calibrations_again,
+)
 from dabench.run.counts import CountRequest, count_beside
 from dabench.run.launcher import Launcher
+from dabench.run.runner import WorkerPool
 from dabench.run.session import check_same_networks, probe
 from dabench.scoring.metrics import SCORES
 
@@ -80,6 +89,7 @@ def score_into(
     command: str,
     told: Told,
     times: bool = False,
+    roots: Roots = NOWHERE,
 ) -> Scored:
     """Scores every way of some grids of one trained network, and the plain one.
 
@@ -91,6 +101,7 @@ def score_into(
         command: What the user asked for, for the record.
         told: Told of each way.
         times: Whether passes on the frames are timed against passes on random input.
+        roots: Dataset -> where it is, as far as somebody said: int8 is calibrated on it.
 
     Raises:
         UsageError: Anything wrong with the request; nothing was scored.
@@ -101,7 +112,7 @@ def score_into(
     check_new_run(folder)
     with Launcher() as launcher:
         environment = describe_host() | probe(launcher)
-        plan = _plan(grids, environment)
+        plan, calibrated = calibrations(_plan(grids, environment), roots)
         first = plan[0].case
         scorer = _Scorer.of(first, data, launcher, times=times)
         trained, frames = scorer.trained, scorer.frames
@@ -124,15 +135,17 @@ def score_into(
             classes=list(trained.classes),
             evaluation=trained.evaluation,
             times=times,
+            **calibrated.to_dict(),
             before=f"{BEFORE}, {'normalised' if trained.normalised else 'not normalised'}",
             after=AFTER,
         )
         with run:
-            rows = scorer.score_all(run, plan, [], told)
+            pool = CalibratedPool(launcher, calibrated)
+            rows = replace(scorer, pool=pool).score_all(run, plan, [], told)
     return Scored(plan, rows, environment)
 
 
-def resume_scores(folder: Path, data: Data, *, told: Told) -> Scored:
+def resume_scores(folder: Path, data: Data, *, told: Told, roots: Roots = NOWHERE) -> Scored:
     """Continues an interrupted run: the ways that have no row yet.
 
     Raises:
@@ -144,12 +157,14 @@ def resume_scores(folder: Path, data: Data, *, told: Told) -> Scored:
         check_same_machine(folder, document["environment"], describe_host() | probe(launcher))
         check_same_networks(folder, document["networks"])
         plan = read_plan(folder, document)
+        calibrated = calibrations_again(folder, document, plan, roots)
         times = bool(document.get("times"))
         scorer = _Scorer.of(plan[0].case, data, launcher, times=times)
         if scorer.frames.digest != document["data"]["digest"]:
             raise UsageError("--resume: the frames are not those of the run")
         with RunFolder.open(folder, KIND) as run:
-            rows = scorer.score_all(run, plan, read_scores(folder), told)
+            pool = CalibratedPool(launcher, calibrated)
+            rows = replace(scorer, pool=pool).score_all(run, plan, read_scores(folder), told)
     return Scored(plan, rows, document["environment"])
 
 
@@ -165,6 +180,8 @@ def _plan(
         runtimes=(PLAIN["runtime"],),
         dtypes=(PLAIN["dtype"],),
         memory_formats=(PLAIN["memory_format"],),
+        calibrations=(),
+        keep_floats=(ALL,),
     )
     resolved, _ = resolve_all([(plain, settings), *grids], environment)
     planned = [each for one in resolved for each in expand(*one)]
@@ -178,15 +195,15 @@ class _Scorer:
     trained: Trained
     listed: Sequence[Frame]
     frames: Prepared
-    launcher: Launcher
+    pool: WorkerPool
     times: bool
 
     @classmethod
-    def of(cls, case: Case, data: Data, launcher: Launcher, *, times: bool) -> _Scorer:
+    def of(cls, case: Case, data: Data, pool: WorkerPool, *, times: bool) -> _Scorer:
         """For a case's network and size."""
         trained = trained_at(Path(Reference.of(case.model).factory))
         listed = data.domain.frames(data.split)
-        return cls(trained, listed, prepare(listed, (case.height, case.width)), launcher, times)
+        return cls(trained, listed, prepare(listed, (case.height, case.width)), pool, times)
 
     def score_all(
         self, run: RunFolder, plan: Sequence[PlannedCase], known: Iterable[ScoreRow], told: Told
@@ -196,7 +213,7 @@ class _Scorer:
         shape = {name: getattr(first, name) for name in ("channels", "height", "width", "mode")}
         # For the name of its graph beside the scores.
         item = {"name": first.model, "batch": first.batch, **shape}
-        count_beside(run, self.launcher, CountRequest(items=[item]))
+        count_beside(run, self.pool, CountRequest(items=[item]))
         record = ScoreRecord(run)
         rows = {row.case_id: row for row in known}
         for way, planned in enumerate(plan):
@@ -232,7 +249,7 @@ class _Scorer:
                     for each in self.listed
                 ],
             }
-            last = self.launcher.run(request, found.update, timeout_s=planned.settings.timeout_s)
+            last = self.pool.run(request, found.update, timeout_s=planned.settings.timeout_s)
         if not found:
             return ScoreRow(case_id=case_id, status=last["status"], reason=last["reason"]), []
         scores = SCORES[self.trained.evaluation](np.array(found["counts"]))

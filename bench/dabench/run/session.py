@@ -27,6 +27,13 @@ from dabench.records.folder import RunFolder, check_new_run, check_same_machine,
 from dabench.records.measurements import FLAG_RULES, LaunchRecord, Measurement
 from dabench.records.summary import launches_by_case
 from dabench.records.timings import TimingRecord, next_launch, read_plan
+from dabench.run.calibrating import (
+    NOWHERE,
+    CalibratedPool,
+    Roots,
+    calibrations,
+    calibrations_again,
+)
 from dabench.run.deciding import Decider, Halver
 from dabench.run.launcher import Launcher
 from dabench.run.runner import LAUNCH_RULE, Observer, Outcome, Recorder, Runner, WantsMore
@@ -88,6 +95,7 @@ def run_grids(
     compares: Compares | None = None,
     chooses: Limits | None = None,
     details: Mapping[str, Any] = MappingProxyType({}),
+    roots: Roots = NOWHERE,
 ) -> Session:
     """Measures every case of the grids.
 
@@ -101,6 +109,7 @@ def run_grids(
         chooses: What a case must keep to be chosen: those that cannot be are left alone early;
             None measures all of them alike.
         details: What else the record says of the run.
+        roots: Dataset -> where it is, as far as somebody said: int8 is calibrated on it.
 
     Raises:
         UsageError: Anything wrong with the request; nothing was measured.
@@ -119,19 +128,20 @@ def run_grids(
         asked = None
         if compares is not None:
             asked, plan = compares.paired(*(expand(*each) for each in resolved))
+        plan, calibrated = calibrations(plan, roots)
         for note in notes:
             observer.note(note)
         with ExitStack() as stack:
             recorder: Recorder = NoRecords()
             if folder is not None:
-                said = _details(plan, notes, asked, chooses) | dict(details)
+                said = _details(plan, notes, asked, chooses) | calibrated.to_dict() | dict(details)
                 run = RunFolder.create(
                     folder, "timing", command=command, environment=environment, **said
                 )
                 recorder = TimingRecord(stack.enter_context(run))
             outcome = Runner(
                 plan,
-                launcher,
+                CalibratedPool(launcher, calibrated),
                 recorder,
                 observer,
                 scratch=Path(scratch),
@@ -199,11 +209,11 @@ def measure_noise() -> Session:
     return session
 
 
-def resume(folder: Path, *, observer: Observer) -> Session:
+def resume(folder: Path, *, observer: Observer, roots: Roots = NOWHERE) -> Session:
     """Continues an interrupted run where it stopped.
 
     Raises:
-        UsageError: No run there, or it was made on another machine.
+        UsageError: No run there, it was made on another machine, or what it measures has changed.
         ResultsError: Its records are damaged.
     """
     document = read_run(folder, "timing")
@@ -214,6 +224,7 @@ def resume(folder: Path, *, observer: Observer) -> Session:
         with RunFolder.open(folder, "timing") as run:
             recorder = TimingRecord(run)
             plan = read_plan(folder, document)
+            calibrated = calibrations_again(folder, document, plan, roots)
             for planned in plan:
                 if planned.case.mode == OWN:
                     raise UsageError(
@@ -228,7 +239,7 @@ def resume(folder: Path, *, observer: Observer) -> Session:
             )
             outcome = Runner(
                 plan,
-                launcher,
+                CalibratedPool(launcher, calibrated),
                 recorder,
                 observer,
                 done=done,

@@ -11,15 +11,19 @@ from __future__ import annotations
 
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dabench.base.errors import DabenchError, DiedError, OverloadError, clean_line
 from dabench.device.energy import EnergyMeter, NoEnergyError
+from dabench.device.native import emulates
 from dabench.plan.cases import Case
+from dabench.plan.references import Reference
+from dabench.plan.trained import trained_at
 from dabench.plan.variants import EXPORTED
 from dabench.run.sampling import sampled
 from dabench.timing.clock import host_clock
@@ -133,18 +137,46 @@ def _time_member(request: Message, team: Team) -> list[Message]:
     return messages
 
 
+def _workload(request: Message, case: Case, device: Device) -> Workload:
+    """A case made real, with the images that it is calibrated on."""
+    from dabench.network.workload import Workload
+
+    load = Workload(case, device, request["seed"])
+    if files := request.get("calibration"):
+        load.calibration = partial(_calibration, case, files)
+        load.calibrated_on = "images of the target"
+    return load
+
+
+def _calibration(case: Case, files: Sequence[str]) -> Iterator[Tensor]:
+    """Images as a trained network takes them, in whole batches: the last one fills the last."""
+    import torch
+
+    from dabench.data.calibration import read_calibration
+    from dabench.data.loader import network_input
+
+    normalised = trained_at(Path(Reference.of(case.model).factory)).normalised
+    for first in range(0, len(files), case.batch):
+        some = [*files[first : first + case.batch], *[files[-1]] * case.batch][: case.batch]
+        images = [
+            torch.tensor(read_calibration(Path(each), (case.height, case.width))).permute(2, 0, 1)
+            for each in some
+        ]
+        yield network_input(torch.stack(images), normalised=normalised).contiguous()
+
+
 def _time_one(request: Message, send: Send, team: Team | None = None) -> None:
     """Measures a case, as one of a team where there is one."""
     from dabench.device.registry import open_device
     from dabench.network.runtimes import prepare, set_precision
-    from dabench.network.workload import LOSSES, Workload, is_variant
+    from dabench.network.workload import LOSSES, is_variant
 
     case = Case.of(request["case"])
     set_precision(case.runtime, case.dtype)
     device = open_device(case.device)
     # The paper left cuDNN at its default, which does not search.
     device.configure(dtype=case.dtype, threads=case.threads, autotune=case.protocol != "paper")
-    load = Workload(case, device, request["seed"])
+    load = _workload(request, case, device)
     meter, energy = _meter(device)
     if team is not None:
         meter, energy = None, "n/a: several processes share the device"
@@ -160,7 +192,7 @@ def _time_one(request: Message, send: Send, team: Team | None = None) -> None:
                 "precision": _precision(load),
                 "loss": LOSSES[case.family] if case.mode == "train" else None,
                 "energy": energy,
-                "emulated": case.dtype not in device.native_dtypes(),
+                "emulated": emulates(device.native_dtypes(), case.dtype),
                 **prepared,
             },
         }
@@ -244,7 +276,7 @@ def _score(request: Message, send: Send) -> None:
     from dabench.data.prepare import prepare as prepare_frames
     from dabench.device.registry import open_device
     from dabench.network.runtimes import prepare, set_precision
-    from dabench.network.workload import Workload, is_variant
+    from dabench.network.workload import is_variant
     from dabench.scoring.evaluate import evaluate, image_batches
 
     case = Case.of(request["case"])
@@ -255,7 +287,7 @@ def _score(request: Message, send: Send) -> None:
     set_precision(case.runtime, case.dtype)
     device = open_device(case.device)
     device.configure(dtype=case.dtype, threads=case.threads, autotune=True)
-    load = Workload(case, device, request["seed"])
+    load = _workload(request, case, device)
     ready = prepare_frames(frames, (case.height, case.width))
     if ready.digest != request["digest"]:
         raise DabenchError("the frames have changed since the run was begun")
@@ -276,7 +308,7 @@ def _score(request: Message, send: Send) -> None:
             "counts": found.counts.tolist(),
             "frames": [asdict(frame) for frame in found.frames],
             "difference": prepared.get("difference"),
-            "emulated": case.dtype not in device.native_dtypes(),
+            "emulated": emulates(device.native_dtypes(), case.dtype),
             "real": real,
         }
     )
@@ -307,14 +339,14 @@ def _frame(request: Message, send: Send) -> None:
     from dabench.device.registry import open_device
     from dabench.network.frame import FrameWay
     from dabench.network.runtimes import prepare, set_precision
-    from dabench.network.workload import Workload, is_variant
+    from dabench.network.workload import is_variant
     from dabench.timing.stages import measure_stages
 
     case, source = Case.of(request["case"]), request["source"]
     set_precision(case.runtime, case.dtype)
     device = open_device(case.device)
     device.configure(dtype=case.dtype, threads=case.threads, autotune=True)
-    load = Workload(case, device, request["seed"])
+    load = _workload(request, case, device)
     with _scratch(request) as folder:
         prepared = prepare(load, device, folder, host_clock) if is_variant(case) else {}
         with torch.inference_mode():
@@ -336,7 +368,7 @@ def _frame(request: Message, send: Send) -> None:
             "apart": found.stages,
             "difference": prepared.get("difference"),
             "device_name": device.describe().get("device_name") or "",
-            "emulated": case.dtype not in device.native_dtypes(),
+            "emulated": emulates(device.native_dtypes(), case.dtype),
             "notes": "; ".join(load.notes),
         }
     )
@@ -344,17 +376,16 @@ def _frame(request: Message, send: Send) -> None:
 
 def _export(request: Message, send: Send) -> None:
     from dabench.device.registry import open_device
-    from dabench.network.runtimes import prepare, write_onnx
-    from dabench.network.workload import Workload
+    from dabench.network.runtimes import prepare, write_network
 
     case = Case.of(request["case"])
     device = open_device(case.device)
     device.configure(dtype=case.dtype, threads=case.threads, autotune=True)
-    load = Workload(case, device, request["seed"])
+    load = _workload(request, case, device)
     with _scratch(request) as folder:
         difference = prepare(load, device, folder, host_clock)["difference"]
-        write_onnx(folder, Path(request["file"]))
-    send({"kind": "exported", "difference": difference})
+        files = write_network(load, folder, Path(request["to"]))
+    send({"kind": "exported", "difference": difference, "files": files})
 
 
 def _ceilings(request: Message, send: Send) -> None:

@@ -1,0 +1,229 @@
+"""An exported network in int8: ranges found on images, some layers left in fp32.
+
+ONNX Runtime's own quantiser and OpenVINO's (NNCF) do the work, each for its runtime: weights per
+channel and symmetric, activations per tensor in eight bits. Without int8 dot products
+(`dabench.device.native`) weights get seven bits, as both libraries advise: pairs of products are
+then added up in 16 bits, which eight would overflow.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import logging
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from dabench.base.errors import UnsupportedError
+from dabench.plan.axes import ALL, DYNAMIC
+
+Images = Callable[[], Iterator[Tensor]]
+"""Gives batches for the calibration, each (N, C, H, W) fp32 on the CPU."""
+
+HEADS = "heads"
+NETWORK = "network"
+"""The name of the network within the module that is exported (`FlatOutputs`)."""
+
+_LOG = "quantiser.log"
+_WITH_WEIGHTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_SCOPES = "pkg.torch.onnx.name_scopes"
+"""Where torch's exporter says which modules a node is of, from the outermost on."""
+
+
+def quantised_onnx(
+    exported: Path, folder: Path, images: Images, *, ranges: str, keep_float: str, narrow: bool
+) -> Path:
+    """Quantises by ONNX Runtime into ``quantised.onnx``, once per folder.
+
+    Args:
+        exported: The network in fp32.
+        folder: For the file.
+        images: That ranges are found on.
+        ranges: A number of images, or ``dynamic``: each pass finds its own.
+        keep_float: Layers that stay in fp32: ``none``, ``heads`` or a module's name.
+        narrow: Whether weights get seven bits.
+
+    Raises:
+        UnsupportedError: No such layers.
+    """
+    path = folder / "quantised.onnx"
+    if path.exists():
+        return path
+    unfinished = folder / "unfinished.onnx"
+    with _Aside(folder / _LOG):
+        from onnxruntime import quantization
+
+        network = _folded(exported, folder)
+        usual: dict[str, Any] = {
+            "nodes_to_exclude": [node.name for node in _kept(network, keep_float)],
+            "reduce_range": narrow,
+            "weight_type": quantization.QuantType.QInt8,
+        }
+        if ranges == DYNAMIC:
+            # The only kind that its integer convolution takes.
+            usual["weight_type"] = quantization.QuantType.QUInt8
+            quantization.quantize_dynamic(str(network), str(unfinished), **usual)
+        else:
+            quantization.quantize_static(
+                str(network),
+                str(unfinished),
+                _Reader(quantization, network, images),
+                quant_format=quantization.QuantFormat.QDQ,
+                per_channel=True,
+                activation_type=quantization.QuantType.QUInt8,
+                **usual,
+            )
+    unfinished.replace(path)
+    return path
+
+
+def quantised_openvino(
+    exported: Path, folder: Path, images: Images, *, keep_float: str, narrow: bool
+) -> Path:
+    """Quantises by NNCF into OpenVINO's ``quantised.xml`` and ``quantised.bin``, once per folder.
+
+    Args:
+        exported: The network in fp32.
+        folder: For the files.
+        images: That ranges are found on.
+        keep_float: Layers that stay in fp32: ``none``, ``heads`` or a module's name.
+        narrow: Whether weights get seven bits.
+
+    Raises:
+        UnsupportedError: No such layers.
+    """
+    path = folder / "quantised" / "quantised.xml"
+    if path.exists():
+        return path
+    unfinished = folder / "unfinished"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    # Imported with NNCF, it says that there is no GPU.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+    with _Aside(folder / _LOG):
+        import nncf
+        import openvino
+        from nncf.quantization import advanced_parameters as advanced
+
+        network = _folded(exported, folder)
+        # OpenVINO's reader takes the bias apart and adds to the name; what makes an output is
+        # named as that is.
+        names = [n for node in _kept(network, keep_float) for n in (node.name, *node.output)]
+        patterns = [rf"{re.escape(name)}(/.*)?" for name in names]
+        batches = [batch.numpy() for batch in images()]
+        overflow = advanced.OverflowFix.ENABLE if narrow else advanced.OverflowFix.DISABLE
+        found = nncf.quantize(
+            openvino.Core().read_model(network),
+            nncf.Dataset(batches),
+            subset_size=len(batches),
+            ignored_scope=nncf.IgnoredScope(patterns=patterns),
+            advanced_parameters=advanced.AdvancedQuantizationParameters(overflow_fix=overflow),
+        )
+        unfinished.mkdir()
+        openvino.save_model(found, unfinished / path.name, compress_to_fp16=False)
+    unfinished.replace(path.parent)
+    return path
+
+
+class _Aside:
+    """Progress and advice of quantisers go into a file: standard output is for results."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        self._log = self._path.open("a", encoding="utf-8")
+        self._both = (redirect_stdout(self._log), redirect_stderr(self._log))
+        self._disabled = logging.root.manager.disable
+        logging.disable(logging.WARNING)
+        for each in self._both:
+            each.__enter__()
+
+    def __exit__(self, *error: object) -> None:
+        for each in reversed(self._both):
+            each.__exit__(None, None, None)
+        logging.disable(self._disabled)
+        self._log.close()
+
+
+class _Reader:
+    """Batches as ONNX Runtime's quantiser asks for them."""
+
+    def __init__(self, quantization: Any, network: Path, images: Images) -> None:
+        self._name = importlib.import_module("onnx").load(network).graph.input[0].name
+        self._batches = images()
+
+    def get_next(self) -> dict[str, Any] | None:
+        """The next batch by the input's name; None after the last."""
+        batch = next(self._batches, None)
+        return None if batch is None else {self._name: batch.numpy()}
+
+
+def _folded(exported: Path, folder: Path) -> Path:
+    """The network as one file with batch norms folded away: their ranges are nobody's."""
+    import onnx
+    from onnxruntime.quantization import shape_inference
+
+    whole, folded = folder / "whole.onnx", folder / "folded.onnx"
+    onnx.save(onnx.load(exported), whole)
+    # Shapes are known from the export, without sympy.
+    shape_inference.quant_pre_process(str(whole), str(folded), skip_symbolic_shape=True)
+    return folded
+
+
+def _kept(network: Path, keep_float: str) -> list[Any]:
+    """The nodes that stay in fp32.
+
+    Raises:
+        UnsupportedError: There are none.
+    """
+    import onnx
+
+    if keep_float == ALL:
+        return []
+    graph = onnx.load(network, load_external_data=False).graph
+    if keep_float == HEADS:
+        return _heads(graph)
+    wanted = f"{NETWORK}.{keep_float}"
+    found = [
+        node for node in graph.node if node.op_type in _WITH_WEIGHTS and wanted in _modules(node)
+    ]
+    if not found:
+        known = {
+            name.split(".")[1] for node in graph.node for name in _modules(node) if "." in name
+        }
+        raise UnsupportedError(
+            f"--keep-float: no layer with weights is in a module {keep_float!r}; modules are "
+            f"{', '.join(sorted(known))}, and those within them"
+        )
+    return found
+
+
+def _heads(graph: Any) -> list[Any]:
+    """The last node with weights before each output, on each way to it."""
+    makers = {output: node for node in graph.node for output in node.output}
+    found: dict[str, Any] = {}
+    seen: set[str] = set()
+    due = [output.name for output in graph.output]
+    while due:
+        name = due.pop()
+        node = makers.get(name)
+        if node is None or name in seen:
+            continue
+        seen.add(name)
+        if node.op_type in _WITH_WEIGHTS:
+            found[node.name] = node
+        else:
+            due.extend(node.input)
+    return list(found.values())
+
+
+def _modules(node: Any) -> list[str]:
+    """Names of the modules that a node is of."""
+    said = {each.key: each.value for each in node.metadata_props}.get(_SCOPES, "[]")
+    return [str(name) for name in ast.literal_eval(said)]
