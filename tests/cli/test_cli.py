@@ -102,7 +102,7 @@ def test_the_canonical_call_is_understood():
         (
             "sweep",
             (
-                r"needs a preset \(demo, hub, hub-smp, hub-torchvision, loads, paper-cpu, "
+                r"needs a preset \(demo, hub, hub-smp, hub-torchvision, int8, loads, paper-cpu, "
                 r"paper-gpu, paper-quick, runtimes, segmenters\)"
             ),
         ),

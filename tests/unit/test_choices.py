@@ -143,6 +143,22 @@ def test_no_launch_is_begun_when_time_is_up():
     assert halver(seconds) == set()
 
 
+def test_what_a_first_launch_compiled_is_not_expected_again():
+    clock = FakeClock()
+    halver = Halver(Limits(max_time_s=10.0), planned(PLAIN, ORT), clock=clock)
+    known = {
+        PLAIN.case_id: [replace(make_launch(PLAIN, [0.1] * 3), seconds=1.0)],
+        ORT.case_id: [
+            replace(make_launch(ORT, [0.1] * 3), seconds=7.0, device={"compile_s": 6.0}, launch=1)
+        ],
+    }
+    clock.now = 8.0
+    # As long as these took would be too long; without compiling two more seconds are enough.
+    assert halver(known) == {PLAIN.case_id, ORT.case_id}
+    clock.now = 8.1
+    assert halver(known) == set()
+
+
 def test_without_accuracies_the_fastest_that_keeps_its_limits(tmp_path):
     choice = choice_of(
         write_choice(

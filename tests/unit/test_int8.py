@@ -207,8 +207,14 @@ def test_only_what_is_quantised_is_calibrated():
     plain = case_of()
     assert (plain.calibration, plain.keep_float) == ("none", "none")
     quantised = case_of(dtypes=("int8",), runtimes=("openvino",))
-    assert (quantised.calibration, quantised.keep_float) == ("32", "none")
-    assert quantised.case_id.endswith("/runtime=openvino/calibration=32/steady")
+    assert (quantised.calibration, quantised.keep_float) == ("4", "none")
+    assert quantised.case_id.endswith("/runtime=openvino/calibration=4/steady")
+
+
+@extras
+def test_a_trained_network_is_calibrated_on_more_images(run):
+    (planned,) = plan_of(run, calibrations=())
+    assert planned.case.calibration == "32"
 
 
 @pytest.mark.parametrize(
@@ -232,7 +238,8 @@ def test_bad_options_are_one_line(option, value, says, tmp_path):
     ("way", "name"),
     [
         ("openvino+int8", "openvino+int8"),
-        ("openvino+int8+calibration=32", "openvino+int8"),
+        ("openvino+int8+calibration=4", "openvino+int8"),
+        ("openvino+int8+calibration=32", "openvino+int8+calibration=32"),
         (
             "onnxruntime+int8+keep-float=heads+calibration=dynamic",
             "onnxruntime+int8+calibration=dynamic+keep-float=heads",

@@ -18,7 +18,7 @@ import pandas as pd
 
 from dabench.base.units import format_bytes, format_count, format_seconds, significant
 from dabench.findings.tables import reference
-from dabench.plan.axes import EAGER, VARIANT_AXES, variant_name
+from dabench.plan.axes import EAGER, variant_in
 from dabench.plan.settings import ITEM_BYTES
 from dabench.timing.verdicts import DELTA
 from dabench_models import MODELS
@@ -144,7 +144,7 @@ def measured_rows(measurements: pd.DataFrame) -> pd.DataFrame:
 
 def setting_of(row: Mapping[Hashable, Any]) -> str:
     """What else must be equal for two measurements to be compared, in words."""
-    way = variant_name(*(row.get(key, plain) for key, plain in VARIANT_AXES.items()))
+    way = variant_in({str(key): value for key, value in row.items()})
     facts = [row["memory_format"], f"{row['threads']} threads", f"protocol {row['protocol']}"]
     return ", ".join(facts + [way] * (way != EAGER))
 

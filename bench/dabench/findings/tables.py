@@ -19,7 +19,7 @@ from typing import Any
 import pandas as pd
 
 from dabench.base.errors import ResultsError, UsageError
-from dabench.plan.axes import EAGER, VARIANT_AXES, columns_of, variant_name
+from dabench.plan.axes import EAGER, columns_of, variant_in
 from dabench.records.counts import read_counts, read_uncounted
 from dabench.records.folder import damaged, has_run, read_run
 from dabench.records.measurements import (
@@ -351,13 +351,7 @@ def variants(loaded: Results) -> list[list[dict[str, Any]]]:
     times = launch_times(loaded)
     found = []
     for group in by_setting(good, VARIANT_SETTING):
-        rows = [
-            {
-                **row,
-                "variant": variant_name(*({**row, "input": "device"}[key] for key in VARIANT_AXES)),
-            }
-            for row in group
-        ]
+        rows = [{**row, "variant": variant_in_words(row)} for row in group]
         if len({row["variant"] for row in rows}) > 1:
             plain = [r for r in rows if (r["variant"], r["memory_format"]) == (EAGER, "nchw")]
             for row in rows:
@@ -365,6 +359,11 @@ def variants(loaded: Results) -> list[list[dict[str, Any]]]:
                 row["against"] = None if is_plain or not plain else compared(row, plain[0], times)
             found.append(rows)
     return found
+
+
+def variant_in_words(row: Mapping[str, Any]) -> str:
+    """The way in which a row of the measurements was run; where its input lay is its setting."""
+    return variant_in(row, input="device")
 
 
 def find_runs(root: Path) -> list[Path]:

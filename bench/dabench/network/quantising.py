@@ -26,6 +26,9 @@ from dabench.plan.axes import ALL, DYNAMIC
 Images = Callable[[], Iterator[Tensor]]
 """Gives batches for the calibration, each (N, C, H, W) fp32 on the CPU."""
 
+IMPORTS = ("onnxruntime.quantization", "nncf")
+"""What quantising for OpenVINO imports first; NNCF says at its import what it found."""
+
 HEADS = "heads"
 NETWORK = "network"
 """The name of the network within the module that is exported (`FlatOutputs`)."""

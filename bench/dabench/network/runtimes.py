@@ -21,12 +21,12 @@ from torch import Tensor
 
 from dabench.base.errors import UnsupportedError, clean_line
 from dabench.device.base import Device
-from dabench.network.quantising import quantised_onnx, quantised_openvino
+from dabench.network.quantising import IMPORTS, quantised_onnx, quantised_openvino
 from dabench.network.tensors import FlatOutputs, outputs
 from dabench.network.workload import Workload
 from dabench.plan.axes import DYNAMIC, INT8
 from dabench.plan.variants import ALLOWED_DIFFERENCE
-from dabench.timing.clock import Clock
+from dabench.timing.clock import Clock, host_clock
 
 Call = Callable[[Tensor], Any]
 
@@ -44,6 +44,7 @@ _EXPORTERS = {
     "tensorrt": (*EXPORTER, "onnxruntime"),
     "openvino": (*EXPORTER, "openvino"),
 }
+_QUANTISERS = {"onnxruntime": ("onnxruntime.quantization",), "openvino": IMPORTS}
 """What is imported before the clock starts: seconds that are neither compiling nor exporting."""
 
 
@@ -81,10 +82,14 @@ def prepare(load: Workload, device: Device, folder: Path, clock: Clock) -> dict[
         UnsupportedError: The runtime that is installed cannot use the device.
     """
     case = load.case
-    for module in _COMPILERS if case.compile != "off" else _EXPORTERS.get(case.runtime, ()):
+    modules = _COMPILERS if case.compile != "off" else _EXPORTERS.get(case.runtime, ())
+    if case.dtype == INT8:
+        modules = (*modules, *_QUANTISERS.get(case.runtime, ()))
+    for module in modules:
         # What is not installed is said where it is used.
         with suppress(ImportError):
             importlib.import_module(module)
+    exported_s = _shared_s(load)
     begin = clock()
     if case.compile != "off":
         load.call = _compiled(load, folder)
@@ -106,7 +111,7 @@ def prepare(load: Workload, device: Device, folder: Path, clock: Clock) -> dict[
     if note := getattr(load.call, "note", ""):
         load.remarks.append(note)
     plain = case.compile == "off" and case.runtime == "eager"
-    return {"compile_s": None if plain else seconds, "difference": difference}
+    return {"compile_s": None if plain else seconds + exported_s, "difference": difference}
 
 
 def _checked(found: Sequence[Tensor], load: Workload) -> float:
@@ -224,7 +229,7 @@ class _CudaGraph:
         return self._output
 
 
-_EXPORTED_NAME = "exported.onnx"
+_EXPORTED_NAME, _SECONDS = "exported.onnx", "exported.seconds"
 
 
 def _network_file(load: Workload, folder: Path) -> Path:
@@ -248,17 +253,29 @@ def _network_file(load: Workload, folder: Path) -> Path:
 
 
 def _export(load: Workload, folder: Path) -> Path:
-    """Writes the network as ONNX by torch's own exporter, once per case."""
+    """Writes the network as ONNX by torch's own exporter, once per folder.
+
+    Beside it, how many seconds that took: of every case that it is part of they are compiling.
+    """
+    folder = load.exports or folder
     path = folder / _EXPORTED_NAME
     if not path.exists():
+        begin = host_clock()
         folder.mkdir(parents=True, exist_ok=True)
         unfinished = folder / "unfinished.onnx"
         flat = FlatOutputs(load.model).eval()
         # A failed export prints the graph, page after page; its error says enough.
         with (folder / "exporter.log").open("w") as log, redirect_stdout(log), redirect_stderr(log):
             torch.onnx.export(flat, (load.x,), str(unfinished), dynamo=True, verbose=False)
+        (folder / _SECONDS).write_text(repr(host_clock() - begin), encoding="ascii")
         unfinished.replace(path)
     return path
+
+
+def _shared_s(load: Workload) -> float:
+    """Seconds of an export that another case did for this one."""
+    done = load.exports and load.exports / _SECONDS
+    return float(done.read_text(encoding="ascii")) if done and done.exists() else 0.0
 
 
 def write_network(load: Workload, folder: Path, to: Path) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -55,6 +56,8 @@ class Workload:
         calibration: Gives the batches that ranges of int8 are found on, (N, C, H, W) fp32; random
             ones like the input where nothing else is put there.
         calibrated_on: What these are, in words.
+        exports: Folder for the exported network, which ways to run it may share; None is the
+            case's own.
         changes_input: Whether the network overwrites its input; every pass then
             gets a fresh copy, outside the timed region.
     """
@@ -93,6 +96,7 @@ class Workload:
         self.x = x.to(self.dtype, memory_format=self.memory_format)
         self.calibration: Callable[[], Iterator[Tensor]] = self._random_batches
         self.calibrated_on = "random input"
+        self.exports: Path | None = None
         self._host_x = _on_host(x.clone()) if case.input == "host" else self.x
         self.changes_input = False
         self._seed = seed

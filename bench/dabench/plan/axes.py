@@ -10,12 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from dabench.base.errors import bad_value, check_choice
 from dabench.base.units import parse_shape, parse_size
 from dabench.plan.references import FORMS
+from dabench.plan.trained import is_trained
 
 if TYPE_CHECKING:
     from dabench.plan.cases import Case
@@ -168,10 +169,11 @@ def _shape(values: Any) -> str:
 
 
 INT8, NO_CALIBRATION, DYNAMIC, ALL = "int8", "none", "dynamic", "none"
-CALIBRATION = "32"
 """The dtype of what is quantised; values of `calibration` where nothing is, and where each pass
-finds its own ranges; that of ``keep_float`` where every layer is quantised; images that calibrate
-where nobody says how many."""
+finds its own ranges; that of ``keep_float`` where every layer is quantised."""
+CALIBRATION, RANDOM = "32", "4"
+"""Images that calibrate where nobody says how many: of a trained network's target, and random ones,
+of which more say no more."""
 
 
 def variant_name(
@@ -184,14 +186,20 @@ def variant_name(
 ) -> str:
     """A variant in words: ``eager``, ``fused``, ``compile default, fused``, ``openvino``.
 
-    Of what is quantised it says what is not as usual: ``openvino, dynamic ranges``.
+    Args:
+        compile_mode: Of `Case`, as the others.
+        fuse: Likewise.
+        runtime: Likewise.
+        source: ``device`` or ``host``, where the input lies.
+        calibration: ``none`` where it is not to be named.
+        keep_float: Layers that stay in fp32.
     """
     parts = [] if compile_mode == "off" else [f"compile {compile_mode}"]
     parts += ["fused"] if fuse == "on" else []
     parts += [] if runtime == "eager" else [runtime]
     if calibration == DYNAMIC:
         parts.append("dynamic ranges")
-    elif calibration not in (NO_CALIBRATION, CALIBRATION):
+    elif calibration != NO_CALIBRATION:
         parts.append(f"calibrated on {calibration}")
     parts += [] if keep_float == ALL else [f"{keep_float} in fp32"]
     name = ", ".join(parts) or EAGER
@@ -199,10 +207,29 @@ def variant_name(
 
 
 def variant_of(row: Any) -> str:
-    """The variant of a case or of a row of the measurements, in words."""
+    """The variant of a case or of a row of the measurements, in words.
+
+    A calibration is named where it is not as usual.
+    """
+    as_usual = row.calibration == usual_calibration(row.model)
     return variant_name(
-        row.compile, row.fuse, row.runtime, row.input, row.calibration, row.keep_float
+        row.compile,
+        row.fuse,
+        row.runtime,
+        row.input,
+        NO_CALIBRATION if as_usual else row.calibration,
+        row.keep_float,
     )
+
+
+def variant_in(row: Mapping[Any, Any], **instead: str) -> str:
+    """`variant_of` a row that is a mapping; what it lacks is plain."""
+    return variant_of(SimpleNamespace(**{"model": "", **VARIANT_AXES, **row, **instead}))
+
+
+def usual_calibration(model: str) -> str:
+    """How many images calibrate a network where nobody says it."""
+    return CALIBRATION if is_trained(model) else RANDOM
 
 
 EAGER = "eager"
@@ -314,7 +341,7 @@ AXES: Mapping[str, Axis] = MappingProxyType(
                 "calibration",
                 "calibrations",
                 "Images that int8's ranges are found on: of a trained network's target, else "
-                f"random. {DYNAMIC}: in each pass. Default {CALIBRATION}.",
+                f"random. {DYNAMIC}: in each pass. Default {CALIBRATION}, random ones {RANDOM}.",
                 plain=NO_CALIBRATION,
                 unsaid=NO_CALIBRATION,
                 ok=_calibrates,

@@ -13,11 +13,11 @@ from dabench.base.errors import UsageError, bad_value
 from dabench.plan.axes import (
     ALL,
     AXES,
-    CALIBRATION,
     INT8,
     NO_CALIBRATION,
     OPTIONAL,
     PHASES,
+    usual_calibration,
 )
 from dabench.plan.networks import spec_of
 from dabench.plan.references import is_reference, with_arguments
@@ -152,7 +152,8 @@ def expand(grid: Grid, settings: Settings) -> list[PlannedCase]:
         channels, height, width = input_shape(spec, chosen.pop("size"))
         phases = phases_of(chosen["mode"], chosen["protocol"], grid.phases)
         quantised = chosen["dtype"] == INT8
-        calibration, keep_float = chosen.pop("calibration"), chosen.pop("keep_float")
+        calibration = chosen.pop("calibration") or usual_calibration(spec.name)
+        keep_float = chosen.pop("keep_float")
         case = Case(
             model=spec.name,
             family=spec.family,
@@ -163,7 +164,9 @@ def expand(grid: Grid, settings: Settings) -> list[PlannedCase]:
             phases=phases or grid.phases,
             # Of what is no stream it says nothing.
             rate=(chosen.pop("rate") or 0.0) * (chosen["protocol"] == STREAM),
-            calibration=(calibration or CALIBRATION) if quantised else NO_CALIBRATION,
+            calibration=(calibration or usual_calibration(spec.name))
+            if quantised
+            else NO_CALIBRATION,
             keep_float=keep_float if quantised else ALL,
             **chosen,
         )

@@ -133,7 +133,7 @@ class Grid:
         inputs: ``device``: the forward alone; ``host``: the copy to the device
             before it and the argmax after it belong to the pass.
         calibrations: Images that ranges of int8 are found on; ``dynamic`` finds them in each
-            pass; empty takes `dabench.plan.axes.CALIBRATION`.
+            pass; empty takes `dabench.plan.axes.CALIBRATION`, or ``RANDOM``.
         keep_floats: Layers that int8 leaves in fp32: ``none``, ``heads`` or a module's name.
         model_args: Keyword arguments for the factories of all references; no
             axis.

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 from dabench.base.errors import bad_value
 from dabench.plan.axes import (
     AXES,
-    CALIBRATION,
     COMPILES,
     DTYPES,
     MEMORY_FORMATS,
     OPTIONAL,
     RUNTIMES,
+    usual_calibration,
 )
 
 if TYPE_CHECKING:
@@ -93,13 +93,10 @@ def way_name(case: Case) -> str:
     words = []
     for key in AXES_OF_WAYS:
         value = getattr(case, key)
-        if value != AXES[key].plain and _named(key, value) not in _UNSAID:
+        as_usual = key == "calibration" and value == usual_calibration(case.model)
+        if value != AXES[key].plain and not as_usual:
             words.append(_named(key, value))
     return "+".join(words) or PLAIN
-
-
-_UNSAID = (f"calibration={CALIBRATION}",)
-"""What is so where a way does not say otherwise."""
 
 
 def _named(key: str, value: str) -> str:

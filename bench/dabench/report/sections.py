@@ -18,7 +18,7 @@ from dabench.base.units import (
 )
 from dabench.findings.proofs import flags
 from dabench.findings.tables import Results, paper_timing, ratios
-from dabench.plan.axes import AXES, EAGER, VARIANT_AXES, variant_name
+from dabench.plan.axes import AXES, EAGER, variant_in
 from dabench.plan.variants import EXPORTED
 from dabench.records.measurements import WITHIN_ONE_LAUNCH
 from dabench.report.charts import bars_with_intervals
@@ -231,8 +231,8 @@ def _dtype(rows: pd.DataFrame) -> pd.Series[str]:
 
 def variant_column(rows: pd.DataFrame) -> pd.Series[str]:
     """The ways the networks were run, in words."""
-    axes = rows[list(VARIANT_AXES)].itertuples(index=False)
-    return pd.Series([variant_name(*each) for each in axes], index=rows.index, dtype="str")
+    names = [variant_in(row) for row in rows.to_dict("records")]
+    return pd.Series(names, index=rows.index, dtype="str")
 
 
 # Heading -> column, where it is not the axis as recorded.

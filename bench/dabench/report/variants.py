@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from dabench.base.units import format_seconds, significant
+from dabench.findings.precisions import bought
 from dabench.findings.tables import Results, TimesOf, compared, launch_times, variants
 from dabench.plan.variants import EXPORTED
 from dabench.records.measurements import WITHIN_ONE_LAUNCH
@@ -34,8 +35,38 @@ def section(out: Writer, loaded: Results) -> None:
         "pass was done, never part of a sample. `difference`: relative L2 distance of the output "
         "from the plain network's in fp32.",
     )
+    _precisions(out, loaded)
     times = launch_times(loaded)
     out.bullets([line for setting in settings if (line := _best(setting, times))])
+
+
+def _precisions(out: Writer, loaded: Results) -> None:
+    """What each precision buys."""
+    rows = [
+        {
+            "model": each.row["model"],
+            "machine": each.row["machine"],
+            "setting": f"{each.row['mode']} {each.row['phase']}, batch {each.row['batch']}, "
+            f"{each.row['height']}x{each.row['width']}, {each.row['threads']} threads",
+            "dtype": each.row["dtype"],
+            "fastest way": f"{_way(each.row)}, {format_seconds(each.row['median_s'])}",
+            "fastest in fp32": f"{_way(each.base)}, {format_seconds(each.base['median_s'])}",
+            "of fp32's time": _ratio(each.found),
+            "times as fast": significant(1 / each.found["ratio"]),
+            "flags": each.row["flags"] or "-",
+        }
+        for each in bought(loaded)
+    ]
+    if rows:
+        out.table(
+            pd.DataFrame(rows),
+            "What a precision buys: its fastest way against the fastest in fp32, with the 95% "
+            "interval; both are the fastest by the same samples. Of accuracy this says nothing.",
+        )
+
+
+def _way(row: Mapping[str, Any]) -> str:
+    return f"{row['variant']} {_COLUMNS['layout'](row)}".replace(" its own", "")
 
 
 def _ratio(found: Mapping[str, Any] | None) -> str:

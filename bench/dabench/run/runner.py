@@ -328,6 +328,7 @@ def launch_case(
         "seed": planned.settings.seed,
         "rule": stop_rule(planned.settings, len(case.phases), spent_s, launches),
         "scratch": str(scratch / folder_name(case)) if scratch else None,
+        "exports": str(scratch / export_name(planned)) if scratch else None,
     }
     started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
     begin = time.monotonic()
@@ -366,6 +367,13 @@ def stop_rule(settings: Settings, phases: int, spent_s: float = 0.0, launches: i
 def folder_name(case: Case) -> str:
     """Of the folder for what compilers and exporters write for a case."""
     return hashlib.sha256(case.case_id.encode()).hexdigest()[:16]
+
+
+def export_name(planned: PlannedCase) -> str:
+    """Of the folder for a network's export, which all ways to run it that take a file share."""
+    case, seed = planned.case, planned.settings.seed
+    exported = "/".join(map(str, (*graph_of(case), case.batch, case.device, seed)))
+    return f"export-{hashlib.sha256(exported.encode()).hexdigest()[:16]}"
 
 
 def _phase_record(message: Message) -> PhaseRecord:

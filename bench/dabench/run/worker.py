@@ -116,7 +116,10 @@ def _time(request: Message, send: Send) -> None:
 
     own: list[Message] = []
     # What compilers and exporters write is each process's own.
-    others = [{**request, "scratch": _apart(request, number)} for number in range(1, count)]
+    others = [
+        {**request, "scratch": _apart(request, number), "exports": None}
+        for number in range(1, count)
+    ]
     with team_of(others, _time_member) as team:
         _time_one(request, own.append, team)
         theirs = team.gather()
@@ -142,6 +145,7 @@ def _workload(request: Message, case: Case, device: Device) -> Workload:
     from dabench.network.workload import Workload
 
     load = Workload(case, device, request["seed"])
+    load.exports = Path(request["exports"]) if request.get("exports") else None
     if files := request.get("calibration"):
         load.calibration = partial(_calibration, case, files)
         load.calibrated_on = "images of the target"
