@@ -22,8 +22,11 @@ from dabench.base.errors import DataError, UnsupportedError, UsageError
 from dabench.data.calibration import calibration_of
 from dabench.data.labels import CITYSCAPES
 from dabench.device.native import emulates, int8_dot_products
+from dabench.device.registry import open_device
 from dabench.findings.joining import Identities
 from dabench.network import quantising
+from dabench.network.runtimes import prepare
+from dabench.network.workload import Workload
 from dabench.plan.cases import expand
 from dabench.plan.devices import resolve
 from dabench.plan.networks import identity_of
@@ -32,6 +35,7 @@ from dabench.plan.variants import why_impossible
 from dabench.plan.ways import parse_way, way_name
 from dabench.records.calibrations import FIELD, calibration_lines
 from dabench.run.calibrating import calibrations, calibrations_again
+from dabench.timing.clock import host_clock
 
 extras = pytest.mark.extras
 SHAPE = (1, 3, 16, 16)
@@ -439,3 +443,30 @@ def test_a_network_in_int8_is_deployed(run, root, tmp_path):
     assert done.returncode == 0, done.stderr
     with Image.open(tmp_path / "seen.png") as seen:
         assert seen.size == size
+
+
+@extras
+def test_ways_share_an_export_and_each_counts_it_as_compiling(tmp_path):
+    device = open_device("cpu")
+    exports = tmp_path / "exports"
+
+    def prepared(dtype):
+        case = make_case(
+            runtime="onnxruntime", dtype=dtype, calibration="none" if dtype == "fp32" else "2"
+        )
+        load = Workload(case, device, seed=0)
+        load.exports = exports
+        return prepare(load, device, tmp_path / dtype, host_clock), load.notes
+
+    found, notes = prepared("fp32")
+    assert (found["compile_s"] < 100, notes) == (True, [])
+    (exports / "exported.seconds").write_text("100.0")
+    before = (exports / "exported.onnx").stat()
+    found, notes = prepared("int8")
+    assert found["compile_s"] > 100
+    assert 1e-6 < found["difference"] < 0.5
+    assert (exports / "exported.onnx").stat() == before
+    assert notes[0] == "calibrated on random input"
+    assert ("weights in seven bits: no int8 dot products on this machine" in notes) is (
+        "int8" not in device.native_dtypes()
+    )

@@ -237,6 +237,8 @@ def _network_file(load: Workload, folder: Path) -> Path:
     exported, case = _export(load, folder), load.case
     if case.dtype != INT8:
         return exported
+    # The export may lie elsewhere.
+    folder.mkdir(parents=True, exist_ok=True)
     narrow = not load.computes_in(INT8)
     how: dict[str, Any] = {"keep_float": case.keep_float, "narrow": narrow}
     if case.runtime == "openvino":
