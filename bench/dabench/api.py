@@ -92,12 +92,13 @@ def time(
         **options: The options of ``dabench time`` with underscores, each one
             value or several: ``device``, ``batch``, ``size``, ``mode``,
             ``dtype``, ``memory_format``, ``threads``, ``phase``, ``protocol``,
-            ``compile``, ``fuse``, ``runtime``, ``input``; ``model_arg``, a
-            mapping of keyword arguments for factories;
-            ``warmup``, ``repeat``, ``target_ci``, ``max_time``, ``launches``,
-            ``timeout``, ``seed``, ``order``. ``max_time`` and ``timeout`` are seconds
-            or a text such as ``"2min"``, ``target_ci`` is a fraction or ``"1%"``,
-            ``size`` is ``"HxW"`` or (height, width) in pixels.
+            ``compile``, ``fuse``, ``runtime``, ``input``, ``calibration``,
+            ``keep_float``, ``rate``, ``concurrency``; ``model_arg``, a mapping
+            of keyword arguments for factories; ``warmup``, ``repeat``,
+            ``target_ci``, ``max_time``, ``launches``, ``timeout``, ``seed``,
+            ``order``. ``max_time`` and ``timeout`` are seconds or a text such as
+            ``"2min"``, ``target_ci`` is a fraction or ``"1%"``, ``size`` is
+            ``"HxW"`` or (height, width) in pixels.
 
     Raises:
         UsageError: An option or value that does not exist, or a device this

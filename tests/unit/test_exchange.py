@@ -62,6 +62,20 @@ def test_a_table_holds_every_sample_and_names_the_rest(run, name, tmp_path):
     assert document["plan"] == possible
 
 
+def test_a_table_of_an_earlier_version_is_read(run, tmp_path):
+    table = tmp_path / "out.csv"
+    export_runs([run], "csv", table)
+    rows = list(csv.DictReader(table.read_text().splitlines()))
+    names = [name for name in rows[0] if name not in ("calibration", "keep_float")]
+    with table.open("w", newline="") as file:
+        writer = csv.DictWriter(file, names, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+    (made,) = import_file(table, "csv", tmp_path / "back")
+    possible = [each for each in read_run(run)["plan"] if each["impossible"] is None]
+    assert read_run(made)["plan"] == possible
+
+
 def test_nvbench_holds_samples_of_32_bits_launch_by_launch(tmp_path):
     case = make_case()
     medians = (1.01, 1.02, 1.03)

@@ -18,14 +18,16 @@ from PIL import Image
 from trained import CONFIG, new_state, write_run
 
 from dabench import api
-from dabench.base.errors import DataError, UnsupportedError, UsageError
+from dabench.base.errors import DabenchError, DataError, UnsupportedError, UsageError
 from dabench.data.calibration import calibration_of
+from dabench.data.domain import DRAWN
 from dabench.data.labels import CITYSCAPES
 from dabench.device.native import emulates, int8_dot_products
 from dabench.device.registry import open_device
 from dabench.findings.joining import Identities
 from dabench.network import quantising
 from dabench.network.runtimes import prepare
+from dabench.network.tensors import FlatOutputs
 from dabench.network.workload import Workload
 from dabench.plan.cases import expand
 from dabench.plan.devices import resolve
@@ -35,6 +37,7 @@ from dabench.plan.variants import why_impossible
 from dabench.plan.ways import parse_way, way_name
 from dabench.records.calibrations import FIELD, calibration_lines
 from dabench.run.calibrating import calibrations, calibrations_again
+from dabench.run.worker import _calibration
 from dabench.timing.clock import host_clock
 
 extras = pytest.mark.extras
@@ -143,6 +146,71 @@ def test_layers_that_are_left_in_fp32(network, tmp_path, keep, kept):
     assert {name for name, each in weights.items() if each.dtype == np.float32} == {kept}
 
 
+class Deep(torch.nn.Module):
+    """More layers than ten, so that names begin alike; folded batch norms; linear heads."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = torch.nn.Sequential(
+            *(
+                torch.nn.Sequential(torch.nn.Conv2d(4, 4, 1, bias=False), torch.nn.BatchNorm2d(4))
+                for _ in range(11)
+            )
+        )
+        self.head = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.Linear(6, 3))
+
+    def forward(self, x):
+        return self.head(self.body(x).mean((2, 3)))
+
+
+@pytest.fixture(scope="module")
+def deep(tmp_path_factory):
+    pytest.importorskip("onnxscript")
+    path = tmp_path_factory.mktemp("deep") / "deep.onnx"
+    torch.manual_seed(0)
+    model = FlatOutputs(Deep()).eval()
+    torch.onnx.export(model, (torch.randn(1, 4, 8, 8),), str(path), dynamo=True, verbose=False)
+    return path
+
+
+def deep_images():
+    yield torch.ones(1, 4, 8, 8)
+
+
+LAYERS = ("Conv", "Gemm", "MatMul")
+
+
+@extras
+@pytest.mark.parametrize(
+    ("keep", "count"), [("none", 0), ("heads", 1), ("head", 2), ("head.0", 1), ("body.1", 1),
+                        ("body.1.0", 1), ("body", 11)],
+)  # fmt: skip
+def test_layers_of_an_exported_network_are_kept_by_both(deep, tmp_path, keep, count):
+    openvino = pytest.importorskip("openvino")
+    onnx = pytest.importorskip("onnx")
+    how = {"keep_float": keep, "narrow": True}
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    path = quantising.quantised_onnx(deep, tmp_path / "a", deep_images, ranges="1", **how)
+    graph = onnx.load(path).graph
+    makers = {output: node.op_type for node in graph.node for output in node.output}
+    layers = [node for node in graph.node if node.op_type in LAYERS]
+    plain = [node for node in layers if makers.get(node.input[1]) != "DequantizeLinear"]
+    assert (len(plain), len(layers)) == (count, 13)
+    path = quantising.quantised_openvino(deep, tmp_path / "b", deep_images, **how)
+    ops = openvino.Core().read_model(path).get_ops()
+    stored = [op for op in ops if op.get_type_name() == "Constant"]
+    assert sum(op.get_element_type() == openvino.Type.i8 for op in stored) == 13 - count
+
+
+@extras
+@pytest.mark.parametrize(("keep", "count"), [("none", 2), ("heads", 1), ("head", 0)])
+def test_linear_layers_are_kept_from_dynamic_ranges_too(deep, tmp_path, keep, count):
+    how = {"ranges": "dynamic", "keep_float": keep, "narrow": True}
+    path = quantising.quantised_onnx(deep, tmp_path, None, **how)
+    assert kinds(path).count("MatMulInteger") == count
+
+
 @extras
 def test_a_module_that_is_none_names_those_that_are(network, tmp_path):
     how = {"ranges": "4", "keep_float": "hea", "narrow": True}
@@ -238,6 +306,28 @@ def test_bad_options_are_one_line(option, value, says, tmp_path):
     assert "Traceback" not in shown.stderr
 
 
+@pytest.mark.parametrize("command", ["ceilings --dtype fp32,int8", "profile --dtype int8"])
+def test_what_torch_has_no_kernels_for_is_refused(command, tmp_path):
+    model = ["--model", "disc"] if command.startswith("profile") else []
+    shown = dabench(*command.split(), *model, cwd=tmp_path)
+    assert shown.returncode != 0
+    assert "int8" in shown.stderr + shown.stdout
+    assert "Traceback" not in shown.stderr
+
+
+def test_what_only_int8_has_goes_with_it():
+    grid = Grid(
+        models=("disc",), dtypes=("fp32", "int8?"), calibrations=("2",), keep_floats=("heads",)
+    )
+    environment = {"devices": ["cpu"], "gpus": [], "torch": "2", "native": {"cpu": ["fp32"]}}
+    (resolved,), _ = resolve(grid, environment)
+    (planned,) = expand(resolved, Settings())
+    assert (planned.case.dtype, planned.case.calibration) == ("fp32", "none")
+    on_gpu = {"devices": ["cuda"], "gpus": ["G"], "torch": "2", "native": {"cuda": ["fp32"]}}
+    _, lines = resolve(grid, on_gpu)
+    assert lines == ["int8 is not offered on cuda and left out"]
+
+
 @pytest.mark.parametrize(
     ("way", "name"),
     [
@@ -276,7 +366,7 @@ def root(tmp_path_factory):
 
 
 def chosen(root, count, seed=0, target="gta5"):
-    return calibration_of(target, count, seed, {"gta5": root}, synthetic=False)
+    return calibration_of(target, count, seed, {"gta5": root})
 
 
 def test_images_are_chosen_by_seed_and_fewer_are_the_first_of_more(root):
@@ -311,9 +401,25 @@ def test_images_that_cannot_be_had(root, monkeypatch, tmp_path):
     monkeypatch.delenv("DABENCH_GTA5_ROOT", raising=False)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match="set DABENCH_GTA5_ROOT"):
-        calibration_of("gta5", 1, 0, {}, synthetic=False)
+        calibration_of("gta5", 1, 0, {})
     with pytest.raises(UsageError, match="no record says what the network was trained for"):
-        calibration_of("", 1, 0, {}, synthetic=False)
+        calibration_of("", 1, 0, {})
+    gone = tmp_path / "gone"
+    with pytest.raises(UsageError, match="set DABENCH_GTA5_ROOT") as error:
+        calibration_of("gta5", 1, 0, {"gta5": gone})
+    assert str(gone) not in str(error.value)
+
+
+def test_drawn_images_stand_for_drawn_ones_alone(root, tmp_path, monkeypatch):
+    drawn = tmp_path / "drawn"
+    shutil.copytree(root, drawn)
+    (drawn / DRAWN).touch()
+    assert chosen(drawn, 2, target="synthetic gta5").images[0].is_relative_to(drawn)
+    with pytest.raises(UsageError, match="set DABENCH_GTA5_ROOT"):
+        chosen(drawn, 2, target="gta5")
+    monkeypatch.setattr("dabench.data.standin.cached_standin", lambda: (drawn, tmp_path))
+    # Real images under the root are not what it was trained on.
+    assert chosen(root, 2, target="synthetic gta5").images[0].is_relative_to(drawn)
 
 
 @pytest.fixture(scope="module")
@@ -342,8 +448,8 @@ def test_a_case_whose_images_cannot_be_had_says_why(run, root):
     assert [each.impossible for each in plan] == [
         None, "--calibration: 9 images are asked for, gta5 has 8 in 'train'",
     ]  # fmt: skip
-    assert len(found.images(plan[0].case)) == 3
-    assert found.images(plan[1].case) is None
+    assert len(found.of(plan[0].case).images) == 3
+    assert found.of(plan[1].case) is None
 
 
 @extras
@@ -355,6 +461,12 @@ def test_a_run_goes_on_with_the_images_it_was_begun_with_only(run, root, tmp_pat
     changed[FIELD][plan[0].case.model]["3"]["digest"] = "0"
     with pytest.raises(UsageError, match="calibrated on other images"):
         calibrations_again(tmp_path, changed, plan, {"gta5": root})
+    # What others are calibrated on is none of this case's business.
+    more = json.loads(json.dumps(found.to_dict()))
+    more[FIELD][plan[0].case.model]["5"] = {"digest": "1"}
+    assert calibrations_again(tmp_path, more, plan, {"gta5": root}).known == found.known
+    plain = plan_of(run, dtypes=("fp32",), calibrations=())
+    assert calibrations_again(tmp_path, more, plain).known == {}
     monkeypatch.delenv("DABENCH_GTA5_ROOT", raising=False)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match="set DABENCH_GTA5_ROOT"):
@@ -408,6 +520,18 @@ def test_a_time_and_an_accuracy_of_other_calibrations_are_not_joined(tmp_path):
     assert identity("one", ["fp32"]) == one
     assert identity("two", ["fp32"]) != one
     assert identity("one", ["fp32", "int8"]) != one, "weights of eight bits are others"
+    assert one.calibration == "one, batch 2, 7 bits"
+
+
+def test_what_changed_while_it_was_measured_is_noticed(run, root):
+    (planned,) = plan_of(run, batches=(2,))
+    found = chosen(root, 3)
+    batches = [*_calibration(planned.case, found.images, found.digest)]
+    assert [tuple(batch.shape) for batch in batches] == [(2, 3, CONFIG.height, CONFIG.width)] * 2
+    assert torch.equal(batches[1][0], batches[1][1]), "the last image fills the last batch"
+    assert batches[0].min() < 0 < batches[0].max(), "normalised as for its training"
+    with pytest.raises(DabenchError, match="calibration images have changed"):
+        next(_calibration(planned.case, found.images[::-1], found.digest))
 
 
 @extras
@@ -416,14 +540,16 @@ def test_a_network_in_int8_is_deployed(run, root, tmp_path):
         model=f"trained:{run}", batch=1, channels=3, height=CONFIG.height, width=CONFIG.width,
         threads=1, runtime="openvino", dtype="int8", calibration="2",
     )  # fmt: skip
-    times = {case: steady(0.1), replace(case, runtime="eager", dtype="fp32"): steady(0.3, 1)}
+    plain = replace(case, runtime="eager", dtype="fp32", calibration="none")
+    other = replace(case, calibration="3")
+    times = {case: steady(0.1), plain: steady(0.3, 1), other: steady(0.2, 1)}
     size = {"height": CONFIG.height, "width": CONFIG.width}
     graph = api.count(case.model, **size).graph
     weights = identity_of(case.model)["sha256"]
     choice = write_choice(tmp_path / "run", times, identity=weights, graph=graph)
     path = choice / "times" / "run.json"
     document = json.loads(path.read_text(encoding="utf-8"))
-    document |= {FIELD: {case.model: {"2": chosen(root, 2).to_dict()}}}
+    document |= {FIELD: {case.model: {str(n): chosen(root, n).to_dict() for n in (2, 3)}}}
     path.write_text(json.dumps(document), encoding="utf-8")
     out = tmp_path / "deployed"
     shown = dabench(
@@ -436,6 +562,9 @@ def test_a_network_in_int8_is_deployed(run, root, tmp_path):
         assert hashlib.sha256((out / name).read_bytes()).hexdigest() == digest
     assert [*files] == ["network.xml", "network.bin"]
     assert 0 < manifest["difference"] < 0.5
+    measured = manifest["measured"]
+    assert measured["calibrated_on"]["names"] == list(chosen(root, 2).names)
+    assert measured["calibration_digest"].startswith(f"{chosen(root, 2).digest}, batch 1, ")
     size = (CONFIG.width, CONFIG.height)
     Image.fromarray(np.zeros((*size[::-1], 3), np.uint8)).save(tmp_path / "image.png")
     command = [sys.executable, str(out / "run.py"), "image.png", "seen.png"]

@@ -6,6 +6,7 @@ import pytest
 from fakes import make_case, make_launch
 from records import write_record
 
+from dabench.findings.precisions import bought
 from dabench.findings.tables import load, variants
 from dabench.records.measurements import summarise
 from dabench.records.timings import MEASUREMENTS
@@ -33,6 +34,59 @@ def write_variants(folder, seconds, launched=6):
         rows += summarise(case, launches, {}, None)
     writer.measurements(rows, number)
     return folder
+
+
+def write_precisions(folder, seconds, **changes):
+    """A run with one network in several precisions: {(runtime, dtype): seconds}."""
+    writer = write_record(folder)
+    rows = []
+    for number, ((runtime, dtype), base) in enumerate(seconds.items()):
+        case = make_case(model="disc", runtime=runtime, dtype=dtype, **changes)
+        facts = {"device_name": "Test CPU", "threads": 2, "precision": "as is", "loss": None}
+        times = [[base * (1 + 0.001 * i + 0.002 * n) for i in range(3)] for n in range(4)]
+        launches = [
+            make_launch(case, each, launch=4 * number + n, device=facts)
+            for n, each in enumerate(times)
+        ]
+        for each in launches:
+            writer.launch(each)
+        rows += summarise(case, launches, {}, None)
+    writer.measurements(rows, 4 * len(seconds))
+    return folder
+
+
+def test_what_a_precision_buys_is_against_the_fastest_in_fp32(tmp_path):
+    seconds = {
+        ("eager", "fp32"): 2.0, ("onnxruntime", "fp32"): 1.0, ("openvino", "bf16"): 0.8,
+        ("eager", "bf16"): 3.0, ("openvino", "int8"): 0.25,
+    }  # fmt: skip
+    folder = write_precisions(tmp_path / "run", seconds)
+    int8, bf16 = bought(load([folder]))
+    assert [(each.row["dtype"], each.row["variant"]) for each in (int8, bf16)] == [
+        ("int8", "openvino"), ("bf16", "openvino"),
+    ]  # fmt: skip
+    assert {each.base["variant"] for each in (int8, bf16)} == {"onnxruntime"}
+    assert int8.found["ratio"] == pytest.approx(0.25)
+    assert int8.found["ratio_low"] <= 0.25 <= int8.found["ratio_high"]
+    text = write_report([folder], folder=tmp_path, name="buys")[0].read_text(encoding="utf-8")
+    (line,) = (each for each in text.splitlines() if "| int8 | openvino, 25" in each)
+    assert "| onnxruntime, 1" in line
+    assert "| 0.25 (" in line
+    assert "| 4 |" in line
+
+
+def test_one_way_each_is_enough_to_say_it(tmp_path):
+    folder = write_precisions(tmp_path / "run", {("eager", "fp32"): 2.0, ("eager", "bf16"): 1.0})
+    text = write_report([folder], folder=tmp_path, name="buys")[0].read_text(encoding="utf-8")
+    assert "What a precision buys" in text
+
+
+@pytest.mark.parametrize(
+    "changes", [{"mode": "train"}, {"concurrency": 2}, {"input": "host"}, {"protocol": "paper"}]
+)
+def test_precisions_are_compared_for_inference_pass_by_pass(tmp_path, changes):
+    seconds = {("eager", "fp32"): 2.0, ("eager", "bf16"): 1.0}
+    assert bought(load([write_precisions(tmp_path / "run", seconds, **changes)])) == []
 
 
 PLAIN, NHWC = ("eager", "nchw", "off"), ("eager", "nhwc", "off")

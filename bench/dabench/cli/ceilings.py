@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dabench.base.errors import check_choice
 from dabench.base.units import format_bytes, format_seconds, format_threads
 from dabench.cli.options import Json, ResumeFrom, check_alone, named
 from dabench.cli.output import error_line, print_json, print_line, print_table, resumable
-from dabench.plan.axes import AXES, DTYPES
+from dabench.plan.axes import AXES, DTYPES, INT8, OPTIONAL
 from dabench.plan.settings import Grid
 
 if TYPE_CHECKING:
     from dabench.profiling.roofline import Ceilings
 
 USUAL = "fp32,bf16?"
+_MEASURED = tuple(dtype for dtype in DTYPES if dtype != INT8)
 
 
 def ceilings(
@@ -30,7 +32,7 @@ def ceilings(
         str | None,
         typer.Option(
             metavar="DTYPE",
-            help=f"Several by commas: {', '.join(DTYPES)}; ?: if native.",
+            help=f"Several by commas: {', '.join(_MEASURED)}; ?: if native.",
             show_default=USUAL,
         ),
     ] = None,
@@ -56,6 +58,9 @@ def ceilings(
     else:
         count = 0 if threads is None else AXES["threads"].parse(threads)
         dtypes = tuple(name.strip() for name in (dtype or USUAL).split(","))
+        for name in dtypes:
+            # torch, whose kernels are measured, computes nothing in int8.
+            check_choice("--dtype", name.removesuffix(OPTIONAL), _MEASURED)
         grid = Grid(
             models=("-",),
             devices=(device or "auto",),

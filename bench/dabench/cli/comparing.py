@@ -295,7 +295,7 @@ def _name(each: Compared) -> str:
     words = []
     for axis in AXES.values():
         # What is as usual is left out of a case's id.
-        usual = str(axis.usual[0]) if axis.usual else ""
+        usual = str(axis.usual[0]) if axis.usual else axis.unsaid
         one, two = (axis.part(case) or usual for case in (each.base, each.new))
         if one != two:
             words.append(f"{one} -> {two}")

@@ -166,7 +166,7 @@ class Shown:
             typer.Exit: No way has a score.
         """
         from dabench.findings.ways import KEEP_RULE, REAL_RULE, UNKNOWN, ways_kept
-        from dabench.records.calibrations import calibration_lines
+        from dabench.records.calibrations import FIELD, calibration_lines
         from dabench.records.folder import read_run
 
         document = read_run(folder)
@@ -181,7 +181,8 @@ class Shown:
                 }
                 for planned, row, k in zip(scored.plan, scored.rows, kept, strict=True)
             ]
-            print_json({"data": document["data"], "keep": self._keep, "ways": ways})
+            about = {"data": document["data"], "calibration": document.get(FIELD, {})}
+            print_json({**about, "keep": self._keep, "ways": ways})
         else:
             self._print(document, [planned.case for planned in scored.plan], scored.rows, kept)
             for line in calibration_lines(document):

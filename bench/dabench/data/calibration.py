@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dabench.base.errors import DataError, UsageError
-from dabench.data.domain import open_domain
+from dabench.data.domain import Domain, open_domain
 from dabench.data.labels import read_image
 from dabench.data.prepare import Size, resize_image
 from dabench.data.roots import find_places
@@ -54,28 +54,27 @@ class Calibration:
 
 
 def calibration_of(
-    target: str, count: int, seed: int, roots: Mapping[str, Path | None], *, synthetic: bool
+    target: str, count: int, seed: int, roots: Mapping[str, Path | None]
 ) -> Calibration:
     """Draws images of a trained network's target, those that it may train on.
 
-    Of a seed, fewer images are the first of more.
+    They are frames of the split that trains, whose labels nobody reads. Of a seed, fewer images
+    are the first of more.
 
     Args:
         target: Name of the domain, as the record of the training has it.
         count: How many.
         seed: Of the choice.
         roots: Dataset -> where it is, as far as somebody said.
-        synthetic: Whether dabench drew the target; drawn frames stand for drawn ones alone.
 
     Raises:
         UsageError: Nobody said what the target is, or where its images are.
-        DataError: There are none, or too few.
+        DataError: There are none, or too few. The messages name no folder: records hold them.
     """
     if not target:
         raise UsageError("no calibration images: no record says what the network was trained for")
-    spec = target.removeprefix(_DRAWN)
-    domain = open_domain(spec, _root(spec, roots, synthetic=synthetic))
-    frames = list(domain.frames(SPLIT))
+    domain = _domain(target, roots)
+    frames = list(domain.splits.get(SPLIT, ()))
     if count > len(frames):
         raise DataError(
             f"--calibration: {count} images are asked for, {domain.name} has {len(frames)} in "
@@ -83,33 +82,47 @@ def calibration_of(
         )
     random.Random(f"calibration {seed}").shuffle(frames)
     chosen = frames[:count]
-    contents = hashlib.sha256()
-    for frame in chosen:
-        contents.update(hashlib.sha256(frame.image.read_bytes()).digest())
+    images = tuple(frame.image for frame in chosen)
     return Calibration(
         f"{domain.name}, {SPLIT} split",
         domain.synthetic,
         seed,
         tuple(frame.name for frame in chosen),
-        contents.hexdigest()[:24],
-        tuple(frame.image for frame in chosen),
+        digest_of(images),
+        images,
     )
 
 
-def _root(spec: str, roots: Mapping[str, Path | None], *, synthetic: bool) -> Path:
-    """Where the target's images are."""
+def digest_of(images: Iterable[Path]) -> str:
+    """Of the contents of files, in this order."""
+    contents = hashlib.sha256()
+    for image in images:
+        contents.update(hashlib.sha256(image.read_bytes()).digest())
+    return contents.hexdigest()[:24]
+
+
+def _domain(target: str, roots: Mapping[str, Path | None]) -> Domain:
+    """The target; the stand-in stands for what was drawn, and for nothing else.
+
+    Raises:
+        UsageError: It is not here.
+    """
+    drawn, spec = target.startswith(_DRAWN), target.removeprefix(_DRAWN)
     dataset = spec.partition(":")[0]
-    if synthetic:
+    root = find_places(roots).roots.get(dataset)
+    if root is not None and root.is_dir():
+        domain = open_domain(spec, root)
+        if domain.synthetic == drawn:
+            return domain
+    if drawn:
         from dabench.data.standin import cached_standin
 
-        return dict(zip(("gta5", "cityscapes"), cached_standin(), strict=True))[dataset]
-    places = find_places(roots)
-    if dataset not in places.roots:
-        raise UsageError(
-            f"no calibration images: the network was trained for {spec}, and nothing says where "
-            f"that is; set DABENCH_{dataset.upper()}_ROOT"
-        )
-    return places.roots[dataset]
+        places = dict(zip(("gta5", "cityscapes"), cached_standin(), strict=True))
+        return open_domain(spec, places[dataset])
+    raise UsageError(
+        f"no calibration images: the network was trained for {spec}, and nothing says where that "
+        f"is; set DABENCH_{dataset.upper()}_ROOT"
+    )
 
 
 def read_calibration(image: Path, size: Size) -> npt.NDArray[np.uint8]:

@@ -35,7 +35,9 @@ class CpuDevice(PlainDevice):
 
     def native_dtypes(self) -> tuple[str, ...]:
         flags = cpu_flags()
-        return (*native_on_cpu(flags), *["int8"] * int8_dot_products(flags))
+        # macOS names no flags; every Apple chip that it runs on has dot products (since A13).
+        apple = platform.system() == "Darwin" and platform.machine() == "arm64"
+        return (*native_on_cpu(flags), *["int8"] * (apple or int8_dot_products(flags)))
 
     def synchronize(self) -> None:
         """Nothing is ever queued."""

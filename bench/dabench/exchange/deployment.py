@@ -26,6 +26,7 @@ from dabench.plan.references import Reference
 from dabench.plan.trained import Trained, is_trained, trained_at
 from dabench.plan.variants import EXPORTED
 from dabench.plan.ways import way_name
+from dabench.records.calibrations import FIELD
 from dabench.records.choices import TIMES
 from dabench.records.folder import read_run
 from dabench.records.timings import read_plan
@@ -225,6 +226,13 @@ def _about(candidate: Candidate, trained: Trained, files: Sequence[Path]) -> dic
     }
 
 
+def _calibrated_on(run: Path, candidate: Candidate) -> dict[str, Any]:
+    """The images that it is calibrated on, by name; nothing where there are none."""
+    by_count = read_run(run / TIMES).get(FIELD, {}).get(candidate.case.model, {})
+    found: dict[str, Any] = by_count.get(candidate.case.calibration, {})
+    return found
+
+
 def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
@@ -239,6 +247,8 @@ def _measured(run: Path, choice: Choice, candidate: Candidate) -> dict[str, Any]
     return {
         "run": document["run_id"],
         "machine": document["environment"],
+        "calibration_digest": identity and identity.calibration,
+        "calibrated_on": _calibrated_on(run, candidate),
         "weights": identity and identity.weights,
         "graph": identity and identity.graph,
         **{k: v.item() if hasattr(v, "item") else v for k, v in figures.items()},

@@ -30,13 +30,17 @@ _LAUNCH = ("launch", "round", "status", "reason", "started_at", "seconds", "devi
 _SAMPLE = ("phase", "kind", "index", "wall_s", "device_s")
 COLUMNS = (*_RUN, *_CASE, *_LAUNCH, *_SAMPLE)
 
+_SINCE_SCHEMA_5 = ("calibration", "keep_float")
+_OLDER = tuple(name for name in COLUMNS if name not in _SINCE_SCHEMA_5)
+"""The columns of earlier versions, which knew no int8."""
+
 LEFT_OUT = [
     f"the machine, but for {', '.join(MACHINE)}",
     "operation counts, tags and notes",
     "cases that were not launched, and why",
     "what networks from outside are made of, and the repository that was worked in",
     "what was to be compared, and that it was a selftest or a test's",
-    "rules that held when it was measured, and what was left out",
+    "rules that held when it was measured, what was left out, and what int8 was calibrated on",
 ]
 
 Row = dict[str, Any]
@@ -66,7 +70,7 @@ class Csv:
         try:
             with path.open(encoding="utf-8", newline="") as file:
                 reader = csv.DictReader(file)
-                if tuple(reader.fieldnames or ()) != COLUMNS:
+                if tuple(reader.fieldnames or ()) not in (COLUMNS, _OLDER):
                     raise ResultsError(f"{path} line 1: expected the columns {','.join(COLUMNS)}")
                 return _runs(path, list(reader))
         except (OSError, UnicodeDecodeError) as error:
@@ -107,7 +111,7 @@ class Parquet:
         except (OSError, ValueError) as error:
             raise ResultsError(f"cannot read {path}: {error}") from None
         (frame,) = found
-        if tuple(frame.columns) != COLUMNS:
+        if tuple(frame.columns) not in (COLUMNS, _OLDER):
             raise ResultsError(f"{path}: expected the columns {','.join(COLUMNS)}")
         rows = [
             {
@@ -211,7 +215,9 @@ _WHOLE = {field.name for field in fields(Case) if field.type == "int"}
 
 def _case(row: Mapping[str, Any]) -> Case:
     known: dict[str, Any] = {
-        name: str(row[name]) if name in _TEXTS else row[name] for name in _CASE if name != "phases"
+        name: str(row[name]) if name in _TEXTS else row[name]
+        for name in _CASE
+        if name != "phases" and name in row
     }
     numbers = {name: int(value) for name, value in known.items() if name in _WHOLE}
     known |= {**numbers, "rate": float(known["rate"])}

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from dabench.base.errors import ResultsError
 from dabench.base.files import disk_errors, json_text, write_atomically
 from dabench.plan.cases import Case, PlannedCase
+from dabench.records.calibrations import FIELD
 from dabench.records.catalog import LABELS, Labels, read_labels
 from dabench.records.comparisons import Side, seconds_per_pass
 from dabench.records.counts import read_counts, read_uncounted
@@ -102,6 +103,7 @@ def whole_run(path: Path) -> WholeRun:
 
 _TOLD = (
     "created", "rules", "left_out", "networks", "compare", "selftest", "test", "repository",
+    FIELD,
 )  # fmt: skip
 """What of a run's document is kept beside its plan and its machine."""
 

@@ -27,7 +27,8 @@ from dabench.timing.statistics import Interval
 class Identity:
     """What a time and an accuracy must share to be said of one thing.
 
-    Batch and threads are none of it: they change how long a network takes and not what it says.
+    Batch and threads are none of it, but for the batch of int8, whose ranges are found by batches:
+    they change how long a network takes and not what it says.
 
     Attributes:
         weights: Digest of the file of the weights.
@@ -35,8 +36,8 @@ class Identity:
         device: Its kind.
         shape: Channels, height and width of the input.
         way: Values of `dabench.plan.ways.AXES_OF_WAYS`.
-        calibration: Digest of the images that int8 was calibrated on, and the bits of its weights;
-            empty where nothing is quantised.
+        calibration: Digest of the images that int8 was calibrated on, their batch, and the bits of
+            its weights; empty where nothing is quantised.
     """
 
     weights: str
@@ -96,7 +97,8 @@ class Identities:
             return ""
         # Where there are no dot products in it, its weights are narrower.
         bits = "8 bits" if INT8 in native else "7 bits"
-        return f"{self._calibrations.get((case.model, case.calibration), case.calibration)}, {bits}"
+        images = self._calibrations.get((case.model, case.calibration), case.calibration)
+        return f"{images}, batch {case.batch}, {bits}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,10 +36,18 @@ class Bought:
 def bought(loaded: Results) -> list[Bought]:
     """Every precision that was run beside fp32, in the order in which they come.
 
+    Of inference pass by pass, by one process alone, on an input that lies on the device.
     The fastest are chosen by the same samples that they are compared by: of ways that are close
     the choice is as uncertain as their times.
     """
-    good = loaded.measurements[loaded.measurements["status"] == "ok"]
+    rows = loaded.measurements
+    good = rows[
+        (rows["status"] == "ok")
+        & (rows["mode"] == "eval")
+        & (rows["protocol"] == "steady")
+        & (rows["concurrency"] == 1)
+        & (rows["input"] == "device")
+    ]
     times = launch_times(loaded)
     setting = [name for name in VARIANT_SETTING if name != "dtype"]
     return [

@@ -13,6 +13,7 @@ import pandas as pd
 from dabench.findings.certainty import MIOU, RESAMPLES, TAIL, Scored, resampled_miou, scored_of
 from dabench.findings.tables import machine_name
 from dabench.plan.axes import variant_of
+from dabench.records.calibrations import calibration_lines
 from dabench.records.counts import read_counts
 from dabench.records.folder import read_run
 from dabench.records.scores import KEEP, KIND, ScoreRow, read_score_frames, read_scores
@@ -122,9 +123,9 @@ def real_of(row: ScoreRow) -> str | None:
 COLUMNS = (
     "run_id", "machine", "data", "split", "synthetic", "evaluation", "before", "after", "model",
     "weights", "graph", "device", "batch", "height", "width", "way", "dtype", "memory_format",
-    "threads", "status", "reason", "of_frames", "miou", "accuracy", "difference", "emulated",
-    "keep", "kept", "kept_low", "kept_high", "verdict", "real_ratio", "real_low", "real_high",
-    "real",
+    "threads", "calibrated", "status", "reason", "of_frames", "miou", "accuracy", "difference",
+    "emulated", "keep", "kept", "kept_low", "kept_high", "verdict", "real_ratio", "real_low",
+    "real_high", "real",
 )  # fmt: skip
 
 
@@ -155,6 +156,7 @@ def _rows(folder: Path, keep: float) -> Iterator[dict[str, Any]]:
             "weights": document["networks"][case.model]["sha256"],
             "graph": graph,
             "way": variant_of(case),
+            "calibrated": "; ".join(calibration_lines(document)),
             "keep": keep,
             "kept": share and share.estimate,
             "kept_low": share and share.low,

@@ -1,7 +1,8 @@
 """An exported network in int8: ranges found on images, some layers left in fp32.
 
 ONNX Runtime's own quantiser and OpenVINO's (NNCF) do the work, each for its runtime: weights per
-channel and symmetric, activations per tensor in eight bits. Without int8 dot products
+channel and symmetric, activations per tensor in eight bits (with dynamic ranges, weights per tensor
+too: its integer convolution takes nothing else). Without int8 dot products
 (`dabench.device.native`) weights get seven bits, as both libraries advise: pairs of products are
 then added up in 16 bits, which eight would overflow.
 """
@@ -11,9 +12,9 @@ from __future__ import annotations
 import ast
 import importlib
 import logging
-import re
 import shutil
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,12 @@ def quantised_onnx(
 
         network = _folded(exported, folder)
         usual: dict[str, Any] = {
-            "nodes_to_exclude": [node.name for node in _kept(network, keep_float)],
+            # Dynamic ranges first make two nodes of a linear layer, the first of this name.
+            "nodes_to_exclude": [
+                name
+                for node in _kept(exported, network, keep_float)
+                for name in (node.name, f"{node.name}_MatMul")
+            ],
             "reduce_range": narrow,
             "weight_type": quantization.QuantType.QInt8,
         }
@@ -114,17 +120,16 @@ def quantised_openvino(
         from nncf.quantization import advanced_parameters as advanced
 
         network = _folded(exported, folder)
-        # OpenVINO's reader takes the bias apart and adds to the name; what makes an output is
-        # named as that is.
-        names = [n for node in _kept(network, keep_float) for n in (node.name, *node.output)]
-        patterns = [rf"{re.escape(name)}(/.*)?" for name in names]
-        batches = [batch.numpy() for batch in images()]
+        model = openvino.Core().read_model(network)
         overflow = advanced.OverflowFix.ENABLE if narrow else advanced.OverflowFix.DISABLE
         found = nncf.quantize(
-            openvino.Core().read_model(network),
-            nncf.Dataset(batches),
-            subset_size=len(batches),
-            ignored_scope=nncf.IgnoredScope(patterns=patterns),
+            model,
+            nncf.Dataset(_Arrays(images)),
+            # Of fewer it takes all.
+            subset_size=sys.maxsize,
+            ignored_scope=nncf.IgnoredScope(
+                names=_names_in(model, _kept(exported, network, keep_float))
+            ),
             advanced_parameters=advanced.AdvancedQuantizationParameters(overflow_fix=overflow),
         )
         unfinished.mkdir()
@@ -154,6 +159,26 @@ class _Aside:
         self._log.close()
 
 
+def _names_in(model: Any, nodes: Sequence[Any]) -> list[str]:
+    """What OpenVINO calls nodes of a file that it read.
+
+    It takes the bias apart and adds to the name; what makes an output is named as that is.
+    """
+    wanted = {name for node in nodes for name in (node.name, *node.output)}
+    names = (str(each.get_friendly_name()) for each in model.get_ordered_ops())
+    return [name for name in names if name.partition("/")[0] in wanted]
+
+
+class _Arrays:
+    """Batches as NNCF takes them, one at a time in memory."""
+
+    def __init__(self, images: Images) -> None:
+        self._images = images
+
+    def __iter__(self) -> Iterator[Any]:
+        return (batch.numpy() for batch in self._images())
+
+
 class _Reader:
     """Batches as ONNX Runtime's quantiser asks for them."""
 
@@ -179,8 +204,13 @@ def _folded(exported: Path, folder: Path) -> Path:
     return folded
 
 
-def _kept(network: Path, keep_float: str) -> list[Any]:
+def _kept(exported: Path, network: Path, keep_float: str) -> list[Any]:
     """The nodes that stay in fp32.
+
+    Args:
+        exported: As torch wrote it: it says which modules a node is of.
+        network: The same with batch norms folded, whose nodes these are.
+        keep_float: As of `quantised_onnx`.
 
     Raises:
         UnsupportedError: There are none.
@@ -192,17 +222,18 @@ def _kept(network: Path, keep_float: str) -> list[Any]:
     graph = onnx.load(network, load_external_data=False).graph
     if keep_float == HEADS:
         return _heads(graph)
+    written = onnx.load(exported, load_external_data=False).graph
+    modules = {node.name: _modules(node) for node in written.node}
+    known = {node.name: modules.get(node.name, set()) | _modules(node) for node in graph.node}
     wanted = f"{NETWORK}.{keep_float}"
     found = [
-        node for node in graph.node if node.op_type in _WITH_WEIGHTS and wanted in _modules(node)
+        node for node in graph.node if node.op_type in _WITH_WEIGHTS and wanted in known[node.name]
     ]
     if not found:
-        known = {
-            name.split(".")[1] for node in graph.node for name in _modules(node) if "." in name
-        }
+        names = {name.split(".")[1] for each in known.values() for name in each if "." in name}
         raise UnsupportedError(
             f"--keep-float: no layer with weights is in a module {keep_float!r}; modules are "
-            f"{', '.join(sorted(known))}, and those within them"
+            f"{', '.join(sorted(names))}, and those within them"
         )
     return found
 
@@ -226,7 +257,15 @@ def _heads(graph: Any) -> list[Any]:
     return list(found.values())
 
 
-def _modules(node: Any) -> list[str]:
-    """Names of the modules that a node is of."""
+def _modules(node: Any) -> set[str]:
+    """Names of the modules that a node is of, by what the exporter says and by its weights.
+
+    What was folded into a convolution may leave it its own module's name in place of its.
+    """
     said = {each.key: each.value for each in node.metadata_props}.get(_SCOPES, "[]")
-    return [str(name) for name in ast.literal_eval(said)]
+    found = {str(name) for name in ast.literal_eval(said)}
+    for name in node.input:
+        parts = name.split(".")[:-1]
+        if parts[:1] == [NETWORK]:
+            found |= {".".join(parts[: end + 1]) for end in range(len(parts))}
+    return found

@@ -44,8 +44,14 @@ _EXPORTERS = {
     "tensorrt": (*EXPORTER, "onnxruntime"),
     "openvino": (*EXPORTER, "openvino"),
 }
-_QUANTISERS = {"onnxruntime": ("onnxruntime.quantization",), "openvino": IMPORTS}
 """What is imported before the clock starts: seconds that are neither compiling nor exporting."""
+
+_QUANTISERS = {"onnxruntime": ("onnxruntime.quantization",), "openvino": IMPORTS}
+"""Likewise, of what runs in int8."""
+
+
+_ROUNDING = 0.1
+"""Above it a tolerance is more than rounding's, and no reason to divide by an output's offset."""
 
 
 class DisagreementError(Exception):
@@ -73,7 +79,8 @@ def prepare(load: Workload, device: Device, folder: Path, clock: Clock) -> dict[
 
     Returns:
         ``compile_s``, seconds until the first pass was done, imports apart (None where nothing is
-        compiled or exported), and ``difference``, how far its outputs are from the plain
+        compiled or exported), ``exported_before_s``, those of them that another case spent (None
+        where none did), and ``difference``, how far its outputs are from the plain
         network's in fp32 (`difference_of`; None in training, which has no fixed output).
 
     Raises:
@@ -111,7 +118,11 @@ def prepare(load: Workload, device: Device, folder: Path, clock: Clock) -> dict[
     if note := getattr(load.call, "note", ""):
         load.remarks.append(note)
     plain = case.compile == "off" and case.runtime == "eager"
-    return {"compile_s": None if plain else seconds + exported_s, "difference": difference}
+    return {
+        "compile_s": None if plain else seconds + exported_s,
+        "exported_before_s": exported_s or None,
+        "difference": difference,
+    }
 
 
 def _checked(found: Sequence[Tensor], load: Workload) -> float:
@@ -142,8 +153,9 @@ def difference_of(found: Sequence[Tensor], expected: Sequence[Tensor], tolerance
 
     For each output: the L2 norm of the difference, divided by the L2 norm of the expected
     output minus its mean, so that a large offset hides nothing. The divisor is at least
-    ``sqrt(tolerance)`` times the norm of the expected output itself, since rounding errors
-    grow with that; for a single number it is its absolute value.
+    ``sqrt(tolerance)`` times the norm of the expected output itself (of tolerances up to
+    `_ROUNDING`), since rounding errors grow with that; for a single number it is its absolute
+    value.
 
     Raises:
         DisagreementError: Their number or shapes differ.
@@ -169,7 +181,8 @@ def _distance(found: Tensor, expected: Tensor, tolerance: float) -> float:
     error = float((found - expected).norm())
     size = float(expected.norm())
     spread = float((expected - expected.mean()).norm())
-    scale = size if expected.numel() == 1 else max(spread, math.sqrt(tolerance) * size)
+    offset = math.sqrt(min(tolerance, _ROUNDING)) * size
+    scale = size if expected.numel() == 1 else max(spread, offset)
     if error == 0:
         return 0.0
     relative = error / scale if scale else math.inf

@@ -156,6 +156,10 @@ def _positive(value: int) -> bool:
     return value >= 1
 
 
+def _images(text: str) -> str:
+    return str(int(text)) if text.isdecimal() else text
+
+
 def _calibrates(value: str) -> bool:
     return value == DYNAMIC or (value.isdecimal() and int(value) >= 1)
 
@@ -344,6 +348,7 @@ AXES: Mapping[str, Axis] = MappingProxyType(
                 f"random. {DYNAMIC}: in each pass. Default {CALIBRATION}, random ones {RANDOM}.",
                 plain=NO_CALIBRATION,
                 unsaid=NO_CALIBRATION,
+                read=_images,
                 ok=_calibrates,
                 form=f"it takes a number of images, such as {CALIBRATION}, or {DYNAMIC}",
             ),

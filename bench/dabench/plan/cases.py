@@ -164,9 +164,7 @@ def expand(grid: Grid, settings: Settings) -> list[PlannedCase]:
             phases=phases or grid.phases,
             # Of what is no stream it says nothing.
             rate=(chosen.pop("rate") or 0.0) * (chosen["protocol"] == STREAM),
-            calibration=(calibration or usual_calibration(spec.name))
-            if quantised
-            else NO_CALIBRATION,
+            calibration=calibration if quantised else NO_CALIBRATION,
             keep_float=keep_float if quantised else ALL,
             **chosen,
         )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from dabench.base.errors import UsageError
-from dabench.plan.axes import DTYPES, INT8, OPTIONAL
+from dabench.plan.axes import ALL, DTYPES, INT8, OPTIONAL
 from dabench.plan.settings import Grid, Settings
 
 
@@ -45,24 +45,29 @@ def resolve(grid: Grid, environment: Mapping[str, Any]) -> tuple[list[Grid], lis
         native = environment.get("native", {}).get(device.partition(":")[0], DTYPES)
         kept = [d for d in grid.dtypes if not d.endswith(OPTIONAL) or d.rstrip(OPTIONAL) in native]
         left_out = [d.rstrip(OPTIONAL) for d in grid.dtypes if d not in kept]
-        lines |= {
-            f"{_why_left_out(d, device)} and left out; --dtype {d} measures it": None
-            for d in left_out
-        }
+        lines |= {_why_left_out(d, device): None for d in left_out}
         dtypes = tuple(dict.fromkeys(d.rstrip(OPTIONAL) for d in kept))
         by_dtypes.setdefault(dtypes, []).append(device)
     grids = [
-        replace(grid, devices=tuple(some), dtypes=dtypes)
+        replace(_unquantised(grid, dtypes), devices=tuple(some), dtypes=dtypes)
         for dtypes, some in by_dtypes.items()
         if dtypes
     ]
     return grids, list(lines)
 
 
+def _unquantised(grid: Grid, dtypes: Collection[str]) -> Grid:
+    """A grid of which int8 may have been left out, without what only that has."""
+    if INT8 in dtypes:
+        return grid
+    return replace(grid, calibrations=(), keep_floats=(ALL,))
+
+
 def _why_left_out(dtype: str, device: str) -> str:
-    if dtype == INT8:
-        return f"{dtype} has no dot products on {device} here"
-    return f"{dtype} is only emulated on {device} here"
+    if dtype == INT8 and device != "cpu":
+        return f"{dtype} is not offered on {device} and left out"
+    lacks = "has no dot products" if dtype == INT8 else "is only emulated"
+    return f"{dtype} {lacks} on {device} here and left out; --dtype {dtype} measures it"
 
 
 def resolve_device(name: str, environment: Mapping[str, Any]) -> str:

@@ -34,7 +34,6 @@ class Trained:
         normalised: Whether images were normalised before it.
         evaluation: ``official`` or ``paper``: which mIoU it was scored by.
         target: Name of the domain that it is for.
-        synthetic: Whether dabench drew that.
     """
 
     weights: Path
@@ -45,7 +44,6 @@ class Trained:
     normalised: bool
     evaluation: str
     target: str = ""
-    synthetic: bool = False
 
 
 def is_trained(name: str) -> bool:
@@ -77,7 +75,6 @@ def trained_at(path: Path) -> Trained:
             bool(config.get("normalise", True)),
             str(config["evaluation"]),
             str(document["data"].get("target", "")),
-            bool(document["data"].get("synthetic", False)),
         )
     except (KeyError, TypeError, ValueError):
         raise UsageError(f"no {_RUN} of a training is beside {weights}") from None

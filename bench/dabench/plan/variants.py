@@ -79,7 +79,7 @@ def why_impossible(case: Case) -> str | None:
     """Why a case's variant cannot be had in its setting, or None."""
     name = variant_of(case)
     if case.dtype == INT8 and case.runtime == "eager":
-        return f"int8 is quantised for {' and '.join(QUANTISED)}; name one by --runtime"
+        return f"int8 is quantised for {' and '.join(QUANTISED)}; as runtimes"
     if name == EAGER:
         return None
     if case.protocol == "paper":

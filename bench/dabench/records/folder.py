@@ -30,7 +30,8 @@ from dabench.base.files import disk_errors, json_text, slug, sync_folder, write_
 from dabench.device.machine import difference
 
 SCHEMA = 5
-"""1: timing, training; 2: ways to run a network; 3: kinds of runs, rounds; 4: streams."""
+"""1: timing, training; 2: ways to run a network; 3: kinds of runs, rounds; 4: streams;
+5: int8."""
 
 RUN, LOCK = "run.json", ".lock"
 KINDS = (
@@ -41,7 +42,7 @@ LONGEST_NAME = 80
 _NEEDED = ("run_id", "created", "command", "environment")
 _SHAPES = {
     "run_id": str, "created": str, "command": str, "environment": dict, "networks": dict,
-    "left_out": list, "rules": dict,
+    "left_out": list, "rules": dict, "calibration": dict,
 }  # fmt: skip
 # Kinds whose run.json lists what is to be measured.
 _PLANNED = ("timing", "profile", "count", "ceilings", "eval", "frame")

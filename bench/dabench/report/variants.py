@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from dabench.base.units import format_seconds, significant
-from dabench.findings.precisions import bought
+from dabench.findings.precisions import Bought, bought
 from dabench.findings.tables import Results, TimesOf, compared, launch_times, variants
 from dabench.plan.variants import EXPORTED
 from dabench.records.measurements import WITHIN_ONE_LAUNCH
@@ -20,11 +20,21 @@ WITHIN = 1.10
 
 
 def section(out: Writer, loaded: Results) -> None:
-    """A table of all ways that were measured, and which is best."""
-    settings = variants(loaded)
-    if not settings:
+    """A table of all ways that were measured, which is best, and what each precision buys."""
+    settings, precisions = variants(loaded), bought(loaded)
+    if not settings and not precisions:
         return
     out.heading("Compilers and runtimes")
+    if settings:
+        _ways(out, settings)
+    if precisions:
+        _precisions(out, precisions)
+    times = launch_times(loaded)
+    out.bullets([line for setting in settings if (line := _best(setting, times))])
+
+
+def _ways(out: Writer, settings: Sequence[Sequence[Mapping[str, Any]]]) -> None:
+    """Every way that was measured."""
     rows = [row for setting in settings for row in setting]
     columns = {name: [_COLUMNS[name](row) for row in rows] for name in _COLUMNS}
     always = ("model", "way", "layout", "median", "of eager nchw")
@@ -35,12 +45,9 @@ def section(out: Writer, loaded: Results) -> None:
         "pass was done, never part of a sample. `difference`: relative L2 distance of the output "
         "from the plain network's in fp32.",
     )
-    _precisions(out, loaded)
-    times = launch_times(loaded)
-    out.bullets([line for setting in settings if (line := _best(setting, times))])
 
 
-def _precisions(out: Writer, loaded: Results) -> None:
+def _precisions(out: Writer, found: Sequence[Bought]) -> None:
     """What each precision buys."""
     rows = [
         {
@@ -55,14 +62,13 @@ def _precisions(out: Writer, loaded: Results) -> None:
             "times as fast": significant(1 / each.found["ratio"]),
             "flags": each.row["flags"] or "-",
         }
-        for each in bought(loaded)
+        for each in found
     ]
-    if rows:
-        out.table(
-            pd.DataFrame(rows),
-            "What a precision buys: its fastest way against the fastest in fp32, with the 95% "
-            "interval; both are the fastest by the same samples. Of accuracy this says nothing.",
-        )
+    out.table(
+        pd.DataFrame(rows),
+        "What a precision buys: its fastest way against the fastest in fp32, with the 95% "
+        "interval; both are the fastest by the same samples. Of accuracy this says nothing.",
+    )
 
 
 def _way(row: Mapping[str, Any]) -> str:

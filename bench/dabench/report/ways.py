@@ -24,6 +24,8 @@ def section(out: Writer, ways: pd.DataFrame) -> None:
         )
         if first["synthetic"]:
             out.paragraph(SYNTHETIC)
+        if first["calibrated"]:
+            out.paragraph(f"{first['calibrated']}.")
         varying = [name for name in ("batch", "threads") if rows[name].nunique() > 1]
         good = rows[rows["status"] == "ok"]
         if not good.empty:

@@ -32,10 +32,9 @@ class Calibrations:
 
     known: Mapping[tuple[str, str], Calibration]
 
-    def images(self, case: Case) -> list[str] | None:
-        """Files of images of a case; None calibrates it on random input, if at all."""
-        found = self.known.get((case.model, case.calibration))
-        return None if found is None else [str(path) for path in found.images]
+    def of(self, case: Case) -> Calibration | None:
+        """What a case is calibrated on; None is random input, or nothing."""
+        return self.known.get((case.model, case.calibration))
 
     def to_dict(self) -> dict[str, Any]:
         """A part of ``run.json``, nothing where nothing is calibrated."""
@@ -59,7 +58,8 @@ def calibrations(
     for planned in plan:
         case = planned.case
         key = (case.model, case.calibration)
-        if planned.impossible is None and _needs_images(case) and key not in {**known, **reasons}:
+        new = key not in known and key not in reasons
+        if planned.impossible is None and _needs_images(case) and new:
             trained = trained_at(Path(Reference.of(case.model).factory))
             try:
                 known[key] = calibration_of(
@@ -67,7 +67,6 @@ def calibrations(
                     int(case.calibration),
                     planned.settings.seed,
                     roots,
-                    synthetic=trained.synthetic,
                 )
             except (DataError, UsageError, OSError) as error:
                 reasons[key] = f"{error}"
@@ -90,7 +89,7 @@ def calibrations_again(
         if before.impossible is None and now.impossible is not None:
             raise UsageError(f"{folder}: {now.impossible}")
     then = read_digests(folder, document)
-    if then != {key: each.digest for key, each in found.known.items()}:
+    if any(then.get(key) != each.digest for key, each in found.known.items()):
         raise UsageError(f"{folder} was calibrated on other images than are there now")
     return found
 
@@ -111,8 +110,9 @@ class CalibratedPool:
         self, request: Message, receive: Callable[[Message], None], *, timeout_s: float
     ) -> Message:
         """Runs a request in a fresh process and returns the last message."""
-        if (case := request.get("case")) and (images := self._chosen.images(Case.of(case))):
-            request = {**request, "calibration": images}
+        if (case := request.get("case")) and (found := self._chosen.of(Case.of(case))):
+            images = [str(path) for path in found.images]
+            request = {**request, "calibration": {"images": images, "digest": found.digest}}
         return self._pool.run(request, receive, timeout_s=timeout_s)
 
 

@@ -116,8 +116,11 @@ class Halver:
 def _again_s(launches: Sequence[LaunchRecord]) -> float:
     """Seconds of another launch: what the first one compiled or exported is there."""
     last = launches[-1]
-    compiled_s = float(last.device.get("compile_s") or 0.0) if len(launches) == 1 else 0.0
-    # Another case may have done the export that is counted here.
+    compiled_s = 0.0
+    if len(launches) == 1:
+        compiled_s = float(last.device.get("compile_s") or 0.0)
+        # Of which it spent nothing.
+        compiled_s -= float(last.device.get("exported_before_s") or 0.0)
     return max(last.seconds - compiled_s, sum(phase.spent_s or 0.0 for phase in last.phases))
 
 

@@ -127,7 +127,8 @@ def run_grids(
         plan = _plan(resolved)
         asked = None
         if compares is not None:
-            asked, plan = compares.paired(*(expand(*each) for each in resolved))
+            sides = (calibrations(expand(*each), roots)[0] for each in resolved)
+            asked, plan = compares.paired(*sides)
         plan, calibrated = calibrations(plan, roots)
         for note in notes:
             observer.note(note)

@@ -146,24 +146,32 @@ def _workload(request: Message, case: Case, device: Device) -> Workload:
 
     load = Workload(case, device, request["seed"])
     load.exports = Path(request["exports"]) if request.get("exports") else None
-    if files := request.get("calibration"):
-        load.calibration = partial(_calibration, case, files)
+    if chosen := request.get("calibration"):
+        files = [Path(each) for each in chosen["images"]]
+        load.calibration = partial(_calibration, case, files, chosen["digest"])
         load.calibrated_on = "images of the target"
     return load
 
 
-def _calibration(case: Case, files: Sequence[str]) -> Iterator[Tensor]:
-    """Images as a trained network takes them, in whole batches: the last one fills the last."""
+def _calibration(case: Case, files: Sequence[Path], digest: str) -> Iterator[Tensor]:
+    """Images as a trained network takes them, in whole batches: the last one fills the last.
+
+    Raises:
+        DabenchError: They are not what they were.
+    """
     import torch
 
-    from dabench.data.calibration import read_calibration
+    from dabench.data.calibration import digest_of, read_calibration
     from dabench.data.loader import network_input
+
+    if digest_of(files) != digest:
+        raise DabenchError("the calibration images have changed since the run was begun")
 
     normalised = trained_at(Path(Reference.of(case.model).factory)).normalised
     for first in range(0, len(files), case.batch):
         some = [*files[first : first + case.batch], *[files[-1]] * case.batch][: case.batch]
         images = [
-            torch.tensor(read_calibration(Path(each), (case.height, case.width))).permute(2, 0, 1)
+            torch.tensor(read_calibration(each, (case.height, case.width))).permute(2, 0, 1)
             for each in some
         ]
         yield network_input(torch.stack(images), normalised=normalised).contiguous()
