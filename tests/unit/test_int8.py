@@ -408,6 +408,10 @@ def test_images_that_cannot_be_had(root, monkeypatch, tmp_path):
     with pytest.raises(UsageError, match="set DABENCH_GTA5_ROOT") as error:
         calibration_of("gta5", 1, 0, {"gta5": gone})
     assert str(gone) not in str(error.value)
+    gone.mkdir()
+    with pytest.raises(DataError, match="no frames of gta5 where its root is said to be") as error:
+        calibration_of("gta5", 1, 0, {"gta5": gone})
+    assert str(gone) not in str(error.value)
 
 
 def test_drawn_images_stand_for_drawn_ones_alone(root, tmp_path, monkeypatch):
@@ -595,7 +599,16 @@ def test_ways_share_an_export_and_each_counts_it_as_compiling(tmp_path):
     assert found["compile_s"] > 100
     assert 1e-6 < found["difference"] < 0.5
     assert (exports / "exported.onnx").stat() == before
+    assert found["exported_before_s"] == 100
     assert notes[0] == "calibrated on random input"
     assert ("weights in seven bits: no int8 dot products on this machine" in notes) is (
         "int8" not in device.native_dtypes()
     )
+
+
+def test_what_runs_no_export_counts_none(tmp_path):
+    device = open_device("cpu")
+    (tmp_path / "exported.seconds").write_text("100.0")
+    load = Workload(make_case(fuse="on", model="stdc1", height=64, width=64, channels=3), device, 0)
+    load.exports = tmp_path
+    assert prepare(load, device, tmp_path, host_clock)["exported_before_s"] is None

@@ -111,7 +111,12 @@ def _domain(target: str, roots: Mapping[str, Path | None]) -> Domain:
     dataset = spec.partition(":")[0]
     root = find_places(roots).roots.get(dataset)
     if root is not None and root.is_dir():
-        domain = open_domain(spec, root)
+        try:
+            domain = open_domain(spec, root)
+        except DataError:
+            raise DataError(
+                f"no calibration images: there are no frames of {spec} where its root is said to be"
+            ) from None
         if domain.synthetic == drawn:
             return domain
     if drawn:

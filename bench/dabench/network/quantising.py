@@ -10,12 +10,11 @@ then added up in 16 bits, which eight would overflow.
 from __future__ import annotations
 
 import ast
-import importlib
 import logging
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ Images = Callable[[], Iterator[Tensor]]
 """Gives batches for the calibration, each (N, C, H, W) fp32 on the CPU."""
 
 IMPORTS = ("onnxruntime.quantization", "nncf")
-"""What quantising for OpenVINO imports first; NNCF says at its import what it found."""
+"""What quantising for OpenVINO imports first."""
 
 HEADS = "heads"
 NETWORK = "network"
@@ -60,7 +59,7 @@ def quantised_onnx(
     if path.exists():
         return path
     unfinished = folder / "unfinished.onnx"
-    with _Aside(folder / _LOG):
+    with _aside(folder / _LOG):
         from onnxruntime import quantization
 
         network = _folded(exported, folder)
@@ -82,7 +81,7 @@ def quantised_onnx(
             quantization.quantize_static(
                 str(network),
                 str(unfinished),
-                _Reader(quantization, network, images),
+                _Reader(network, images),
                 quant_format=quantization.QuantFormat.QDQ,
                 per_channel=True,
                 activation_type=quantization.QuantType.QUInt8,
@@ -112,9 +111,9 @@ def quantised_openvino(
         return path
     unfinished = folder / "unfinished"
     shutil.rmtree(unfinished, ignore_errors=True)
-    # Imported with NNCF, it says that there is no GPU.
+    # Which NNCF imports, and which says that there is no GPU.
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
-    with _Aside(folder / _LOG):
+    with _aside(folder / _LOG):
         import nncf
         import openvino
         from nncf.quantization import advanced_parameters as advanced
@@ -138,25 +137,16 @@ def quantised_openvino(
     return path
 
 
-class _Aside:
+@contextmanager
+def _aside(path: Path) -> Iterator[None]:
     """Progress and advice of quantisers go into a file: standard output is for results."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> None:
-        self._log = self._path.open("a", encoding="utf-8")
-        self._both = (redirect_stdout(self._log), redirect_stderr(self._log))
-        self._disabled = logging.root.manager.disable
-        logging.disable(logging.WARNING)
-        for each in self._both:
-            each.__enter__()
-
-    def __exit__(self, *error: object) -> None:
-        for each in reversed(self._both):
-            each.__exit__(None, None, None)
-        logging.disable(self._disabled)
-        self._log.close()
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with path.open("a", encoding="utf-8") as log, redirect_stdout(log), redirect_stderr(log):
+            yield
+    finally:
+        logging.disable(before)
 
 
 def _names_in(model: Any, nodes: Sequence[Any]) -> list[str]:
@@ -182,8 +172,10 @@ class _Arrays:
 class _Reader:
     """Batches as ONNX Runtime's quantiser asks for them."""
 
-    def __init__(self, quantization: Any, network: Path, images: Images) -> None:
-        self._name = importlib.import_module("onnx").load(network).graph.input[0].name
+    def __init__(self, network: Path, images: Images) -> None:
+        import onnx
+
+        self._name = onnx.load(network, load_external_data=False).graph.input[0].name
         self._batches = images()
 
     def get_next(self) -> dict[str, Any] | None:

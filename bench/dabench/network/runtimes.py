@@ -25,7 +25,7 @@ from dabench.network.quantising import IMPORTS, quantised_onnx, quantised_openvi
 from dabench.network.tensors import FlatOutputs, outputs
 from dabench.network.workload import Workload
 from dabench.plan.axes import DYNAMIC, INT8
-from dabench.plan.variants import ALLOWED_DIFFERENCE
+from dabench.plan.variants import ALLOWED_DIFFERENCE, EXPORTED
 from dabench.timing.clock import Clock, host_clock
 
 Call = Callable[[Tensor], Any]
@@ -48,7 +48,6 @@ _EXPORTERS = {
 
 _QUANTISERS = {"onnxruntime": ("onnxruntime.quantization",), "openvino": IMPORTS}
 """Likewise, of what runs in int8."""
-
 
 _ROUNDING = 0.1
 """Above it a tolerance is more than rounding's, and no reason to divide by an output's offset."""
@@ -288,9 +287,11 @@ def _export(load: Workload, folder: Path) -> Path:
 
 
 def _shared_s(load: Workload) -> float:
-    """Seconds of an export that another case did for this one."""
-    done = load.exports and load.exports / _SECONDS
-    return float(done.read_text(encoding="ascii")) if done and done.exists() else 0.0
+    """Seconds of an export that another case did for this one, if this one runs an export."""
+    if load.case.runtime not in EXPORTED or load.exports is None:
+        return 0.0
+    done = load.exports / _SECONDS
+    return float(done.read_text(encoding="ascii")) if done.exists() else 0.0
 
 
 def write_network(load: Workload, folder: Path, to: Path) -> list[str]:

@@ -359,7 +359,7 @@ AXES: Mapping[str, Axis] = MappingProxyType(
                 f"Default {ALL}.",
                 usual=(ALL,),
                 ok=bool,
-                form="it takes heads, or the name of a module such as network.head",
+                form="it takes heads, or the name of a module, such as conv_out",
             ),
             _axis("protocol", "protocols", "Default steady.", usual=("steady",), choices=PROTOCOLS),
             _axis(

@@ -70,8 +70,8 @@ VARIANT_RULE = (
     "fp32, same weights (batch norms with random statistics) and input; a relative L2 difference "
     "(over the spread of the output) above "
     + ", ".join(f"{limit:g} in {dtype}" for dtype, limit in ALLOWED_DIFFERENCE.items())
-    + " is a failed row; compile time is that of the case's first launch, caches empty, export "
-    "and first pass included, imports apart"
+    + " is a failed row; compile time is that of the case's first launch, caches empty, "
+    "export, quantising and first pass included, imports apart"
 )
 
 
@@ -79,7 +79,7 @@ def why_impossible(case: Case) -> str | None:
     """Why a case's variant cannot be had in its setting, or None."""
     name = variant_of(case)
     if case.dtype == INT8 and case.runtime == "eager":
-        return f"int8 is quantised for {' and '.join(QUANTISED)}; as runtimes"
+        return f"torch runs nothing in int8: networks are quantised for {' and '.join(QUANTISED)}"
     if name == EAGER:
         return None
     if case.protocol == "paper":

@@ -68,8 +68,11 @@ def calibrations(
                     planned.settings.seed,
                     roots,
                 )
-            except (DataError, UsageError, OSError) as error:
-                reasons[key] = f"{error}"
+            except (DataError, UsageError) as error:
+                reasons[key] = str(error)
+            except OSError as error:
+                # Without the file: records name no folder.
+                reasons[key] = f"no calibration images: {error.strerror}"
         reason = reasons.get(key) if _needs_images(case) else None
         found.append(replace(planned, impossible=planned.impossible or reason))
     return found, Calibrations(known)

@@ -65,6 +65,17 @@ class Data:
     domain: Domain
     split: str
 
+    def described(self, frames: Prepared) -> dict[str, Any]:
+        """What ``run.json`` says of it, and of the frames that it is."""
+        return {
+            "asked": self.asked,
+            "name": self.domain.name,
+            "split": self.split,
+            "synthetic": self.domain.synthetic,
+            "frames": len(frames),
+            "digest": frames.digest,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Scored:
@@ -115,7 +126,7 @@ def score_into(
         plan, calibrated = calibrations(_plan(grids, environment), roots)
         first = plan[0].case
         scorer = _Scorer.of(first, data, launcher, times=times)
-        trained, frames = scorer.trained, scorer.frames
+        trained = scorer.trained
         run = RunFolder.create(
             folder,
             KIND,
@@ -124,14 +135,7 @@ def score_into(
             networks=identities([first.model]),
             plan=[planned.to_dict() for planned in plan],
             rules={"variants": VARIANT_RULE},
-            data={
-                "asked": data.asked,
-                "name": data.domain.name,
-                "split": data.split,
-                "synthetic": data.domain.synthetic,
-                "frames": len(frames),
-                "digest": frames.digest,
-            },
+            data=data.described(scorer.frames),
             classes=list(trained.classes),
             evaluation=trained.evaluation,
             times=times,

@@ -124,11 +124,7 @@ def run_grids(
     with Launcher() as launcher, _scratch() as scratch:
         environment = describe_host() | probe(launcher)
         resolved, notes = resolve_all(grids, environment)
-        plan = _plan(resolved)
-        asked = None
-        if compares is not None:
-            sides = (calibrations(expand(*each), roots)[0] for each in resolved)
-            asked, plan = compares.paired(*sides)
+        asked, plan = _compared(resolved, compares, roots)
         plan, calibrated = calibrations(plan, roots)
         for note in notes:
             observer.note(note)
@@ -149,6 +145,16 @@ def run_grids(
                 wants_more=_further(asked, chooses, plan, 0),
             ).run()
     return Session(outcome, environment, folder)
+
+
+def _compared(
+    resolved: Sequence[tuple[Grid, Settings]], compares: Compares | None, roots: Roots
+) -> tuple[Comparison | None, list[PlannedCase]]:
+    """What is compared, if anything, and the plan."""
+    if compares is None:
+        return None, _plan(resolved)
+    # What has no calibration images cannot be compared: known before the cases are paired.
+    return compares.paired(*(calibrations(expand(*each), roots)[0] for each in resolved))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
