@@ -275,6 +275,20 @@ def test_what_a_worker_prints_goes_where_its_client_prints(launcher, tmp_path, c
     assert all(word in printed.err for word in ("out", "err", "fd"))
 
 
+COLLECTS = """
+import gc
+
+def build():
+    raise RuntimeError(f"collects: {gc.isenabled()}, frozen: {gc.get_freeze_count() > 100_000}")
+"""
+
+
+def test_a_worker_collects_its_own_garbage_and_not_the_servers(launcher, tmp_path):
+    (tmp_path / "net.py").write_text(COLLECTS)
+    _, last = ask(launcher, timing(make_case(model=f"{tmp_path}/net.py:build")))
+    assert "collects: True, frozen: True" in last["reason"]
+
+
 def test_a_server_that_did_not_answer_is_not_used_again():
     with Launcher() as first:
         server = first._server
