@@ -6,13 +6,9 @@ import sys
 
 INTERRUPTED = 130
 
-MORE_THAN_IMPORTS_MAKE = 10_000
-"""Objects between two collections: with Python's 700 they take a fifth of torch's import."""
-
 
 def main() -> None:
     """Runs the command line; a Ctrl-C while it is still being imported ends it quietly too."""
-    gc.set_threshold(MORE_THAN_IMPORTS_MAKE)
     # A process that ends would look through all that torch imported for what nobody needs: a
     # second's work.
     atexit.register(gc.freeze)

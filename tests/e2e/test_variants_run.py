@@ -1,5 +1,7 @@
 """Fused, compiled and exported networks in real workers: equal to the plain one, or a row."""
 
+from importlib.util import find_spec
+
 import pytest
 
 import dabench
@@ -80,16 +82,16 @@ def test_bf16_is_folded_before_it_is_cast(nets):
 
 def test_exported_networks_agree(nets):
     """One run, since each runtime takes the same export."""
-    runtimes = ["onnxruntime", "openvino"]
-    for runtime in runtimes:
-        pytest.importorskip(runtime)
+    runtimes = [name for name in ("onnxruntime", "openvino") if find_spec(name)]
+    if not runtimes:
+        pytest.skip("neither ONNX Runtime nor OpenVINO is installed")
     rows = measure(
         ["stdc1-bisenet", "diag-disc", f"{nets}:Net", f"{nets}:Unsteady", f"{nets}:Twice"],
         size="64x64",
         runtime=runtimes,
         launches=2,
     )
-    assert len(rows) == 10
+    assert len(rows) == 5 * len(runtimes)
     for runtime in runtimes:
         check_exported([row for row in rows if row.runtime == runtime])
 

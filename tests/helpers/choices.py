@@ -26,7 +26,12 @@ def write_choice(folder, times, limits=NO_LIMITS, scores=None, changes=None, **s
     asked, data = {"ways": said.get("ways", [])}, said.get("data")
     RunFolder.create(folder, KIND, **create, asked=asked, data=data).close()
     prefix = said.get("weights", "w")
-    networks = {case.model: {"sha256": said.get("identity", prefix + case.model)} for case in times}
+    networks = {
+        case.model: {
+            "sha256": said.get("identity", prefix + case.model), **said.get("processing", {})
+        }
+        for case in times
+    }  # fmt: skip
     write_medians(
         folder / TIMES, times, choose=limits.to_dict(), networks=networks, changes=changes or {},
         left_out=said.get("left_out", []),

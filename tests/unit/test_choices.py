@@ -14,6 +14,7 @@ from dabench.base.units import parse_bytes
 from dabench.data.labels import CAMVID, CITYSCAPES
 from dabench.findings.choices import COLUMNS, choice_of
 from dabench.plan.axes import DTYPES
+from dabench.plan.trained import EARLIER
 from dabench.plan.ways import USUAL, parse_way, way_name
 from dabench.records.choices import Limits, limits_of
 from dabench.report.write import write_report
@@ -204,11 +205,26 @@ def test_of_what_is_as_accurate_the_fastest_and_what_is_not_surely_slower(tmp_pa
     assert "Not surely slower, and as good otherwise: a onnxruntime." in choice.says
 
 
-@pytest.mark.parametrize("differs", [{"graph": "h"}, {"weights": "v"}, {"graph": ""}])
+@pytest.mark.parametrize(
+    "differs",
+    [
+        {"graph": "h"}, {"weights": "v"}, {"graph": ""},
+        {"processing": {"after": "the largest of small logits"}},
+        {"processing": {"before": "cropped"}},
+    ],
+)  # fmt: skip
 def test_a_time_and_an_accuracy_of_two_graphs_are_not_joined(tmp_path, differs):
     folder = write_choice(tmp_path / "run", {PLAIN: steady(0.1)}, scores={PLAIN: 0.7}, **differs)
     (each,) = choice_of(folder).candidates
     assert each.accuracy is None
+
+
+def test_records_from_before_processing_was_said_are_joined_with_newer_ones(tmp_path):
+    folder = write_choice(
+        tmp_path / "run", {PLAIN: steady(0.1)}, scores={PLAIN: 0.7}, processing=EARLIER
+    )
+    (each,) = choice_of(folder).candidates
+    assert each.accuracy is not None
 
 
 def test_times_that_are_others_on_real_images_are_said(tmp_path):

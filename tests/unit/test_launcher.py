@@ -279,10 +279,11 @@ COLLECTS = """
 import gc
 
 def build():
-    raise RuntimeError(f"collects: {gc.isenabled()}, frozen: {gc.get_freeze_count() > 100_000}")
+    raise RuntimeError(f"collects: {gc.isenabled()}, frozen: {gc.get_freeze_count() > 0}")
 """
 
 
+@pytest.mark.skipif(not forkserver.may_fork("cpu"), reason="workers are new processes here")
 def test_a_worker_collects_its_own_garbage_and_not_the_servers(launcher, tmp_path):
     (tmp_path / "net.py").write_text(COLLECTS)
     _, last = ask(launcher, timing(make_case(model=f"{tmp_path}/net.py:build")))

@@ -10,7 +10,7 @@ from dabench.base.errors import UsageError
 from dabench.plan import references
 from dabench.plan.cases import expand
 from dabench.plan.grids import load_grids, make_grid, parse
-from dabench.plan.networks import identity_of, spec_of
+from dabench.plan.networks import identity_of, is_still, spec_of
 from dabench.plan.references import (
     Reference,
     is_reference,
@@ -19,6 +19,7 @@ from dabench.plan.references import (
     with_arguments,
 )
 from dabench.plan.settings import Grid, Settings
+from dabench.plan.trained import EARLIER
 
 
 @pytest.mark.parametrize(
@@ -210,6 +211,33 @@ def test_a_network_has_an_identity(tmp_path):
     assert identity_of(f"{path}:a")["sha256"] != first["sha256"]
     assert identity_of("torchvision:resnet18")["version"]
     assert identity_of("disc") is None
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "same"),
+    [
+        ({"sha256": "a", "commit": "1"}, {"sha256": "a", "commit": None}, True),
+        ({"sha256": "a"}, {"sha256": "b"}, False),
+        ({"sha256": "a"}, {"sha256": "a", **EARLIER}, True),
+        ({"sha256": "a"}, {"sha256": "a", **EARLIER, "after": "softmax"}, False),
+        ({"sha256": "a", **EARLIER, "after": "softmax"}, {"sha256": "a", **EARLIER}, False),
+        ({}, {"sha256": "a", **EARLIER}, False),
+        ({"sha256": "a"}, {"version": "1"}, False),
+        ({"sha256": "a"}, None, False),
+    ],
+    ids=[
+        "commit",
+        "content",
+        "earlier-record",
+        "since-processed-otherwise",
+        "processing",
+        "nothing",
+        "another-kind",
+        "registry",
+    ],
+)
+def test_what_a_record_says_of_a_network_holds_or_not(then, now, same):
+    assert is_still(then, now) == same
 
 
 def test_what_code_of_others_sets_for_the_process_is_put_back(tmp_path):

@@ -15,7 +15,7 @@ from dabench.network.workload import Workload
 from dabench.plan.cases import expand
 from dabench.plan.networks import identity_of, spec_of
 from dabench.plan.settings import Grid, Settings
-from dabench.plan.trained import trained_at
+from dabench.plan.trained import EARLIER, trained_at
 from dabench.training.predict import load_trained
 
 
@@ -57,7 +57,10 @@ def test_its_norms_are_timed_as_they_were_trained(run, state):
 
 def test_other_weights_are_another_network(run, state, tmp_path):
     same = write_run(tmp_path / "same", state, "weights.pt")
-    assert identity_of(f"trained:{run}").keys() == {"sha256"}
+    identity = identity_of(f"trained:{run}")
+    assert identity.keys() == {"sha256", "before", "after"}
+    # Nothing has changed since records did not say it.
+    assert {name: identity[name] for name in EARLIER} == EARLIER
     changed = {name: tensor + 1 for name, tensor in state["segmenter"]["network"].items()}
     checkpoint.write(same / "weights.pt", {**state, "segmenter": {"network": changed}})
     assert identity_of(f"trained:{same}") != identity_of(f"trained:{run}")

@@ -29,7 +29,8 @@ from dabench.cli.training import CamvidRoot, CityscapesRoot, Gta5Root
 from dabench.plan.references import split_names
 
 if TYPE_CHECKING:
-    from dabench.findings.choices import Candidate, Choice
+    from dabench.findings.candidates import Candidate
+    from dabench.findings.choices import Choice
     from dabench.plan.cases import Case
     from dabench.run.choosing import Asked
 

@@ -19,9 +19,10 @@ from dabench.base.errors import DabenchError, UsageError, bad_value
 from dabench.base.files import disk_errors, json_text, write_atomically
 from dabench.data.prepare import MEAN, STD
 from dabench.device.machine import describe_host
-from dabench.findings.choices import Candidate, Choice, choice_of
+from dabench.findings.candidates import Candidate
+from dabench.findings.choices import Choice, choice_of
 from dabench.findings.joining import Identities
-from dabench.plan.networks import identity_of
+from dabench.plan.networks import identity_of, is_still
 from dabench.plan.references import Reference
 from dabench.plan.trained import Trained, is_trained, trained_at
 from dabench.plan.variants import EXPORTED
@@ -105,7 +106,7 @@ def export_model(run: Path, out: Path, way: str | None = None) -> dict[str, Any]
     model = candidate.case.model
     trained = trained_at(Path(Reference.of(model).factory))
     known = read_run(run / TIMES).get("networks", {}).get(model)
-    if identity_of(model) != known:
+    if known is None or not is_still(known, identity_of(model)):
         raise UsageError(f"{model} has changed since it was measured in {run}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise bad_value("--out", str(out), "it takes a new or an empty folder")

@@ -12,6 +12,7 @@ import numpy as np
 from dabench.findings.certainty import MIOU, TAIL, Scored, resampled_miou, scored_of
 from dabench.plan.axes import INT8
 from dabench.plan.cases import Case
+from dabench.plan.trained import EARLIER
 from dabench.plan.ways import AXES_OF_WAYS
 from dabench.records.calibrations import read_digests
 from dabench.records.counts import read_counts
@@ -38,6 +39,7 @@ class Identity:
         way: Values of `dabench.plan.ways.AXES_OF_WAYS`.
         calibration: Digest of the images that int8 was calibrated on, their batch, and the bits of
             its weights; empty where nothing is quantised.
+        processing: What an image goes through before and after the network.
     """
 
     weights: str
@@ -46,6 +48,7 @@ class Identity:
     shape: tuple[int, int, int]
     way: tuple[str, ...]
     calibration: str = ""
+    processing: tuple[str, ...] = tuple(EARLIER.values())
 
 
 class Identities:
@@ -78,7 +81,8 @@ class Identities:
 
     def of(self, case: Case) -> Identity | None:
         """That of a case; None where weights or graph are not known."""
-        weights = (self._networks.get(case.model) or {}).get("sha256")
+        network = self._networks.get(case.model) or {}
+        weights = network.get("sha256")
         graph = self.graph(case)
         if not weights or not graph:
             return None
@@ -90,6 +94,7 @@ class Identities:
             (case.channels, case.height, case.width),
             tuple(str(getattr(case, key)) for key in AXES_OF_WAYS),
             self._calibration(case, self._native.get(kind, ())),
+            tuple(network.get(name, usual) for name, usual in EARLIER.items()),
         )
 
     def _calibration(self, case: Case, native: Collection[str]) -> str:

@@ -7,14 +7,14 @@ import hashlib
 import importlib.util
 import itertools
 import subprocess
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
 from dabench.base.errors import UsageError, bad_value
 from dabench.plan.references import FORMS, LIBRARIES, Reference, is_reference
-from dabench.plan.trained import is_trained, trained_at
+from dabench.plan.trained import AFTER, BEFORE, EARLIER, is_trained, trained_at
 from dabench_models import ModelSpec, UnknownModelError, resolve
 
 MOST_SOURCES = 2000
@@ -86,7 +86,8 @@ def identity_of(name: str) -> dict[str, str | None] | None:
     """What tells versions of a network from outside apart; None for networks of the registry.
 
     For a library's network its ``version``, for a trained one the ``sha256`` of its weights'
-    file, else that of its sources and the ``commit`` of their checkout (None without one).
+    file and what its images go through ``before`` and ``after`` it, else the digest of its
+    sources and the ``commit`` of their checkout (None without one).
 
     Raises:
         UsageError: Its source is not there.
@@ -100,7 +101,8 @@ def identity_of(name: str) -> dict[str, str | None] | None:
         return {"version": metadata.version(library.distribution)}
     if is_trained(name):
         weights = trained_at(Path(reference.factory)).weights
-        return {"sha256": hashlib.sha256(weights.read_bytes()).hexdigest()}
+        digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+        return {"sha256": digest, "before": BEFORE, "after": AFTER}
     if reference.is_file:
         place = reference.place()
         # Of a copy at a revision the sources say all; it is in no checkout.
@@ -108,6 +110,17 @@ def identity_of(name: str) -> dict[str, str | None] | None:
         return {"sha256": _digest(_sources(place.file, place.folder)), "commit": commit}
     files, folder = _module_sources(reference.source)
     return {"sha256": _digest(files), "commit": commit_of(folder) if folder else None}
+
+
+def is_still(then: Mapping[str, str | None], now: Mapping[str, str | None] | None) -> bool:
+    """Whether a network from outside is what a record says.
+
+    A commit tells where it came from; another one may leave this network as it was.
+    """
+    if now is None:
+        return False
+    unsaid = {name: value for name, value in EARLIER.items() if name in now}
+    return {**unsaid, **then, "commit": None} == {**now, "commit": None}
 
 
 def _sources(path: Path, folder: Path) -> list[Path]:

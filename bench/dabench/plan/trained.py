@@ -15,6 +15,18 @@ SOURCE = "trained"
 WEIGHTS, CHECKPOINTS = "weights.pt", "checkpoints"
 """Of a run: what it ended with, and the folder of what it has until then."""
 
+BEFORE = "resized bilinearly with antialiasing"
+"""How an image becomes what a trained segmenter takes; whether normalised, its weights know."""
+
+AFTER = "logits brought to the label's size bilinearly, the largest of each pixel"
+"""How what it says becomes a label map."""
+
+EARLIER = {
+    "before": "resized bilinearly with antialiasing",
+    "after": "logits brought to the label's size bilinearly, the largest of each pixel",
+}
+"""Both in versions whose records do not say it of each trained network."""
+
 RELEASED = "released.json"
 """Of a suite: label -> the run whose weights stand for it, that of the median seed."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import altair as alt
@@ -167,13 +168,25 @@ def roofline(points: pd.DataFrame, roof: pd.DataFrame, *, title: str, path: Path
     chart.save(str(path), scale_factor=_SCALE)
 
 
-def dots_with_intervals(frame: pd.DataFrame, *, x: str, y: str, title: str, path: Path) -> None:
-    """Dots with 95% intervals both ways, and a line through those on the front.
+def dots_with_intervals(
+    frame: pd.DataFrame,
+    *,
+    tiers: Mapping[str, str],
+    limits: Mapping[str, float | None],
+    x: str,
+    y: str,
+    title: str,
+    path: Path,
+) -> None:
+    """Dots with 95% intervals both ways, a line through those on the front, and limits.
 
     Args:
-        frame: Columns ``label`` (colour), ``way`` (text beside the dot), ``x``, ``x_low``,
-            ``x_high``, ``y``, ``y_low``, ``y_high``, ``front`` (whether it is on it) and ``whole``
-            (whether the dot is filled).
+        frame: Columns ``label`` (colour), ``way`` (text beside the dot), ``tier`` (shape), ``x``,
+            ``x_low``, ``x_high``, ``y``, ``y_low``, ``y_high``, ``front`` (whether it is on it) and
+            ``whole`` (whether the dot is filled).
+        tiers: Name of a tier -> Vega's name of its shape.
+        limits: What ``x`` and ``y`` are held against, where they are; drawn where they do not
+            squeeze the dots.
         x: Title of the horizontal axis.
         y: Title of the vertical axis.
         title: Above the chart.
@@ -189,18 +202,38 @@ def dots_with_intervals(frame: pd.DataFrame, *, x: str, y: str, title: str, path
         scale=alt.Scale(domain=labels, scheme="tableau10"),
         legend=alt.Legend(orient="bottom", columns=2, labelLimit=420),
     )
+    shape = alt.Shape(
+        "tier:N",
+        title=None,
+        scale=alt.Scale(domain=list(tiers), range=list(tiers.values())),
+        legend=alt.Legend(orient="bottom"),
+    )
     base = alt.Chart(frame)
+    held = [
+        alt.Chart(pd.DataFrame({axis: [limit]}))
+        .mark_rule(color="black", strokeDash=[2, 2])
+        .encode(**{axis: alt.X("x:Q") if axis == "x" else alt.Y("y:Q")})
+        for axis, limit in limits.items()
+        if limit is not None and _near(limit, frame[f"{axis}_low"], frame[f"{axis}_high"])
+    ]
     front = alt.Chart(frame[frame["front"]]).mark_line(color="gray", strokeDash=[4, 3])
     chart = alt.layer(
+        *held,
         front.encode(x=across, y=up, order="x:Q"),
         base.mark_rule().encode(x=alt.X("x_low:Q"), x2="x_high:Q", y=up, color=color),
         base.mark_rule().encode(x=across, y=alt.Y("y_low:Q"), y2="y_high:Q", color=color),
         base.transform_filter("datum.whole")
-        .mark_point(filled=True, size=70, opacity=1)
-        .encode(x=across, y=up, color=color),
+        .mark_point(filled=True, size=90, opacity=1)
+        .encode(x=across, y=up, color=color, shape=shape),
         base.transform_filter("!datum.whole")
-        .mark_point(filled=False, size=70, opacity=1)
-        .encode(x=across, y=up, color=color),
+        .mark_point(filled=False, size=90, opacity=1)
+        .encode(x=across, y=up, color=color, shape=shape),
         base.mark_text(align="left", dx=7, dy=-7, fontSize=10).encode(x=across, y=up, text="way:N"),
     ).properties(width=560, height=340, title=title)
     chart.save(str(path), scale_factor=_SCALE)
+
+
+def _near(limit: float, low: pd.Series, high: pd.Series) -> bool:
+    """Whether a limit lies within half as much again as intervals span."""
+    room = 0.25 * (high.max() - low.min())
+    return bool(low.min() - room <= limit <= high.max() + room)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 
 from dabench.base.units import format_bytes, format_interval, format_seconds, format_share
+from dabench.findings.candidates import MET, MISSED, UNDECIDED
 from dabench.findings.choices import CHOICE_RULE, Choice
 from dabench.plan.ways import way_name
 from dabench.records.choices import MEDIAN
@@ -14,6 +16,12 @@ from dabench.report.charts import dots_with_intervals
 from dabench.report.text import Writer
 from dabench.report.training import SYNTHETIC
 from dabench.timing.halving import HALVING_RULE
+
+TIERS = {MET: "keeps the limits", UNDECIDED: "undecided", MISSED: "misses a limit"}
+"""What is said of a way that was scored -> its name in the picture."""
+UNLIMITED = {MET: "measured to the end", UNDECIDED: "left alone early"}
+"""Likewise where nobody asked for a limit."""
+SHAPES = {MET: "circle", UNDECIDED: "diamond", MISSED: "cross"}
 
 
 def section(out: Writer, choice: Choice, folder: Path, stem: str) -> None:
@@ -51,13 +59,22 @@ def section(out: Writer, choice: Choice, folder: Path, stem: str) -> None:
         path = folder / f"{stem}-choice.png"
         title = f"Time and accuracy, {machine}"
         dots_with_intervals(
-            points, x="ms a pass (95% interval)", y="mIoU % (95% over images)", title=title,
+            points,
+            tiers={name: SHAPES[said] for said, name in _tiers(choice).items()},
+            limits={
+                "x": choice.limits.deadline_s and 1e3 * choice.limits.deadline_s,
+                "y": choice.limits.miou and 100 * choice.limits.miou,
+            },
+            x="ms a pass (95% interval)",
+            y="mIoU % (95% over images)",
+            title=title,
             path=path,
-        )  # fmt: skip
+        )
         out.picture(
             path.name,
-            f"{title}: a dot per network and way that was scored, hollow where it was left alone "
-            "early; the front as a line. All of it measured here.",
+            f"{title}: a dot per network and way that was scored, its shape by whether it keeps "
+            "all limits, hollow where it was left alone early; the front as a line, limits that "
+            "are near as dashes. All of it measured here.",
         )
 
 
@@ -78,7 +95,7 @@ def _cells(row: pd.Series, kind: str) -> dict[str, str]:
     miou = "-"
     if pd.notna(row["miou"]):
         miou = f"{row['miou']:.2%} ({row['miou_low']:.2%} to {row['miou_high']:.2%})"
-    keeps = {"met": "yes", "missed": f"no ({row['why']})"}.get(row["admissible"], row["why"])
+    keeps = {MET: "yes", MISSED: f"no ({row['why']})"}.get(row["admissible"], row["why"])
     return {
         "network": row["model"],
         "way": row["way"],
@@ -92,8 +109,13 @@ def _cells(row: pd.Series, kind: str) -> dict[str, str]:
     }
 
 
+def _tiers(choice: Choice) -> Mapping[str, str]:
+    return UNLIMITED if _limits(choice) == "none" else TIERS
+
+
 def _points(choice: Choice) -> pd.DataFrame:
     """The dots: what was scored."""
+    tiers = _tiers(choice)
     short = {
         each.case.model: "/".join(each.case.model.split("/")[-2:]) for each in choice.candidates
     }
@@ -106,6 +128,7 @@ def _points(choice: Choice) -> pd.DataFrame:
                 "label": labels[each.case.model],
                 "whole": not each.stopped,
                 "way": way_name(each.case),
+                "tier": tiers[each.admissible],
                 "x": 1e3 * each.seconds.estimate,
                 # Of a single launch it says nothing of the next.
                 "x_low": 1e3 * (each.seconds.low if each.launches > 1 else each.seconds.estimate),

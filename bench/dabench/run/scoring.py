@@ -20,7 +20,7 @@ from dabench.plan.devices import resolve_all
 from dabench.plan.networks import identities
 from dabench.plan.references import Reference
 from dabench.plan.settings import Grid, Settings
-from dabench.plan.trained import Trained, trained_at
+from dabench.plan.trained import AFTER, BEFORE, Trained, trained_at
 from dabench.plan.variants import VARIANT_RULE
 from dabench.records.folder import RunFolder, check_new_run, check_same_machine, read_run
 from dabench.records.scores import KIND, ScoreRecord, ScoreRow, read_scores
@@ -44,8 +44,6 @@ PLAIN: Mapping[str, Any] = {
 }  # fmt: skip
 """The way that the others are held against."""
 
-BEFORE = "resized bilinearly with antialiasing"
-AFTER = "logits brought to the label's size bilinearly, the largest of each pixel"
 
 Told = Callable[[Case], object]
 """Told of each way before it is scored."""

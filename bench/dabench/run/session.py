@@ -17,7 +17,7 @@ from dabench.device.machine import describe_host
 from dabench.plan.axes import PHASES
 from dabench.plan.cases import LOADS, OWN, Case, PlannedCase, expand
 from dabench.plan.devices import resolve_all
-from dabench.plan.networks import identities, identity_of
+from dabench.plan.networks import identities, identity_of, is_still
 from dabench.plan.settings import Grid, Settings
 from dabench.plan.variants import VARIANT_RULE
 from dabench.records.choices import Limits, read_limits
@@ -354,9 +354,9 @@ def check_same_networks(folder: Path, then: Mapping[str, Any]) -> None:
     """
     for name, identity in then.items():
         now = identity_of(name)
-        # A commit tells where it came from; another one may leave this network as it was.
-        if {**(now or {}), "commit": None} != {**identity, "commit": None}:
+        if not is_still(identity, now):
+            known = None if now is None else {key: now.get(key) for key in identity}
             raise UsageError(
                 f"--resume: {name} has changed since {folder} was begun: it was "
-                f"{json.dumps(identity)}, now it is {json.dumps(now)}"
+                f"{json.dumps(identity)}, now it is {json.dumps(known)}"
             )
