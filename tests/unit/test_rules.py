@@ -122,6 +122,23 @@ def test_forward_and_backward_by_hand(name):
     assert trained.uncounted == {}
 
 
+ACTIVATIONS = [
+    nn.CELU(), nn.ELU(inplace=True), nn.GELU(), nn.Hardshrink(), nn.Hardsigmoid(inplace=True),
+    nn.Hardswish(), nn.Hardswish(inplace=True), nn.Hardtanh(), nn.LeakyReLU(inplace=True),
+    nn.LogSigmoid(), nn.Mish(inplace=True), nn.PReLU(4), nn.ReLU6(inplace=True), nn.RReLU(),
+    nn.RReLU(inplace=True), nn.SELU(inplace=True), nn.SiLU(inplace=True), nn.Softplus(),
+    nn.Softshrink(), nn.Softsign(), nn.Tanh(), nn.Threshold(0.1, 0.0, inplace=True),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS, ids=str)
+def test_activations_have_no_multiply_adds(activation):
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), activation, nn.Conv2d(4, 2, 1))
+    for mode in ("eval", "train"):
+        found = count(network, (3, 8, 8), mode)
+        assert (found.macs, found.uncounted) == ((3 * 4 + 4 * 2) * P, {})
+
+
 def _(*shape, learns=False):
     return torch.empty(shape, device="meta", requires_grad=learns)
 

@@ -326,6 +326,10 @@ WITHOUT = frozenset(
         "where", "zero_", "zeros", "zeros_like", "mkldnn_reorder_conv2d_weight",
         "_local_scalar_dense",
         "leaky_relu", "leaky_relu_", "leaky_relu_backward",  # older versions do not mark them
+        # Nor does any of these, which are maps from element to element.
+        "hardswish", "hardswish_", "hardswish_backward", "_prelu_kernel", "_prelu_kernel_backward",
+        "log_sigmoid_forward", "log_sigmoid_backward", "rrelu_with_noise",
+        "rrelu_with_noise_", "rrelu_with_noise_backward",
         "repeat_interleave", "nms", "glu", "glu_backward", "aminmax", "cummax", "cummin",
     }
 )  # fmt: skip
@@ -335,13 +339,15 @@ WITHOUT = frozenset(
 def has_none(function: torch._ops.OpOverload) -> bool:
     """Whether an operator without a rule is known to have no multiply-adds.
 
-    What torch itself marks as pointwise has none, nor has its backward.
+    What torch itself marks as pointwise has none, nor has its backward, nor what does the same in
+    place, which torch does not always mark.
     """
     name = function._schema.name.rpartition("::")[2]
     if name in WITHOUT or name.startswith("_foreach"):
         return True
-    forward = getattr(torch.ops.aten, name.removesuffix("_backward"), None)
+    of = name.removesuffix("_backward") if name.endswith("_backward") else name.removesuffix("_")
+    other = getattr(torch.ops.aten, of, None)
     overloads = [function]
-    if forward is not None and name.endswith("_backward"):
-        overloads += [getattr(forward, each) for each in forward.overloads()]
+    if other is not None:
+        overloads += [getattr(other, each) for each in other.overloads()]
     return any(torch.Tag.pointwise in overload.tags for overload in overloads)
