@@ -10,6 +10,7 @@ import pytest
 import torch
 from command import dabench
 from datasets import write_gta5
+from fakes import make_case
 from trained import CONFIG, new_state, write_run
 
 from dabench.base.errors import UsageError
@@ -17,16 +18,19 @@ from dabench.cli.ways import Shown
 from dabench.data.domain import open_domain
 from dabench.data.labels import CITYSCAPES
 from dabench.data.prepare import prepare
+from dabench.device.registry import open_device
 from dabench.findings.certainty import Scored as Pixels
 from dabench.findings.certainty import read_scored
 from dabench.findings.ways import COLUMNS, kept, ways_kept
 from dabench.network import checkpoint
+from dabench.network.workload import Workload
 from dabench.records.counts import read_counts
 from dabench.records.folder import RunFolder, read_run
 from dabench.records.scores import ScoreRecord, read_score_frames, read_scores
 from dabench.records.timings import read_plan
 from dabench.report.write import write_report
 from dabench.run.scoring import Data, Scored, resume_scores
+from dabench.run.worker import against_random
 from dabench.scoring.metrics import official_scores
 from dabench.training.evaluate import confusion_on
 from dabench.training.predict import load_trained
@@ -81,6 +85,31 @@ def test_ways_are_scored_and_what_cannot_be_had_says_why(scored, data):
     assert "keeps 99.9%" in words
     assert "real / random" in words
     assert "scoring fused, fp32, nhwc, batch 3" in shown.stderr
+
+
+@pytest.mark.parametrize("memory_format", ["nchw", "nhwc"])
+@pytest.mark.parametrize("images", [3, 2])
+def test_real_and_random_input_lie_alike_and_as_the_pass_takes_them(memory_format, images):
+    """Else what changes the layout is timed with the one and not with the other."""
+    case = make_case(
+        model="stdc1-bisenet", channels=3, height=32, width=64, batch=3, memory_format=memory_format
+    )
+    device = open_device("cpu")
+    load = Workload(case, device, seed=0)
+    taken = []
+
+    def call(x):
+        taken.append(x)
+        return x
+
+    load.call = call
+    # As images come out of their file: (N, H, W, 3).
+    pixels = torch.randint(255, (images, 32, 64, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
+    found = against_random(load, pixels, device, {"normalised": True, "seed": 0})
+    assert found["real_low"] <= found["real_ratio"] <= found["real_high"]
+    assert {x.stride() for x in taken} == {load.x.stride()}
+    # Two inputs, each made once and never again within a pass.
+    assert len({x.data_ptr() for x in taken}) == 2
 
 
 def test_the_plain_network_scores_as_its_training_scored_it(scored, run, data):

@@ -147,15 +147,25 @@ class Workload:
     def logits(self, images: Tensor) -> Tensor:
         """The main output for real images, as many as the batch or fewer.
 
+        Args:
+            images: (n, C, H, W) fp32, or from `taken`.
+        """
+        return outputs(self.call(self.taken(images)))[0][: len(images)]
+
+    def taken(self, images: Tensor) -> Tensor:
+        """Real images as a pass takes them: of the case's precision and layout.
+
         What was captured or exported takes whole batches: the last image fills them up.
 
         Args:
-            images: (n, C, H, W) fp32.
+            images: (n, C, H, W) fp32, as many as the batch or fewer.
+
+        Returns:
+            As many as the batch; the images themselves where they are like that already.
         """
         missing = self.case.batch - len(images)
         x = torch.cat([images, images[-1:].expand(missing, -1, -1, -1)]) if missing else images
-        x = x.to(self.dtype, memory_format=self.memory_format)
-        return outputs(self.call(x))[0][: len(images)]
+        return x.to(self.dtype, memory_format=self.memory_format)
 
     def loss(self, output: Any) -> Tensor:
         """The family's loss (`LOSSES`) against fixed random targets, a scalar.
