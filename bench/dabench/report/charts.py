@@ -228,7 +228,9 @@ def dots_with_intervals(
         base.transform_filter("!datum.whole")
         .mark_point(filled=False, size=90, opacity=1)
         .encode(x=across, y=up, color=color, shape=shape),
-        base.mark_text(align="left", dx=7, dy=-7, fontSize=10).encode(x=across, y=up, text="way:N"),
+        base.mark_text(align="left", dx=8, dy=-6, angle=330, fontSize=10).encode(
+            x=across, y=up, text="way:N"
+        ),
     ).properties(width=560, height=340, title=title)
     chart.save(str(path), scale_factor=_SCALE)
 
