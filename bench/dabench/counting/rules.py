@@ -348,6 +348,6 @@ def has_none(function: torch._ops.OpOverload) -> bool:
     of = name.removesuffix("_backward") if name.endswith("_backward") else name.removesuffix("_")
     other = getattr(torch.ops.aten, of, None)
     overloads = [function]
-    if other is not None:
+    if other is not None and of != name:
         overloads += [getattr(other, each) for each in other.overloads()]
     return any(torch.Tag.pointwise in overload.tags for overload in overloads)
