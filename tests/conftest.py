@@ -59,8 +59,12 @@ def threads():
         torch.set_num_threads(before)
 
 
-# Commands of one file that need what those before them wrote.
-TOGETHER = ("tests/e2e/test_readme.py",)
+# What one process runs in its order: commands that need what those before them wrote, and both
+# runtimes of one run.
+TOGETHER = (
+    "tests/e2e/test_readme.py",
+    "tests/e2e/test_variants_run.py::test_exported_networks_agree",
+)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -70,7 +74,6 @@ def pytest_xdist_make_scheduler(config, log):
 
     class OneByOne(LoadScopeScheduling):
         def _split_scope(self, nodeid):
-            file = nodeid.partition("::")[0]
-            return file if file in TOGETHER else nodeid
+            return next((each for each in TOGETHER if nodeid.startswith(each)), nodeid)
 
     return OneByOne(config, log)

@@ -80,24 +80,21 @@ def test_bf16_is_folded_before_it_is_cast(nets):
     assert 1e-4 < row.difference < 0.02
 
 
-def test_exported_networks_agree(nets):
-    """One run, since each runtime takes the same export."""
-    runtimes = [name for name in ("onnxruntime", "openvino") if find_spec(name)]
-    if not runtimes:
-        pytest.skip("neither ONNX Runtime nor OpenVINO is installed")
-    rows = measure(
+@pytest.fixture(scope="module")
+def exported(nets):
+    """Of one run, since each runtime takes the same export."""
+    return measure(
         ["stdc1-bisenet", "diag-disc", f"{nets}:Net", f"{nets}:Unsteady", f"{nets}:Twice"],
         size="64x64",
-        runtime=runtimes,
+        runtime=[name for name in ("onnxruntime", "openvino") if find_spec(name)],
         launches=2,
     )
-    assert len(rows) == 5 * len(runtimes)
-    for runtime in runtimes:
-        check_exported([row for row in rows if row.runtime == runtime])
 
 
-def check_exported(rows):
-    """Of one runtime: three networks that agree, one that cannot, one of two outputs."""
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_exported_networks_agree(request, runtime):
+    pytest.importorskip(runtime)
+    rows = [row for row in request.getfixturevalue("exported") if row.runtime == runtime]
     *good, bad, twice = rows
     for row in good:
         assert (row.status, row.reason) == ("ok", "")

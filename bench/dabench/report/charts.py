@@ -209,25 +209,18 @@ def dots_with_intervals(
         legend=alt.Legend(orient="bottom"),
     )
     base = alt.Chart(frame)
-    held = [
-        alt.Chart(pd.DataFrame({axis: [limit]}))
-        .mark_rule(color="black", strokeDash=[2, 2])
-        .encode(**{axis: alt.X("x:Q") if axis == "x" else alt.Y("y:Q")})
-        for axis, limit in limits.items()
-        if limit is not None and _near(limit, frame[f"{axis}_low"], frame[f"{axis}_high"])
-    ]
     front = alt.Chart(frame[frame["front"]]).mark_line(color="gray", strokeDash=[4, 3])
     chart = alt.layer(
-        *held,
+        *_rules(frame, limits),
         front.encode(x=across, y=up, order="x:Q"),
         base.mark_rule().encode(x=alt.X("x_low:Q"), x2="x_high:Q", y=up, color=color),
         base.mark_rule().encode(x=across, y=alt.Y("y_low:Q"), y2="y_high:Q", color=color),
-        base.transform_filter("datum.whole")
-        .mark_point(filled=True, size=90, opacity=1)
-        .encode(x=across, y=up, color=color, shape=shape),
-        base.transform_filter("!datum.whole")
-        .mark_point(filled=False, size=90, opacity=1)
-        .encode(x=across, y=up, color=color, shape=shape),
+        *(
+            base.transform_filter(f"datum.whole == {str(filled).lower()}")
+            .mark_point(filled=filled, size=90, opacity=1)
+            .encode(x=across, y=up, color=color, shape=shape)
+            for filled in (True, False)
+        ),
         base.mark_text(align="left", dx=8, dy=-6, angle=330, fontSize=10).encode(
             x=across, y=up, text="way:N"
         ),
@@ -235,7 +228,13 @@ def dots_with_intervals(
     chart.save(str(path), scale_factor=_SCALE)
 
 
-def _near(limit: float, low: pd.Series, high: pd.Series) -> bool:
-    """Whether a limit lies within half as much again as intervals span."""
-    room = 0.25 * (high.max() - low.min())
-    return bool(low.min() - room <= limit <= high.max() + room)
+def _rules(frame: pd.DataFrame, limits: Mapping[str, float | None]) -> list[alt.Chart]:
+    """Lines across the picture for the limits within half as much again as the intervals span."""
+    rules = []
+    for axis, limit in limits.items():
+        low, high = frame[f"{axis}_low"].min(), frame[f"{axis}_high"].max()
+        room = 0.25 * (high - low)
+        if limit is not None and low - room <= limit <= high + room:
+            rule = alt.Chart(pd.DataFrame({axis: [limit]})).mark_rule(strokeDash=[2, 2])
+            rules.append(rule.encode(**{axis: f"{axis}:Q"}))
+    return rules
