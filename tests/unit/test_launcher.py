@@ -11,6 +11,7 @@ import time
 import pytest
 from fakes import make_case
 
+from dabench.base.cores import usable_cores
 from dabench.base.errors import DabenchError
 from dabench.run import forkserver
 from dabench.run.launcher import Launcher
@@ -209,6 +210,7 @@ def test_the_next_launcher_goes_on_with_the_same_server(monkeypatch):
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity here")
+@pytest.mark.skipif(usable_cores() < 2, reason="there are no other cores than the one")
 def test_other_cores_ask_for_another_server():
     """Threads are of the cores that torch saw when it was loaded."""
     cores = os.sched_getaffinity(0)
