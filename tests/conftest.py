@@ -59,9 +59,10 @@ def threads():
         torch.set_num_threads(before)
 
 
-# What one process runs in its order: commands that need what those before them wrote, and both
-# runtimes of one run.
+# What one process runs in its order: commands that need what those before them wrote, both
+# runtimes of one run, and what a cluster is started for.
 TOGETHER = (
+    "tests/e2e/test_cluster_runs.py",
     "tests/e2e/test_readme.py",
     "tests/e2e/test_variants_run.py::test_exported_networks_agree",
 )

@@ -1,10 +1,12 @@
 """Running a plan with workers that are not there."""
 
 import signal
+import threading
 
 import pytest
 from fakes import make_launch
 
+from dabench.base.errors import ResultsError
 from dabench.plan.cases import expand
 from dabench.plan.settings import Grid, Settings
 from dabench.run.runner import MAX_LAUNCHES, SHORT_LAUNCHES, Runner, stop_rule
@@ -71,9 +73,10 @@ class Records(NoRecords):
         self.summaries.append(list(rows))
 
 
-def run(pool, settings, *, done=None, records=None, **axes):
+def run(pool, settings, *, done=None, records=None, at_once=1, **axes):
     plan = expand(Grid(devices=("cpu",), **axes), settings)
-    return Runner(plan, pool, records or Records(), NoProgress(), done=done).run()
+    runner = Runner(plan, pool, records or Records(), NoProgress(), done=done, at_once=at_once)
+    return runner.run()
 
 
 def test_every_case_gets_its_launches_and_its_numbers():
@@ -309,3 +312,76 @@ def test_the_summary_is_not_rewritten_after_every_launch(cases):
     spent = sum(0.001 * len(rows) for rows in records.summaries[:-1])
     assert spent < 0.2 * now[0]
     assert len(records.launches) == 3 * cases
+
+
+class SideBySide(Pool):
+    """Launches end when as many have begun as can run at once, or none is left to begin."""
+
+    def __init__(self, at_once, launches, **said):
+        super().__init__(**said)
+        self.running = []
+        self.most = 0
+        self.left = launches
+        self.changed = threading.Condition()
+        self.at_once = at_once
+
+    def run(self, request, receive, *, timeout_s):
+        if request["kind"] == "count":
+            return super().run(request, receive, timeout_s=timeout_s)
+        model = request["case"]["model"]
+        with self.changed:
+            assert model not in self.running
+            self.running.append(model)
+            self.left -= 1
+            self.most = max(self.most, len(self.running))
+            self.changed.notify_all()
+            self.changed.wait_for(lambda: self.most == self.at_once or not self.left, timeout=30)
+            self.running.remove(model)
+            return super().run(request, receive, timeout_s=timeout_s)
+
+
+def test_side_by_side_run_different_cases_and_none_twice():
+    records = Records()
+    pool = SideBySide(2, 6)
+    outcome = run(
+        pool, Settings.of(repeat=1, launches=3), models=("disc", "dw-disc"), records=records,
+        at_once=2,
+    )  # fmt: skip
+    assert pool.most == 2
+    assert [row.launches for row in outcome.measurements] == [3, 3]
+    assert sorted(each.launch for each in records.launches) == [*range(6)]
+    # What ran at once did not alternate.
+    assert {each.round for each in records.launches} == {None}
+
+
+def test_one_case_runs_alone_however_many_could():
+    pool = SideBySide(1, 3)
+    (row,) = run(pool, Settings.of(repeat=1, launches=3), models=("disc",), at_once=4).measurements
+    assert (pool.most, row.launches) == (1, 3)
+
+
+def test_a_case_that_failed_side_by_side_is_not_tried_again():
+    pool = SideBySide(2, 4, failures={"disc": "oom"})
+    outcome = run(pool, Settings.of(repeat=1, launches=3), models=("disc", "dw-disc"), at_once=2)
+    assert {row.model: row.status for row in outcome.measurements} == {
+        "disc": "oom",
+        "dw-disc": "ok",
+    }
+    assert pool.launched.count("disc") == 1
+
+
+def test_what_runs_while_another_one_fails_is_kept():
+    class Full(Records):
+        def launch(self, record):
+            if record.case_id.startswith("disc"):
+                raise ResultsError("the disk is full")
+            super().launch(record)
+
+    records = Full()
+    pool = SideBySide(2, 2)
+    with pytest.raises(ResultsError, match="the disk is full"):
+        run(
+            pool, Settings.of(repeat=1, launches=1), models=("disc", "dw-disc"), records=records,
+            at_once=2,
+        )  # fmt: skip
+    assert [each.case_id.split("/")[0] for each in records.launches] == ["dw-disc"]

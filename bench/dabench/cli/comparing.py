@@ -178,7 +178,8 @@ def _measure(
 
 def _kept(session: Session, *, quiet: bool, json: bool) -> tuple[Path, bool]:
     assert session.folder is not None
-    say_where(session, "compare", quiet=quiet, json=json)
+    interrupted = session.outcome.interrupted
+    say_where(session.folder, "compare", interrupted=interrupted, quiet=quiet, json=json)
     return session.folder, session.outcome.interrupted
 
 

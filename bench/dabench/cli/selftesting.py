@@ -56,7 +56,8 @@ def selftest(
             session = resume(resume_from, observer=observer)
     else:
         session = _measure(given, out=out, quiet=quiet or json)
-    say_where(session, "selftest", quiet=quiet, json=json)
+    interrupted = session.outcome.interrupted
+    say_where(session.folder, "selftest", interrupted=interrupted, quiet=quiet, json=json)
     if session.outcome.interrupted:
         raise typer.Exit(INTERRUPTED)
     assert session.folder is not None

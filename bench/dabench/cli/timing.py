@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dabench.base.errors import UsageError
+from dabench.cli.clusters import Machines, On, Where, where_of
 from dabench.cli.framing import check_frame, time_frame
 from dabench.cli.loads import Deadline, Percentiles, asked, loads_document, print_loads
 from dabench.cli.measurements import print_measurements
@@ -132,6 +133,8 @@ def sweep(
     json: Json = False,
     percentiles: Percentiles = None,
     deadline: Deadline = None,
+    on: On = None,
+    machines: Machines = None,
     **given: Any,
 ) -> None:
     """Measure a preset, the grids of a TOML file, or what the options say.
@@ -143,9 +146,10 @@ def sweep(
     """
     given = named(locals())
     shown = Shown(quiet, json, *asked(percentiles, deadline))
+    where = where_of(on, machines)
     if resume_from is not None:
-        check_alone(given, {"percentiles", "deadline"})
-        continue_timing(resume_from, shown)
+        check_alone(given, {"percentiles", "deadline", "on"})
+        continue_timing(resume_from, shown, where)
         return
     if source and preset:
         raise UsageError(f"--preset: {preset!r} beside {source!r}; name one")
@@ -161,7 +165,7 @@ def sweep(
         name = f"sweep-{_names(grids[0][0])}"
     else:
         raise UsageError(f"sweep needs a preset ({', '.join(presets())}), a .toml file or --model")
-    _measure(grids, shown, out=out, name=name)
+    _measure(grids, shown, out=out, name=name, where=where)
 
 
 def _names(grid: Grid) -> str:
@@ -169,32 +173,51 @@ def _names(grid: Grid) -> str:
 
 
 def _measure(
-    grids: list[tuple[Grid, Settings]], shown: Shown, *, out: Path | None, name: str
+    grids: list[tuple[Grid, Settings]],
+    shown: Shown,
+    *,
+    out: Path | None,
+    name: str,
+    where: Where | None = None,
 ) -> None:
     from dabench.records.folder import new_run_folder
 
     command = shlex.join(["dabench", *sys.argv[1:]])
     with new_run_folder(out, name) as folder:
-        run_timing(grids, folder, shown, command=command)
+        run_timing(grids, folder, shown, command=command, where=where)
 
 
 def run_timing(
-    grids: list[tuple[Grid, Settings]], folder: Path, shown: Shown, *, command: str
+    grids: list[tuple[Grid, Settings]],
+    folder: Path,
+    shown: Shown,
+    *,
+    command: str,
+    where: Where | None = None,
 ) -> None:
-    """Measures grids into a new folder; prints the rows."""
+    """Measures grids into a new folder, here or on a cluster; prints the rows."""
+    if where is not None:
+        spread = where.measure(grids, folder, command)
+        _show(spread, folder, shown, f"sweep --on {where.on}")
+        return
     from dabench.run.session import run_grids
 
     _show(
-        lambda observer: run_grids(grids, folder=folder, observer=observer, command=command),
+        lambda observer: [run_grids(grids, folder=folder, observer=observer, command=command)],
+        folder,
         shown,
+        "sweep",
     )
 
 
-def continue_timing(folder: Path, shown: Shown) -> None:
-    """Continues the run in a folder; prints its rows."""
+def continue_timing(folder: Path, shown: Shown, where: Where | None = None) -> None:
+    """Continues the run in a folder, or those of a cluster; prints the rows."""
+    if where is not None:
+        _show(where.resume(folder), folder, shown, f"sweep --on {where.on}")
+        return
     from dabench.run.session import resume
 
-    _show(lambda observer: resume(folder, observer=observer), shown)
+    _show(lambda observer: [resume(folder, observer=observer)], folder, shown, "sweep")
 
 
 @contextlib.contextmanager
@@ -211,38 +234,54 @@ def progress(*, quiet: bool) -> Iterator[Observer]:
         yield observer
 
 
-def _show(run: Callable[[Observer], Session], shown: Shown) -> None:
-    """Runs with progress, then prints rows; says where the records are.
+def _show(
+    run: Callable[[Observer], list[Session]], folder: Path, shown: Shown, command: str
+) -> None:
+    """Runs with progress, then prints rows, machine by machine; says where the records are.
 
     Raises:
         UsageError: No network can hold the rate that was asked for.
     """
     with progress(quiet=shown.quiet or shown.json) as observer:
-        session = run(observer)
-    rows = session.outcome.measurements
-    tails = (session.folder, rows, shown.percentiles, shown.deadline_s)
+        sessions = run(observer)
     if shown.json:
-        measurements = [row.to_dict() for row in rows]
-        document = {"environment": session.environment, "measurements": measurements}
-        print_json({**document, **loads_document(*tails)})
+        documents = [_document(session, shown) for session in sessions]
+        print_json(documents[0] if len(documents) == 1 else {"machines": documents})
     else:
-        print_measurements(rows)
-        print_loads(*tails)
-    say_where(session, "sweep", quiet=shown.quiet, json=shown.json)
-    if session.outcome.interrupted:
+        for session in sessions:
+            print_measurements(session.outcome.measurements)
+            print_loads(*_tails(session, shown))
+    interrupted = any(session.outcome.interrupted for session in sessions)
+    say_where(folder, command, interrupted=interrupted, quiet=shown.quiet, json=shown.json)
+    if interrupted:
         raise typer.Exit(INTERRUPTED)
+    rows = [row for session in sessions for row in session.outcome.measurements]
     if rows and all(row.status == "overloaded" for row in rows):
         raise UsageError(rows[0].reason)
     if not any(row.status == "ok" for row in rows):
         raise typer.Exit(1)
 
 
-def say_where(session: Session, command: str, *, quiet: bool, json: bool) -> None:
+def _document(session: Session, shown: Shown) -> dict[str, Any]:
+    measurements = [row.to_dict() for row in session.outcome.measurements]
+    document = {"environment": session.environment, "measurements": measurements}
+    return {**document, **loads_document(*_tails(session, shown))}
+
+
+def _tails(session: Session, shown: Shown) -> tuple[Any, ...]:
+    """What is looked at of a run beside its rows."""
+    rows = session.outcome.measurements
+    return session.folder, rows, shown.percentiles, shown.deadline_s
+
+
+def say_where(
+    folder: Path | None, command: str, *, interrupted: bool, quiet: bool, json: bool
+) -> None:
     """Says where the records of a run are and, should it be interrupted, what continues it."""
     if json:
         return
     if not quiet:
-        console(stderr=True).print(f"Records: {session.folder}", markup=False)
-    if session.outcome.interrupted:
-        again = f"dabench {command} --resume {session.folder}"
+        console(stderr=True).print(f"Records: {folder}", markup=False)
+    if interrupted:
+        again = f"dabench {command} --resume {folder}"
         console(stderr=True).print(f"Interrupted; '{again}' continues.", markup=False)

@@ -18,7 +18,7 @@ from dabench.base.cores import usable_cores
 from dabench.base.files import slug
 from dabench.device.processor import cpu_flags, cpu_model
 
-_VARIABLES = (
+VARIABLES = (
     "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_PROC_BIND", "KMP_AFFINITY", "GOMP_CPU_AFFINITY",
     "KMP_BLOCKTIME", "LD_PRELOAD", "MALLOC_CONF", "DNNL_MAX_CPU_ISA", "ONEDNN_MAX_CPU_ISA",
     "ATEN_CPU_CAPABILITY", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "NVIDIA_TF32_OVERRIDE",
@@ -95,7 +95,7 @@ def describe_host() -> dict[str, Any]:
         "dabench": version_of("dabench"),
         "commit": git_commit(),
         "packages": {name: version_of(name) for name in _PACKAGES if version_of(name)},
-        "variables": {name: os.environ[name] for name in _VARIABLES if name in os.environ},
+        "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
     }
 
 

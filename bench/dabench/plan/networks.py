@@ -14,7 +14,7 @@ from pathlib import Path
 
 from dabench.base.errors import UsageError, bad_value
 from dabench.plan.references import FORMS, LIBRARIES, Reference, is_reference
-from dabench.plan.trained import AFTER, BEFORE, EARLIER, is_trained, trained_at
+from dabench.plan.trained import AFTER, BEFORE, EARLIER, files_of_trained, is_trained, trained_at
 from dabench_models import ModelSpec, UnknownModelError, resolve
 
 MOST_SOURCES = 2000
@@ -110,6 +110,30 @@ def identity_of(name: str) -> dict[str, str | None] | None:
         return {"sha256": _digest(_sources(place.file, place.folder)), "commit": commit}
     files, folder = _module_sources(reference.source)
     return {"sha256": _digest(files), "commit": commit_of(folder) if folder else None}
+
+
+def files_of(name: str) -> list[Path]:
+    """The files that a network from outside is made of; none of what is installed.
+
+    Raises:
+        UsageError: Its source is not there, or it is of a revision, whose copy is this machine's.
+    """
+    if not is_reference(name):
+        return []
+    reference = Reference.of(name)
+    reference.check()
+    if reference.source in LIBRARIES:
+        return []
+    if is_trained(name):
+        return files_of_trained(Path(reference.factory))
+    if reference.revision:
+        raise UsageError(f"--model: {name}: check the revision out; only files can be sent")
+    if reference.is_file:
+        place = reference.place()
+        return _sources(place.file, place.folder)
+    files, _ = _module_sources(reference.source)
+    here = Path.cwd().resolve()
+    return [path for path in files if path.resolve().is_relative_to(here)]
 
 
 def is_still(then: Mapping[str, str | None], now: Mapping[str, str | None] | None) -> bool:

@@ -92,6 +92,17 @@ def trained_at(path: Path) -> Trained:
         raise UsageError(f"no {_RUN} of a training is beside {weights}") from None
 
 
+def files_of_trained(path: Path) -> list[Path]:
+    """The files that `trained_at` and a worker read of what a path stands for.
+
+    Raises:
+        UsageError: As `trained_at`.
+    """
+    weights = trained_at(path).weights
+    beside = (path / RELEASED, weights.parent / _RUN, weights.parent.parent / _RUN)
+    return [weights, *(each for each in beside if each.is_file())]
+
+
 def run_in(folder: Path) -> Path:
     """The run that a folder stands for: of a suite of one training its median seed, or itself.
 

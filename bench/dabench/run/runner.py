@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+from dabench.base.errors import DabenchError
 from dabench.base.interrupts import uninterrupted
 from dabench.base.units import format_seconds
 from dabench.plan.cases import Case, PlannedCase, launch_order, remaining
@@ -105,6 +108,8 @@ class Runner:
         clock: The host's.
         wants_more: Asked between rounds, with the launches by case, which cases are to
             run again; None leaves that to `LAUNCH_RULE`.
+        at_once: So many launches of different cases run side by side, each on a machine of its
+            own: rounds, in which cases alternate on one, are then no longer noted.
     """
 
     def __init__(
@@ -120,8 +125,11 @@ class Runner:
         scratch: Path | None = None,
         clock: Clock = host_clock,
         wants_more: WantsMore | None = None,
+        at_once: int = 1,
     ) -> None:
         self._plan = plan
+        self._planned = {planned.case.case_id: planned for planned in plan}
+        self._at_once = at_once
         self._wanted = wants_more
         self._scratch = scratch
         self._pool = pool
@@ -178,9 +186,7 @@ class Runner:
         done = {case_id: len(records) for case_id, records in self._launches.items()}
         due = remaining(self._plan, done)
         self._observer.planned(len(due))
-        for number, planned in due:
-            if not self._has_failed(planned) and self._fits(planned):
-                self._launch(planned, number)
+        self._launch_all(due, lambda each: not self._has_failed(each) and self._fits(each))
 
     def _more_launches(self) -> None:
         """Further rounds for cases that `LAUNCH_RULE` grants them."""
@@ -189,8 +195,8 @@ class Runner:
         while wanting := self._wanting():
             self._observer.planned(len(wanting))
             seed = wanting[0].settings.seed
-            for planned in launch_order(wanting, round_index=1000 + number, seed=seed):
-                self._launch(planned, number)
+            order = launch_order(wanting, round_index=1000 + number, seed=seed)
+            self._launch_all([(number, planned) for planned in order])
             number += 1
 
     def _wanting(self) -> list[PlannedCase]:
@@ -246,25 +252,78 @@ class Runner:
     def _has_failed(self, planned: PlannedCase) -> bool:
         return any(r.status != "ok" for r in self._launches[planned.case.case_id])
 
-    def _launch(self, planned: PlannedCase, number: int) -> None:
-        case, settings = planned.case, planned.settings
-        self._observer.started(case)
-        before = self._launches[case.case_id]
-        record = launch_case(
+    def _launch_all(
+        self,
+        due: Sequence[tuple[int, PlannedCase]],
+        still: Callable[[PlannedCase], bool] = lambda _: True,
+    ) -> None:
+        """Makes launches in order, those that are still wanted when it is their turn."""
+        if self._at_once > 1:
+            self._launch_side_by_side(list(due), still)
+            return
+        for number, planned in due:
+            if still(planned):
+                self._keep(self._started(planned, number)())
+
+    def _launch_side_by_side(
+        self, due: list[tuple[int, PlannedCase]], still: Callable[[PlannedCase], bool]
+    ) -> None:
+        """Makes several launches at once, never two of one case.
+
+        How long one may take, and whether there is another at all, depends on those before it.
+        Whatever goes wrong, those that run are waited for and kept.
+        """
+        running: dict[Future[LaunchRecord], str] = {}
+        failure: BaseException | None = None
+        with ThreadPoolExecutor(self._at_once) as threads:
+            while running or (due and failure is None):
+                at = _first_of_others(due, set(running.values()))
+                if at is not None and failure is None and len(running) < self._at_once:
+                    number, planned = due.pop(at)
+                    if still(planned):
+                        launch = threads.submit(self._started(planned, number))
+                        running[launch] = planned.case.case_id
+                    continue
+                ended, _ = wait(running, return_when=FIRST_COMPLETED)
+                for launch in ended:
+                    del running[launch]
+                    failure = launch.exception() or self._unkept(launch.result()) or failure
+        if failure is not None:
+            raise failure
+
+    def _unkept(self, record: LaunchRecord) -> DabenchError | None:
+        """Keeps a launch; returns why that failed."""
+        try:
+            self._keep(record)
+        except DabenchError as error:
+            return error
+        return None
+
+    def _started(self, planned: PlannedCase, number: int) -> Callable[[], LaunchRecord]:
+        """Announces a launch; what is returned makes it, in whichever thread."""
+        self._observer.started(planned.case)
+        before = self._launches[planned.case.case_id]
+        alternates = planned.settings.order != "blocked" and self._at_once == 1
+        launch = partial(
+            launch_case,
             planned,
             self._pool,
             self._next_launch,
-            round_number=None if settings.order == "blocked" else number,
+            round_number=number if alternates else None,
             spent_s=sum(each.spent_s for each in before),
             launches=len(before),
             scratch=self._scratch,
         )
         self._next_launch += 1
+        return launch
+
+    def _keep(self, record: LaunchRecord) -> None:
+        case_id = record.case_id
         with uninterrupted():  # what is on disk is in the table, too
             self._recorder.launch(record)
-            self._launches[case.case_id].append(record)
+            self._launches[case_id].append(record)
         self._ran += 1
-        self._rows[case.case_id] = self._summary.rows(planned, self._launches[case.case_id])
+        self._rows[case_id] = self._summary.rows(self._planned[case_id], self._launches[case_id])
         if self._clock() >= self._next_summary_s:
             self._write_summary()
         self._observer.finished(record)
@@ -281,6 +340,12 @@ class Runner:
         self._recorder.measurements(rows, self._ran)
         end = self._clock()
         self._next_summary_s = end + (end - begin) / SUMMARY_SHARE
+
+
+def _first_of_others(due: Sequence[tuple[int, PlannedCase]], running: Container[str]) -> int | None:
+    """Where the first launch stands whose case has none running."""
+    places = (at for at, (_, each) in enumerate(due) if each.case.case_id not in running)
+    return next(places, None)
 
 
 def _pass_s(phase: PhaseRecord) -> float:

@@ -23,7 +23,7 @@ from dabench.plan.variants import VARIANT_RULE
 from dabench.records.choices import Limits, read_limits
 from dabench.records.comparisons import Comparison, read_comparison
 from dabench.records.counts import read_counts, read_uncounted
-from dabench.records.folder import RunFolder, check_new_run, check_same_machine, read_run
+from dabench.records.folder import RunFolder, check_new_run, check_same_machine, has_run, read_run
 from dabench.records.measurements import FLAG_RULES, LaunchRecord, Measurement
 from dabench.records.summary import launches_by_case
 from dabench.records.timings import TimingRecord, next_launch, read_plan
@@ -131,7 +131,9 @@ def run_grids(
         with ExitStack() as stack:
             recorder: Recorder = NoRecords()
             if folder is not None:
-                said = _details(plan, notes, asked, chooses) | calibrated.to_dict() | dict(details)
+                said = (
+                    details_of(plan, notes, asked, chooses) | calibrated.to_dict() | dict(details)
+                )
                 run = RunFolder.create(
                     folder, "timing", command=command, environment=environment, **said
                 )
@@ -152,7 +154,7 @@ def _compared(
 ) -> tuple[Comparison | None, list[PlannedCase]]:
     """What is compared, if anything, and the plan."""
     if compares is None:
-        return None, _plan(resolved)
+        return None, merged_plan(resolved)
     # What has no calibration images cannot be compared: known before the cases are paired.
     return compares.paired(*(calibrations(expand(*each), roots)[0] for each in resolved))
 
@@ -223,6 +225,8 @@ def resume(folder: Path, *, observer: Observer, roots: Roots = NOWHERE) -> Sessi
         UsageError: No run there, it was made on another machine, or what it measures has changed.
         ResultsError: Its records are damaged.
     """
+    if not has_run(folder) and any(folder.glob("*/run.json")):
+        raise UsageError(f"--resume: {folder} holds runs of a cluster's machines; name it by --on")
     document = read_run(folder, "timing")
     with Launcher() as launcher, _scratch() as scratch:
         environment = describe_host() | probe(launcher)
@@ -292,7 +296,7 @@ def probe(launcher: Launcher) -> dict[str, Any]:
     return found
 
 
-def _plan(grids: Iterable[tuple[Grid, Settings]]) -> list[PlannedCase]:
+def merged_plan(grids: Iterable[tuple[Grid, Settings]]) -> list[PlannedCase]:
     """The cases of some grids, whose devices are resolved."""
     plan: dict[str, PlannedCase] = {}
     for grid, settings in grids:
@@ -320,7 +324,7 @@ def _merged(known: PlannedCase | None, planned: PlannedCase) -> PlannedCase:
     return replace(planned, case=replace(planned.case, phases=phases))
 
 
-def _details(
+def details_of(
     plan: Sequence[PlannedCase],
     left_out: Sequence[str],
     compared: Comparison | None,

@@ -1,0 +1,159 @@
+"""What runs on a machine of a cluster: it describes itself, and launches workers as at home.
+
+Called by Ray's workers, one at a time on each machine; imports nothing of Ray.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from dabench.device.machine import VARIABLES, describe_host
+from dabench.plan.networks import identities
+from dabench.run.launcher import Launcher
+from dabench.run.session import probe
+
+Message = dict[str, Any]
+
+_PATHS = ("scratch", "exports")
+"""Of a request: folders that are named by the client, and lie here."""
+
+_RAYS_OWN = ("LD_PRELOAD", "MALLOC_CONF")
+"""Variables that Ray changes for its own processes, and puts right for its workers."""
+
+_LOCK = "dabench-measuring.lock"
+"""Of a host's folder for temporary files: several nodes may run on it, or several clusters."""
+
+_FOLDERS = "dabench-node-"
+"""Begins the names of folders for what compilers and exporters write, one for each process."""
+
+_own: list[tuple[Path, int]] = []
+"""At most one: this process's, and the lock that it has on it."""
+
+
+def describe(networks: Sequence[str]) -> Message:
+    """This machine, and what networks from outside are here.
+
+    Returns:
+        ``environment``, as of a run here, and ``networks``: `identities` of those asked for.
+
+    Raises:
+        UsageError: The source of one is not here.
+        DabenchError: No worker could be started.
+    """
+    _as_the_node_was_started()
+    with _host_alone(), Launcher() as launcher:
+        return {
+            "environment": describe_host() | probe(launcher),
+            "networks": identities(networks),
+        }
+
+
+def launch(request: Message, timeout_s: float, node: str) -> list[Message]:
+    """Runs one request in a fresh process.
+
+    Args:
+        request: For `dabench.run.worker.handle`.
+        timeout_s: After which the worker is killed.
+        node: What this machine is called, for the record.
+
+    Returns:
+        All messages; the last one is ``done`` or ``failed``.
+
+    Raises:
+        DabenchError: The process that starts workers is gone.
+    """
+    notes = _as_the_node_was_started()
+    for key in _PATHS:
+        if request.get(key):
+            request = {**request, key: str(_scratch() / Path(request[key]).name)}
+    messages: list[Message] = []
+    if request["kind"] == "time":
+        messages.append({"kind": "device", "device": {"node": node}})
+
+    def receive(message: Message) -> None:
+        if message["kind"] == "device" and notes:
+            device = message["device"]
+            message = {**message, "device": {**device, "notes": [*device.get("notes", ()), *notes]}}
+        messages.append(message)
+
+    with _host_alone(), Launcher() as launcher:
+        last = launcher.run(request, receive, timeout_s=timeout_s)
+    return [*messages, last]
+
+
+def _as_the_node_was_started() -> list[str]:
+    """Undoes what Ray does to its workers, which would show in every time.
+
+    It sets torch's threads to the processors that a task claims, hides GPUs that it does not, and
+    lowers the priority.
+
+    Returns:
+        What could not be undone, in words.
+    """
+    raylet = psutil.Process(int(os.environ.get("RAY_RAYLET_PID") or os.getppid()))
+    theirs = raylet.environ()
+    for name in set(VARIABLES) - set(_RAYS_OWN):
+        if name in theirs:
+            os.environ[name] = theirs[name]
+        else:
+            os.environ.pop(name, None)
+    usual = raylet.nice()
+    now = os.getpriority(os.PRIO_PROCESS, 0)
+    if now == usual:
+        return []
+    try:
+        os.setpriority(os.PRIO_PROCESS, 0, usual)
+    except PermissionError:
+        return [f"priority lowered by {now - usual}: start nodes with RAY_worker_niceness={usual}"]
+    return []
+
+
+@contextmanager
+def _host_alone() -> Iterator[None]:
+    """Waits until nobody else measures on this host for a cluster."""
+    file = os.open(Path(tempfile.gettempdir()) / _LOCK, os.O_CREAT | os.O_RDONLY, 0o644)
+    try:
+        # Goes with the process, however that ends.
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(file)
+
+
+def _scratch() -> Path:
+    """This process's folder; Ray ends processes without a word, and those before left theirs."""
+    if not _own:
+        _remove_left_ones()
+        folder = Path(tempfile.mkdtemp(prefix=_FOLDERS))
+        _own.append((folder, os.open(folder, os.O_RDONLY)))
+        fcntl.flock(_own[0][1], fcntl.LOCK_EX)
+    return _own[0][0]
+
+
+def tidy() -> None:
+    """Removes this process's folder, and those of processes that are gone."""
+    for _, lock in _own:
+        os.close(lock)
+    _own.clear()
+    _remove_left_ones()
+
+
+def _remove_left_ones() -> None:
+    for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDERS}*"):
+        # Another user's, or just removed by another process.
+        with suppress(OSError):
+            lock = os.open(folder, os.O_RDONLY)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                os.close(lock)

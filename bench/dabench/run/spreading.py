@@ -1,0 +1,315 @@
+"""A sweep on the machines of a cluster: a run of its own for each kind, all side by side."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from dabench.base.errors import UsageError
+from dabench.device.machine import difference
+from dabench.plan.axes import OPTIONAL
+from dabench.plan.cases import Case, PlannedCase, expand
+from dabench.plan.devices import resolve_all, resolve_device
+from dabench.plan.networks import identities
+from dabench.plan.places import Place
+from dabench.plan.settings import Grid, Settings
+from dabench.records.counts import read_counts, read_uncounted
+from dabench.records.folder import RunFolder, check_new_run, has_run, read_run
+from dabench.records.measurements import LaunchRecord
+from dabench.records.summary import launches_by_case
+from dabench.records.timings import TimingRecord, next_launch, read_plan
+from dabench.run.calibrating import (
+    NOWHERE,
+    CalibratedPool,
+    Calibrations,
+    Roots,
+    calibrations,
+    calibrations_again,
+)
+from dabench.run.cluster import Cluster, Kind, NodePool, connected
+from dabench.run.luggage import packed
+from dabench.run.runner import Observer, Runner
+from dabench.run.session import Session, check_same_networks, details_of, merged_plan
+
+SCRATCH = Path("scratch")
+"""A node keeps it where it keeps such things."""
+
+Grids = Sequence[tuple[Grid, Settings]]
+
+
+def spread_grids(
+    grids: Grids,
+    *,
+    place: Place,
+    machines: str,
+    folder: Path,
+    observer: Observer,
+    command: str,
+    roots: Roots = NOWHERE,
+) -> list[Session]:
+    """Measures every case of the grids on machines of a cluster.
+
+    Args:
+        grids: As of `dabench.run.session.run_grids`.
+        place: The cluster.
+        machines: Of `dabench.plan.places.MACHINES`.
+        folder: For the records: of ``all`` it holds a run for each kind of machine, of ``any``
+            the one run.
+        observer: Told of the progress.
+        command: What the user asked for, for the record.
+        roots: Dataset -> where it is, as far as somebody said.
+
+    Returns:
+        A finished run for each kind.
+
+    Raises:
+        UsageError: Anything wrong with the request or the cluster; nothing was measured.
+        DabenchError: No node of a kind is left; its launches until then are kept.
+        ResultsError: The records cannot be written.
+    """
+    asked = [planned for grid in grids for planned in expand(*grid)]
+    check_new_run(folder)
+    if any(folder.glob("*/run.json")):
+        raise UsageError(f"--out: {str(folder)!r} holds runs already; choose another folder")
+    networks = list(dict.fromkeys(planned.case.model for planned in asked))
+    _, chosen = calibrations(asked, roots)
+    with packed(networks, _images(chosen)) as luggage, connected(place, luggage) as cluster:
+        kinds = _chosen(cluster.kinds(identities(networks), observer.note), grids, machines)
+        with ExitStack() as stack:
+            runs = []
+            for kind in kinds:
+                into = folder / kind.name if machines == "all" else folder
+                parts = [each.name for each in kinds] if machines == "all" else []
+                plan, notes = _planned(grids, kind)
+                plan, calibrated = calibrations(plan, roots)
+                for note in notes:
+                    observer.note(note)
+                said = details_of(plan, notes, None, None) | calibrated.to_dict()
+                run = RunFolder.create(
+                    into,
+                    "timing",
+                    command=command,
+                    environment=kind.environment,
+                    cluster=_described(cluster, kind, parts),
+                    run_id=f"{folder.resolve().name}-{kind.name}" if parts else into.resolve().name,
+                    **said,
+                )
+                stack.enter_context(run)
+                runs.append(_Run(kind, run, plan, calibrated))
+            return _side_by_side(runs, cluster, observer)
+
+
+def resume_spread(
+    folder: Path, *, place: Place, observer: Observer, roots: Roots = NOWHERE
+) -> list[Session]:
+    """Continues a sweep that was begun on a cluster, each kind's run on nodes of its kind.
+
+    Raises:
+        UsageError: No such sweep there, or the cluster has no nodes of a kind, or other networks.
+        ResultsError: Its records are damaged.
+    """
+    parts = parts_of_sweep(folder)
+    documents = [read_run(part, "timing") for part in parts]
+    plans = [read_plan(part, said) for part, said in zip(parts, documents, strict=True)]
+    chosen = [
+        calibrations_again(part, said, plan, roots)
+        for part, said, plan in zip(parts, documents, plans, strict=True)
+    ]
+    networks = list(dict.fromkeys(each.case.model for plan in plans for each in plan))
+    images = dict.fromkeys(path for each in chosen for path in _images(each))
+    for part, said in zip(parts, documents, strict=True):
+        check_same_networks(part, said.get("networks", {}))
+    with packed(networks, images) as luggage, connected(place, luggage) as cluster:
+        kinds = cluster.kinds(identities(networks), observer.note)
+        same = [_kind_of(part, said, kinds) for part, said in zip(parts, documents, strict=True)]
+        with ExitStack() as stack:
+            runs = [
+                _Run(kind, stack.enter_context(RunFolder.open(part, "timing")), plan, calibrated)
+                for part, plan, calibrated, kind in zip(parts, plans, chosen, same, strict=True)
+            ]
+            return _side_by_side(runs, cluster, observer)
+
+
+def parts_of_sweep(folder: Path) -> list[Path]:
+    """The runs of a sweep that was begun on a cluster.
+
+    Raises:
+        UsageError: There is none, or it was cut off before all its runs were begun.
+    """
+    if has_run(folder):
+        return [folder]
+    parts = sorted(path.parent for path in folder.glob("*/run.json"))
+    if not parts:
+        raise UsageError(f"{folder} holds no run (run.json is missing)")
+    names = {name for part in parts for name in read_run(part).get("cluster", {}).get("parts", ())}
+    if missing := sorted(names - {part.name for part in parts}):
+        raise UsageError(
+            f"--resume: {folder} was cut off before anything was measured: {missing[0]} is "
+            "missing; begin anew"
+        )
+    return parts
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """One kind's run, begun or begun again."""
+
+    kind: Kind
+    folder: RunFolder
+    plan: Sequence[PlannedCase]
+    calibrated: Calibrations
+
+    def runner(self, pool: NodePool, observer: Observer) -> Runner:
+        """What measures it, from where it stands."""
+        path = self.folder.path
+        return Runner(
+            self.plan,
+            CalibratedPool(pool, self.calibrated),
+            TimingRecord(self.folder),
+            observer,
+            done=launches_by_case(path, self.plan),
+            counted=(read_counts(path), read_uncounted(path)),
+            first_launch=next_launch(path),
+            scratch=SCRATCH,
+            at_once=pool.at_once,
+        )
+
+
+def _side_by_side(runs: Sequence[_Run], cluster: Cluster, observer: Observer) -> list[Session]:
+    """Measures all runs at once, each in a thread; Ctrl-C ends them all, and what is there stays.
+
+    Raises:
+        DabenchError: One could not go on. The others were finished.
+    """
+    shared = _OneAtATime(observer)
+    pools = [cluster.pool(run.kind) for run in runs]
+    runners = [run.runner(pool, shared) for run, pool in zip(runs, pools, strict=True)]
+    with ThreadPoolExecutor(len(runs)) as threads:
+        outcomes = [threads.submit(runner.run) for runner in runners]
+        try:
+            wait(outcomes)
+        except KeyboardInterrupt:
+            for pool in pools:
+                pool.stop()
+            wait(outcomes)
+    cluster.tidy(run.kind for run in runs)
+    return [
+        Session(outcome.result(), run.kind.environment, run.folder.path)
+        for run, outcome in zip(runs, outcomes, strict=True)
+    ]
+
+
+class _OneAtATime:
+    """An observer that is told by several threads."""
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+        self._lock = threading.Lock()
+
+    def planned(self, launches: int) -> None:
+        with self._lock:
+            self._observer.planned(launches)
+
+    def started(self, case: Case) -> None:
+        with self._lock:
+            self._observer.started(case)
+
+    def finished(self, record: LaunchRecord) -> None:
+        with self._lock:
+            self._observer.finished(record)
+
+    def note(self, text: str) -> None:
+        with self._lock:
+            self._observer.note(text)
+
+
+def _chosen(kinds: Sequence[Kind], grids: Grids, machines: str) -> list[Kind]:
+    """The kinds of machines that measure.
+
+    Raises:
+        UsageError: None has a device that is asked for.
+    """
+    missing = {kind.name: _missing(grids, kind) for kind in kinds}
+    for device in {name for each in missing.values() for name in each}:
+        if all(device in each for each in missing.values()):
+            reason = next(iter(missing.values()))[device]
+            raise UsageError(f"--on: no node of the cluster has {device}: {reason}")
+    if machines == "all":
+        return list(kinds)
+    whole = [kind for kind in kinds if not missing[kind.name]]
+    if not whole:
+        raise UsageError(
+            "--machines: no kind of node has all devices that are asked for; 'all' measures each "
+            "on those that have it"
+        )
+    return whole[:1]
+
+
+def _missing(grids: Grids, kind: Kind) -> dict[str, str]:
+    """Devices that are asked for and that a kind lacks, with the reason."""
+    found = {}
+    for grid, _ in grids:
+        for device in grid.devices:
+            try:
+                resolve_device(device, kind.environment)
+            except UsageError as error:
+                found[device] = str(error)
+    return found
+
+
+def _planned(grids: Grids, kind: Kind) -> tuple[list[PlannedCase], list[str]]:
+    """The plan for a kind of machine, and what is left out of it.
+
+    What needs a device that it lacks is a row with that reason.
+    """
+    missing = _missing(grids, kind)
+    possible, lacking = [], []
+    for grid, settings in grids:
+        dtypes = tuple(dict.fromkeys(name.rstrip(OPTIONAL) for name in grid.dtypes))
+        here = tuple(device for device in grid.devices if device not in missing)
+        if here:
+            possible.append((replace(grid, devices=here), settings))
+        lacking += [
+            replace(planned, impossible=missing[device])
+            for device in grid.devices
+            if device in missing
+            for planned in expand(replace(grid, devices=(device,), dtypes=dtypes), settings)
+        ]
+    resolved, notes = resolve_all(possible, kind.environment)
+    return [*merged_plan(resolved), *lacking], notes
+
+
+def _kind_of(part: Path, document: Mapping[str, Any], kinds: Iterable[Kind]) -> Kind:
+    """The nodes that are of the kind on which a run was begun.
+
+    Raises:
+        UsageError: There are none.
+    """
+    reasons = []
+    for kind in kinds:
+        found = difference(document["environment"], kind.environment)
+        if found is None:
+            return kind
+        reasons.append(f"{kind.name}: {found}")
+    raise UsageError(
+        f"--resume: no node of the cluster is of the kind that {part} was begun on: "
+        f"{'; '.join(reasons)}"
+    )
+
+
+def _described(cluster: Cluster, kind: Kind, parts: Sequence[str]) -> dict[str, Any]:
+    """What ``run.json`` says of the cluster."""
+    return {
+        "ray": cluster.ray_version,
+        "nodes": [node.to_dict() for node in kind.nodes],
+        "parts": list(parts),
+    }
+
+
+def _images(chosen: Calibrations) -> list[Path]:
+    return list(dict.fromkeys(path for each in chosen.known.values() for path in each.images))

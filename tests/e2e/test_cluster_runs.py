@@ -1,0 +1,173 @@
+"""Sweeps on a real Ray cluster: two nodes of this machine, and a head that is not measured on."""
+
+import json
+import os
+import time
+
+import command
+import psutil
+import pytest
+
+import dabench
+from dabench.records.folder import read_run
+from dabench.records.timings import read_launches
+
+pytestmark = pytest.mark.extras
+
+NET = """
+import torch
+from parts.block import block
+
+
+class Net(torch.nn.Sequential):
+    def __init__(self):
+        super().__init__(block(), torch.nn.Conv2d(4, 2, 1))
+"""
+BLOCK = "import torch\n\n\ndef block():\n    return torch.nn.Conv2d(3, 4, 3)\n"
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Two nodes that may be measured on; yields Ray's own handle."""
+    pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    before = dict(os.environ)
+    os.environ.update(
+        RAY_USAGE_STATS_ENABLED="0",
+    )
+    # A test's own variables are no part of how a node is started.
+    os.environ.pop("OMP_NUM_THREADS", None)
+    found = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False}
+    )
+    for _ in range(2):
+        found.add_node(num_cpus=2, resources={"dabench": 1})
+    found.wait_for_nodes()
+    os.environ.clear()
+    os.environ.update(before)
+    yield found
+    found.shutdown()
+
+
+@pytest.fixture
+def sweep(cluster, tmp_path, monkeypatch):
+    """Runs a sweep on the cluster, from a folder of the test's own."""
+    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+
+    def run(*arguments, start=False):
+        call = command.start if start else command.dabench
+        return call("sweep", *arguments, "--on", "ray", cwd=tmp_path)
+
+    return run
+
+
+def raylets(cluster):
+    nodes = cluster.worker_nodes
+    return {node: node.all_processes["raylet"][0].process.pid for node in nodes}
+
+
+def busy(cluster):
+    """The node on which a launch runs, and Ray's process that runs it."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        for node, raylet in raylets(cluster).items():
+            for child in psutil.Process(raylet).children():
+                # Ray names its processes after what they do.
+                if child.cmdline()[:1] == ["ray::launch"] and child.children():
+                    return node, child
+        time.sleep(0.01)
+    raise AssertionError("no launch ran")
+
+
+def wait_for_launches(folder, least, process):
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()
+        path = folder / "launches.csv"
+        if path.exists() and len(path.read_text().splitlines()) > least:
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"{least} launches never came")
+
+
+def test_kill_9_of_a_worker_a_node_and_the_driver_loses_nothing(cluster, sweep, tmp_path):
+    arguments = ["--model", "disc,dw-disc", "--size", "128x128", "--repeat", "60"]
+    folder = tmp_path / "run"
+    process = sweep(
+        *arguments, "--launches", "5", "--machines", "any", "--out", "run", "-q", start=True
+    )
+    wait_for_launches(folder, 1, process)
+    _, worker = busy(cluster)
+    worker.kill()
+    wait_for_launches(folder, 3, process)
+    node, _ = busy(cluster)
+    cluster.remove_node(node, allow_graceful=False)
+    wait_for_launches(folder, 5, process)
+    cluster.add_node(num_cpus=2, resources={"dabench": 1})
+    cluster.wait_for_nodes()
+    process.kill()
+    process.communicate()
+    before = read_launches(folder)
+    assert len(before) < 10
+
+    again = sweep("--resume", "run", "-q")
+    assert again.returncode == 0, again.stderr
+    after = read_launches(folder)
+    assert after[: len(before)] == before
+    assert [each.status for each in after] == ["ok"] * 10
+    rows = dabench.load_results(folder).measurements
+    assert rows["launches"].tolist() == [5, 5]
+    assert rows["n"].tolist() == [300, 300]
+    # Nodes that are one host take turns: it is as if there were one.
+    assert sorted(each.round for each in after) == sorted([*range(5)] * 2)
+
+
+def test_each_kind_of_machine_has_a_run_with_its_own_environment(cluster, sweep, tmp_path):
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "__init__.py").touch()
+    (tmp_path / "parts" / "block.py").write_text(BLOCK)
+    (tmp_path / "net.py").write_text(NET)
+    done = sweep(
+        "--model", "net.py:Net,dw-disc", "--size", "32x32", "--repeat", "2", "--launches", "1",
+        "--device", "cpu", "--out", "run", "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert len(document["measurements"]) == 2
+    (part,) = (tmp_path / "run").iterdir()
+    said = read_run(part, "timing")
+    assert said["run_id"] == f"run-{part.name}"
+    assert said["cluster"]["parts"] == [part.name]
+    assert [each["dabench"] for each in said["cluster"]["nodes"]] == [
+        said["environment"]["dabench"]
+    ] * 2
+    # What Ray sets for its workers is not what the node was started with.
+    assert "OMP_NUM_THREADS" not in said["environment"]["variables"]
+    assert said["environment"]["threads"] == psutil.cpu_count()
+    names = {each["name"] for each in said["cluster"]["nodes"]}
+    assert {each.device["node"] for each in read_launches(part)} <= names
+    assert set(said["networks"]) == {"net.py:Net"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--device", "cuda"], "--on: no node of the cluster has cuda"),
+        (["--resume", "nothing"], "nothing holds no run"),
+    ],
+)
+def test_what_a_cluster_cannot_do_is_one_line(sweep, arguments, said):
+    model = [] if "--resume" in arguments else ["--model", "dw-disc"]
+    done = sweep(*model, *arguments)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_unreachable_head_is_one_line(tmp_path):
+    done = command.dabench("sweep", "--model", "disc", "--on", "ray://127.0.0.1:1", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("dabench: --on: cannot reach ray://127.0.0.1:1: ")
+    assert list(tmp_path.iterdir()) == []
