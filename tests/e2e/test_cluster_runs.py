@@ -4,6 +4,7 @@ import json
 import os
 import time
 
+import clusters
 import command
 import psutil
 import pytest
@@ -30,24 +31,8 @@ BLOCK = "import torch\n\n\ndef block():\n    return torch.nn.Conv2d(3, 4, 3)\n"
 def cluster():
     """Two nodes that may be measured on; yields Ray's own handle."""
     pytest.importorskip("ray")
-    from ray.cluster_utils import Cluster
-
-    before = dict(os.environ)
-    os.environ.update(
-        RAY_USAGE_STATS_ENABLED="0",
-    )
-    # A test's own variables are no part of how a node is started.
-    os.environ.pop("OMP_NUM_THREADS", None)
-    found = Cluster(
-        initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False}
-    )
-    for _ in range(2):
-        found.add_node(num_cpus=2, resources={"dabench": 1})
-    found.wait_for_nodes()
-    os.environ.clear()
-    os.environ.update(before)
-    yield found
-    found.shutdown()
+    with clusters.started(2) as found:
+        yield found
 
 
 @pytest.fixture
@@ -104,7 +89,7 @@ def test_kill_9_of_a_worker_a_node_and_the_driver_loses_nothing(cluster, sweep, 
     node, _ = busy(cluster)
     cluster.remove_node(node, allow_graceful=False)
     wait_for_launches(folder, 5, process)
-    cluster.add_node(num_cpus=2, resources={"dabench": 1})
+    cluster.add_node(**clusters.NODE)
     cluster.wait_for_nodes()
     process.kill()
     process.communicate()
@@ -123,7 +108,19 @@ def test_kill_9_of_a_worker_a_node_and_the_driver_loses_nothing(cluster, sweep, 
     assert sorted(each.round for each in after) == sorted([*range(5)] * 2)
 
 
-def test_each_kind_of_machine_has_a_run_with_its_own_environment(cluster, sweep, tmp_path):
+@pytest.fixture
+def pinned(cluster):
+    """Another kind of machine: a node that may use one core."""
+    if psutil.cpu_count() < 2:
+        pytest.skip("needs two cores")
+    with clusters.other_cores({0}):
+        node = cluster.add_node(**clusters.NODE)
+    cluster.wait_for_nodes()
+    yield
+    cluster.remove_node(node)
+
+
+def test_each_kind_of_machine_has_a_run_with_its_own_environment(pinned, sweep, tmp_path):
     (tmp_path / "parts").mkdir()
     (tmp_path / "parts" / "__init__.py").touch()
     (tmp_path / "parts" / "block.py").write_text(BLOCK)
@@ -133,21 +130,27 @@ def test_each_kind_of_machine_has_a_run_with_its_own_environment(cluster, sweep,
         "--device", "cpu", "--out", "run", "--json",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    document = json.loads(done.stdout)
-    assert len(document["measurements"]) == 2
-    (part,) = (tmp_path / "run").iterdir()
-    said = read_run(part, "timing")
-    assert said["run_id"] == f"run-{part.name}"
-    assert said["cluster"]["parts"] == [part.name]
-    assert [each["dabench"] for each in said["cluster"]["nodes"]] == [
-        said["environment"]["dabench"]
-    ] * 2
-    # What Ray sets for its workers is not what the node was started with.
-    assert "OMP_NUM_THREADS" not in said["environment"]["variables"]
-    assert said["environment"]["threads"] == psutil.cpu_count()
-    names = {each["name"] for each in said["cluster"]["nodes"]}
-    assert {each.device["node"] for each in read_launches(part)} <= names
-    assert set(said["networks"]) == {"net.py:Net"}
+    both, one = json.loads(done.stdout)["machines"]
+    cores = [each["environment"]["usable_cores"] for each in (both, one)]
+    assert cores == [len(os.sched_getaffinity(0)), 1]
+    parts = sorted((tmp_path / "run").iterdir())
+    assert len(parts) == 2
+    nodes = []
+    for part in parts:
+        said = read_run(part, "timing")
+        assert said["run_id"] == f"run-{part.name}"
+        assert sorted(said["cluster"]["parts"]) == [each.name for each in parts]
+        # What Ray sets for its workers is not what the node was started with.
+        assert "OMP_NUM_THREADS" not in said["environment"]["variables"]
+        assert said["environment"]["threads"] == said["environment"]["usable_cores"]
+        assert set(said["networks"]) == {"net.py:Net"}
+        names = {each["name"] for each in said["cluster"]["nodes"]}
+        launches = read_launches(part)
+        assert [each.status for each in launches] == ["ok"] * 2
+        assert {each.device["node"] for each in launches} <= names
+        assert {each.device["threads"] for each in launches} == {said["environment"]["threads"]}
+        nodes.append(len(names))
+    assert sorted(nodes) == [1, 2]
 
 
 @pytest.mark.parametrize(

@@ -2,18 +2,19 @@
 
 import json
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 from records import ENVIRONMENT
 
 from dabench.base.errors import DabenchError, UsageError
+from dabench.data.calibration import Calibration
 from dabench.plan.places import Place
 from dabench.plan.settings import Grid, Settings
 from dabench.records.folder import read_run
 from dabench.records.timings import read_launches
-from dabench.run import spreading
+from dabench.run import calibrating, spreading
 from dabench.run.cluster import Kind, LostError, Node, NodePool
-from dabench.run.luggage import Luggage
 from dabench.run.session import NoProgress
 from dabench.run.spreading import resume_spread, spread_grids
 
@@ -52,6 +53,7 @@ class Cluster:
             for env in environments
         ]
         self.launched = []
+        self.asked = []
         self.tidied = []
         self.lost = set()
         self.interrupt_at = None
@@ -60,12 +62,13 @@ class Cluster:
         return self._kinds
 
     def pool(self, kind):
-        return NodePool(kind, self._start, self._result, lambda _: None, Luggage(None, {}))
+        return NodePool(kind, self._start, self._result, lambda _: None, self.luggage)
 
     def tidy(self, kinds):
         self.tidied += [kind.name for kind in kinds]
 
     def _start(self, node, request, timeout_s):
+        self.asked.append(request)
         return node, request
 
     def _result(self, started):
@@ -84,6 +87,7 @@ def spread(tmp_path, monkeypatch):
     def run(cluster, *, machines="all", resume=False, settings=ONCE, **axes):
         @contextmanager
         def connected(place, luggage):
+            cluster.luggage = luggage
             yield cluster
 
         monkeypatch.setattr(spreading, "connected", connected)
@@ -198,6 +202,25 @@ def test_a_sweep_that_was_cut_off_before_all_its_runs_were_begun(spread, tmp_pat
         file.unlink()
     with pytest.raises(UsageError, match="cut off before anything was measured: big-cpu is"):
         spread(Cluster(BIG, SMALL), resume=True)
+
+
+def test_what_int8_is_calibrated_on_goes_along(spread, tmp_path, monkeypatch):
+    images = [tmp_path / f"{name}.png" for name in "ab"]
+    for image in images:
+        image.write_bytes(image.name.encode())
+    chosen = Calibration("data, train split", False, 0, ("a", "b"), "digest", tuple(images))
+    monkeypatch.setattr(calibrating, "calibration_of", lambda *_: chosen)
+    monkeypatch.setattr(calibrating, "is_trained", lambda _: True)
+    monkeypatch.setattr(calibrating, "trained_at", lambda _: SimpleNamespace(target="data"))
+    monkeypatch.setattr(calibrating.Reference, "of", lambda _: SimpleNamespace(factory="run"))
+    cluster = Cluster(SMALL)
+    spread(
+        cluster, models=("disc",), devices=("auto",), dtypes=("int8?", "fp32"),
+        runtimes=("onnxruntime",), calibrations=("2",),
+    )  # fmt: skip
+    assert list(cluster.luggage.images) == [str(image) for image in images]
+    asked = [each["calibration"]["images"] for each in cluster.asked if "calibration" in each]
+    assert asked == [["calibration/0.png", "calibration/1.png"]] * 2
 
 
 def test_networks_go_along_as_they_are(spread, tmp_path, monkeypatch):

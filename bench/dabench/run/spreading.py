@@ -72,10 +72,12 @@ def spread_grids(
         DabenchError: No node of a kind is left; its launches until then are kept.
         ResultsError: The records cannot be written.
     """
-    asked = [planned for grid in grids for planned in expand(*grid)]
+    for grid, settings in grids:
+        expand(grid, settings)
     check_new_run(folder)
     if any(folder.glob("*/run.json")):
         raise UsageError(f"--out: {str(folder)!r} holds runs already; choose another folder")
+    asked = [planned for grid in grids for planned in _anywhere(*grid)]
     networks = list(dict.fromkeys(planned.case.model for planned in asked))
     _, chosen = calibrations(asked, roots)
     with packed(networks, _images(chosen)) as luggage, connected(place, luggage) as cluster:
@@ -228,6 +230,16 @@ class _OneAtATime:
             self._observer.note(text)
 
 
+def _anywhere(grid: Grid, settings: Settings) -> list[PlannedCase]:
+    """The cases of a grid on a machine that lacks no precision: what may have to go along."""
+    return expand(replace(grid, devices=("cpu",), dtypes=_dtypes(grid)), settings)
+
+
+def _dtypes(grid: Grid) -> tuple[str, ...]:
+    """The precisions of a grid, those included that a device may lack."""
+    return tuple(dict.fromkeys(name.rstrip(OPTIONAL) for name in grid.dtypes))
+
+
 def _chosen(kinds: Sequence[Kind], grids: Grids, machines: str) -> list[Kind]:
     """The kinds of machines that measure.
 
@@ -270,7 +282,6 @@ def _planned(grids: Grids, kind: Kind) -> tuple[list[PlannedCase], list[str]]:
     missing = _missing(grids, kind)
     possible, lacking = [], []
     for grid, settings in grids:
-        dtypes = tuple(dict.fromkeys(name.rstrip(OPTIONAL) for name in grid.dtypes))
         here = tuple(device for device in grid.devices if device not in missing)
         if here:
             possible.append((replace(grid, devices=here), settings))
@@ -278,7 +289,7 @@ def _planned(grids: Grids, kind: Kind) -> tuple[list[PlannedCase], list[str]]:
             replace(planned, impossible=missing[device])
             for device in grid.devices
             if device in missing
-            for planned in expand(replace(grid, devices=(device,), dtypes=dtypes), settings)
+            for planned in expand(replace(grid, devices=(device,), dtypes=_dtypes(grid)), settings)
         ]
     resolved, notes = resolve_all(possible, kind.environment)
     return [*merged_plan(resolved), *lacking], notes

@@ -1,0 +1,74 @@
+"""What measuring on a cluster costs, and whether it gives the same times."""
+
+import math
+from statistics import median
+
+import clusters
+import pytest
+
+from dabench.findings.selftest import NAME, _tested
+from dabench.plan.cases import expand
+from dabench.plan.places import Place
+from dabench.plan.settings import Grid, Settings
+from dabench.run.cluster import connected
+from dabench.run.launcher import Launcher
+from dabench.run.luggage import Luggage
+from dabench.run.runner import launch_case
+from dabench.timing.statistics import ratio_interval
+from dabench.timing.verdicts import DELTA
+
+pytestmark = pytest.mark.extras
+
+
+@pytest.fixture
+def pools(monkeypatch):
+    """Workers at home and on a cluster's node, both past their start."""
+    pytest.importorskip("ray")
+    with clusters.started(1) as started:
+        monkeypatch.setenv("RAY_ADDRESS", started.address)
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+        with connected(Place(), Luggage(None, {})) as cluster, Launcher() as home:
+            (kind,) = cluster.kinds({})
+            yield home, cluster.pool(kind)
+
+
+def case(size, **how):
+    grid = Grid(models=("dw-disc",), devices=("cpu",), sizes=((size, size),))
+    (planned,) = expand(grid, Settings.of(**how))
+    return planned
+
+
+def test_a_launch_on_a_node_costs_little_more_than_at_home(compare, pools):
+    """Of 200 trivial cases, from asking to the record: at most 50 ms each beyond the worker's."""
+    planned = case(32, repeat=1, launches=1)
+
+    def launch(pool):
+        record = launch_case(planned, pool, 0)
+        assert record.status == "ok", record.reason
+
+    home, there = compare.times(*(lambda pool=pool: launch(pool) for pool in pools), rounds=200)
+    compare.check(
+        "ms that a node adds to a launch", 1e3 * (median(there) - median(home)), at_most=50
+    )
+
+
+def test_a_node_measures_what_home_measures(compare, pools):
+    """The difference of medians is below what this machine's comparisons with itself can tell."""
+    planned = case(128, repeat=50, launches=1)
+    samples = ([], [])
+
+    def launch(at):
+        (phase,) = launch_case(planned, pools[at], 0).phases
+        samples[at].append([each.wall_s for each in phase.samples.samples])
+
+    compare.times(lambda: launch(0), lambda: launch(1), rounds=24, warmup=0)
+    home, there = samples
+    if not compare.measuring:
+        return
+    n = min(map(len, samples))
+    found = ratio_interval(there[:n], home[:n], (range(n), range(n)))
+    floor = _tested(planned.case.case_id, "forward", home, DELTA).floor
+    print(f"\nnode over home: {found.estimate:.3f} ({found.low:.3f} to {found.high:.3f}), {NAME}")
+    compare.check(
+        "difference over the noise floor", abs(math.log(found.estimate)) / floor, at_most=1
+    )
