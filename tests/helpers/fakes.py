@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 
 from dabench.plan.cases import Case
 from dabench.records.measurements import LaunchRecord, PhaseRecord
-from dabench.timing.engine import PhaseSamples, Sample
+from dabench.timing.engine import PhaseSamples
+from dabench.timing.samples import Sample
 
 
 @dataclass

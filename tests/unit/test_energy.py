@@ -5,7 +5,8 @@ import pytest
 from dabench.device.energy import Counter, NoEnergyError, Rapl
 from dabench.run.sampling import _joules
 from dabench.run.worker import _meter
-from dabench.timing.engine import PhaseSamples, Sample
+from dabench.timing.engine import PhaseSamples
+from dabench.timing.samples import Sample
 
 
 def zone(root, name, kind, energy, most=1000_000_000):

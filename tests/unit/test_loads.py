@@ -15,7 +15,7 @@ from dabench.plan.cases import PlannedCase, expand
 from dabench.plan.settings import Grid, Settings
 from dabench.records.measurements import summarise
 from dabench.report.write import write_report
-from dabench.timing.engine import Sample, StopRule
+from dabench.timing.engine import StopRule
 from dabench.timing.loads import (
     ALONE,
     BLOCK_S,
@@ -23,6 +23,7 @@ from dabench.timing.loads import (
     measure_throughput,
     wait_until,
 )
+from dabench.timing.samples import Sample
 from dabench.timing.tails import PERCENTILES, needed_passes, percentile, share_within
 
 ASK = AsyncDevice.ASK_S

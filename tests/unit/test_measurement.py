@@ -6,7 +6,7 @@ import pytest
 from fakes import make_case, make_launch
 
 from dabench.records.measurements import COLUMNS, summarise
-from dabench.timing.engine import Sample
+from dabench.timing.samples import Sample
 
 CASE = make_case()
 

@@ -9,6 +9,7 @@ from fakes import make_launch
 from dabench.base.errors import ResultsError
 from dabench.plan.cases import expand
 from dabench.plan.settings import Grid, Settings
+from dabench.records.summary import Stored
 from dabench.run.runner import MAX_LAUNCHES, SHORT_LAUNCHES, Runner, stop_rule
 from dabench.run.session import NoProgress, NoRecords
 
@@ -73,10 +74,9 @@ class Records(NoRecords):
         self.summaries.append(list(rows))
 
 
-def run(pool, settings, *, done=None, records=None, at_once=1, **axes):
+def run(pool, settings, *, records=None, at_once=1, **axes):
     plan = expand(Grid(devices=("cpu",), **axes), settings)
-    runner = Runner(plan, pool, records or Records(), NoProgress(), done=done, at_once=at_once)
-    return runner.run()
+    return Runner(plan, pool, records or Records(), NoProgress(), at_once=at_once).run()
 
 
 def test_every_case_gets_its_launches_and_its_numbers():
@@ -213,7 +213,8 @@ def test_resuming_measures_only_what_is_missing():
     launches = [make_launch(first, [3.0] * 5, launch=i, round=i) for i in range(2)]
     done = {first.case_id: launches, second.case_id: []}
     pool, records = Pool(), Records()
-    outcome = Runner(plan, pool, records, NoProgress(), done=done, first_launch=7).run()
+    stored = Stored(done, next_launch=7)
+    outcome = Runner(plan, pool, records, NoProgress(), stored=stored).run()
     assert sorted(pool.launched) == ["disc", *["dw-disc"] * 3]
     assert [record.launch for record in records.launches] == [7, 8, 9, 10]
     assert [r.launches for r in outcome.measurements] == [3, 3]
@@ -245,17 +246,36 @@ class Stopped(Pool):
 
 
 def test_ctrl_c_while_a_resumed_run_counts_keeps_its_counts():
-    (planned,) = expand(Grid(devices=("cpu",), models=("disc",)), Settings.of(repeat=5))
-    done = {planned.case.case_id: [make_launch(planned.case, [3.0] * 5)]}
+    planned, other = expand(
+        Grid(devices=("cpu",), models=("disc", "dw-disc")), Settings.of(repeat=5)
+    )
+    done = {planned.case.case_id: [make_launch(planned.case, [3.0] * 5)], other.case.case_id: []}
     counted = []
     Pool().run({"kind": "count", "items": [{
         "name": "disc", "channels": planned.case.channels, "height": planned.case.height,
         "width": planned.case.width, "mode": "eval",
     }]}, counted.append, timeout_s=1)  # fmt: skip
     counts = ([message["count"] for message in counted], [])
-    outcome = Runner([planned], Stopped(), Records(), NoProgress(), done=done, counted=counts).run()
+    stored = Stored(done, counts=counts)
+    outcome = Runner([planned, other], Stopped(), Records(), NoProgress(), stored=stored).run()
     assert outcome.interrupted
     assert outcome.measurements[0].executed_flops == 2 * 7
+
+
+def test_what_an_earlier_run_counted_is_not_counted_again():
+    plan = expand(Grid(devices=("cpu",), models=("disc", "dw-disc")), Settings.of(repeat=1))
+    first, pool = Pool(), Pool()
+    counted = []
+    size = {name: getattr(plan[0].case, name) for name in ("channels", "height", "width", "mode")}
+    first.run({"kind": "count", "items": [{"name": "disc", **size}]}, counted.append, timeout_s=1)
+    stored = Stored(
+        {planned.case.case_id: [] for planned in plan},
+        counts=([message["count"] for message in counted], []),
+    )
+    outcome = Runner(plan, pool, Records(), NoProgress(), stored=stored).run()
+    asked = [each["items"][0]["name"] for each in pool.requests if each["kind"] == "count"]
+    assert asked == ["dw-disc"]
+    assert [row.executed_flops for row in outcome.measurements] == [2 * 7] * 2
 
 
 def test_time_is_shared_between_launches_and_phases():

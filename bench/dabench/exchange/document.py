@@ -15,7 +15,8 @@ from dabench.plan.cases import PlannedCase
 from dabench.records.catalog import Labels, Note
 from dabench.records.folder import SCHEMA
 from dabench.records.timings import launch_of, launch_row, sample_rows
-from dabench.timing.engine import PhaseSamples, Sample
+from dabench.timing.engine import PhaseSamples
+from dabench.timing.samples import Sample
 
 KEY = "dabench"
 
@@ -103,7 +104,8 @@ def _read(document: Mapping[str, Any]) -> WholeRun:
         plan=[PlannedCase.of(planned) for planned in document["run"]["plan"]],
         launches=[
             launch_of(
-                {key: str(value) for key, value in row.items()}, phases.get(row["launch"], {})
+                {key: str(value) for key, value in row.items()},
+                phases.get(row["launch"], {}).__getitem__,
             )
             for row in document["launches"]
         ],

@@ -18,7 +18,8 @@ from dabench.plan.cases import Case, PlannedCase
 from dabench.plan.settings import Settings
 from dabench.records.measurements import LaunchRecord
 from dabench.records.timings import launch_of, launch_row
-from dabench.timing.engine import KINDS, PhaseSamples, Sample
+from dabench.timing.engine import KINDS, PhaseSamples
+from dabench.timing.samples import Sample
 
 MACHINE = (*HARDWARE, "torch", "dabench", "commit")
 """What the table says of the machine and its software."""
@@ -198,7 +199,7 @@ def _run(rows: Sequence[Mapping[str, Any]]) -> WholeRun:
         launch_of(
             {**{key: str(value) for key, value in row.items()}, "case_id": case_id,
              "device": row["device_facts"], "phases": row["phases_facts"]},
-            samples.get(launch, {}),
+            samples.get(launch, {}).__getitem__,
         )
         for launch, (row, case_id) in heads.items()
     ]  # fmt: skip

@@ -13,7 +13,8 @@ from dabench.exchange.runs import WholeRun
 from dabench.plan.cases import Case, PlannedCase
 from dabench.plan.settings import Settings
 from dabench.records.measurements import LaunchRecord, PhaseRecord
-from dabench.timing.engine import PhaseSamples, Sample
+from dabench.timing.engine import PhaseSamples
+from dabench.timing.samples import Sample
 
 
 def foreign_run(

@@ -23,7 +23,8 @@ from dabench.plan.axes import AXES
 from dabench.plan.cases import Case, PlannedCase
 from dabench.plan.settings import Settings
 from dabench.records.measurements import LaunchRecord, PhaseRecord
-from dabench.timing.engine import PhaseSamples, Sample
+from dabench.timing.engine import PhaseSamples
+from dabench.timing.samples import Sample
 
 SAMPLES = "nv/json/bin:nv/cold/sample_times"
 LAUNCHES = "dabench/launches"

@@ -26,7 +26,7 @@ from dabench.findings.joining import (
     as_accurate,
     read_accuracies,
 )
-from dabench.findings.tables import launch_times, load
+from dabench.findings.tables import load
 from dabench.plan.axes import AXES
 from dabench.plan.cases import Case
 from dabench.plan.trained import is_trained
@@ -108,7 +108,7 @@ def choice_of(folder: Path) -> Choice:
     scores, identities = read_accuracies(scores_of(folder)), Identities(times)
     loaded = load([times])
     rows = {row["case_id"]: row for row in loaded.measurements.to_dict("records")}
-    samples = {case_id: each for (_, case_id, _), each in launch_times(loaded).items()}
+    samples = {case_id: each for (_, case_id, _), each in loaded.times.items()}
     candidates = []
     for planned in plan:
         case_id = planned.case.case_id

@@ -11,7 +11,6 @@ from dabench.findings.tables import (
     Results,
     by_setting,
     compared,
-    launch_times,
     variant_in_words,
 )
 
@@ -48,7 +47,7 @@ def bought(loaded: Results) -> list[Bought]:
         & (rows["concurrency"] == 1)
         & (rows["input"] == "device")
     ]
-    times = launch_times(loaded)
+    times = loaded.times
     setting = [name for name in VARIANT_SETTING if name != "dtype"]
     return [
         Bought(row, base, compared(row, base, times))

@@ -10,13 +10,17 @@ import io
 import itertools
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
+from pandas.api.types import union_categoricals
 
 from dabench.base.errors import ResultsError, UsageError
 from dabench.plan.axes import EAGER, columns_of, variant_in
@@ -29,18 +33,19 @@ from dabench.records.measurements import (
     SINCE_SCHEMA_5,
     Measurement,
 )
+from dabench.records.samples import read_samples
 from dabench.records.summary import summarised
 from dabench.records.timings import (
     LAUNCH_COLUMNS,
     LAUNCHES,
     MEASUREMENTS,
     OLDER_LAUNCH_COLUMNS,
-    SAMPLE_COLUMNS,
     SAMPLES,
     is_summarised,
     read_launches,
     read_plan,
 )
+from dabench.timing.engine import KINDS
 from dabench.timing.statistics import ratio_interval
 from dabench.timing.verdicts import verdict
 
@@ -54,14 +59,15 @@ _NA = {
 _NA |= {"device_s": [""], "round": [""]}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Results:
     """Runs, read.
 
     Attributes:
         runs: The documents of ``run.json``.
         measurements: A row per case and phase, with ``run_id`` and ``machine``.
-        samples: A row per timed pass, warm-up included and marked in ``kind``.
+        samples: A row per timed pass, warm-up included and marked in ``kind``; words are
+            categories.
         launches: A row per worker process, ``device`` being what it said of
             its device and settings.
         counts: A row per network, size and mode, per image.
@@ -76,6 +82,11 @@ class Results:
     def to_frame(self) -> pd.DataFrame:
         """The measurements; the same call as on what `dabench.time` returns."""
         return self.measurements
+
+    @cached_property
+    def times(self) -> TimesOf:
+        """Of `launch_times`, which many sections of a report ask for."""
+        return launch_times(self)
 
 
 def measurement_frame(rows: Iterable[Measurement]) -> pd.DataFrame:
@@ -118,7 +129,7 @@ def load(folders: Sequence[Path]) -> Results:
     return Results(
         runs=runs,
         measurements=pd.concat(measurements, ignore_index=True),
-        samples=pd.concat(samples, ignore_index=True),
+        samples=_under_one_another(samples),
         launches=pd.concat(launches, ignore_index=True),
         counts=_counts_frame(counts),
     )
@@ -235,7 +246,7 @@ def ratios(loaded: Results, models: Sequence[str]) -> pd.DataFrame:
     good = loaded.measurements[loaded.measurements["status"] == "ok"]
     # Of several processes at once 'dabench compare' keeps the samples apart.
     good = good[good["model"].isin(models) & (good["concurrency"] == 1)]
-    times = launch_times(loaded)
+    times = loaded.times
     rows = []
     for group in by_setting(good, SETTING):
         order = sorted(group, key=lambda row: models.index(row["model"]))
@@ -266,14 +277,40 @@ def by_setting(frame: pd.DataFrame, names: Sequence[str]) -> list[list[dict[str,
 
 @dataclass(frozen=True, slots=True)
 class LaunchTimes:
-    """Seconds of each sample of each launch of one phase of a case, and the launches' rounds."""
+    """Seconds of each sample of each launch of one phase of a case, and the launches' rounds.
 
-    seconds: list[list[float]]
+    Attributes:
+        medians: Of the launches.
+    """
+
+    seconds: list[Sequence[float]]
     rounds: list[int | None]
+    medians: list[float]
+
+    @property
+    def for_ratios(self) -> list[Sequence[float]]:
+        """What stands for each launch in a ratio: its median, unless there is just one launch."""
+        return self.seconds if len(self.seconds) == 1 else [[each] for each in self.medians]
 
 
 TimesOf = Mapping[tuple[str, str, str], LaunchTimes]
 """By run, case and phase."""
+
+
+class _Stretch(Sequence[float]):
+    """Numbers that stand together in an array, as floats when somebody looks at them."""
+
+    def __init__(self, values: NDArray[np.float64]) -> None:
+        self._values = values
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __getitem__(self, key: Any) -> Any:
+        return self._values[key].tolist()
+
+    def __iter__(self) -> Iterator[float]:
+        return iter(self._values.tolist())
 
 
 def launch_times(loaded: Results) -> TimesOf:
@@ -282,22 +319,31 @@ def launch_times(loaded: Results) -> TimesOf:
     Host times; under the paper's protocol on a device that queues work, whose clock does not
     wait for it, the times until the work was done.
     """
-    timed = loaded.samples[loaded.samples["kind"] == "sample"]
-    unsynchronised = timed["device_s"].notna() & timed["case_id"].str.endswith("/paper")
-    timed = timed.assign(wall_s=timed["wall_s"].where(~unsynchronised, timed["device_s"]))
+    samples = loaded.samples
+    kept = (samples["kind"] == "sample").to_numpy()
+    device_s = samples["device_s"].to_numpy()
+    paper = samples["case_id"].str.endswith("/paper").to_numpy(dtype=bool)
+    seconds = np.where(paper & ~np.isnan(device_s), device_s, samples["wall_s"])[kept]
     known = loaded.launches[["run_id", "launch", "round"]]
     numbers = {
         (run_id, launch): None if round_ != round_ or round_ == "" else int(round_)
         for run_id, launch, round_ in known.itertuples(index=False)
     }
     found: dict[tuple[str, str, str], LaunchTimes] = {}
-    keys = ["run_id", "case_id", "phase", "launch"]
-    series: dict[tuple[Any, ...], list[float]] = {}
-    for *key, seconds in timed[[*keys, "wall_s"]].itertuples(index=False):
-        series.setdefault(tuple(key), []).append(seconds)
-    for (run_id, case_id, phase, launch), values in series.items():
-        times = found.setdefault((str(run_id), str(case_id), str(phase)), LaunchTimes([], []))
-        times.seconds.append(values)
+    keys = samples[["run_id", "case_id", "phase", "launch"]][kept]
+    changes = np.zeros(max(len(keys), 1), bool)
+    changes[0] = True
+    for name in keys:
+        column = keys[name]
+        values = column.cat.codes if isinstance(column.dtype, pd.CategoricalDtype) else column
+        changes[1:] |= values.to_numpy()[1:] != values.to_numpy()[:-1]
+    starts = np.flatnonzero(changes)[: len(keys)]
+    ends = [*starts[1:].tolist(), len(keys)]
+    firsts = keys.iloc[starts].itertuples(index=False)
+    for (run_id, case_id, phase, launch), start, end in zip(firsts, starts, ends, strict=False):
+        times = found.setdefault((str(run_id), str(case_id), str(phase)), LaunchTimes([], [], []))
+        times.seconds.append(_Stretch(seconds[start:end]))
+        times.medians.append(float(np.median(seconds[start:end])))
         times.rounds.append(numbers.get((run_id, launch)))
     return found
 
@@ -318,7 +364,7 @@ def compared(top: Mapping[Any, Any], bottom: Mapping[Any, Any], times: TimesOf) 
     # Rounds are of a run: those of two runs have nothing in common.
     alternated = top["run_id"] == bottom["run_id"]
     rounds = (first.rounds, second.rounds) if alternated else None
-    interval = ratio_interval(first.seconds, second.seconds, rounds)
+    interval = ratio_interval(first.for_ratios, second.for_ratios, rounds)
     launches = min(len(first.seconds), len(second.seconds))
     samples = min(sum(map(len, each.seconds)) for each in (first, second))
     return {
@@ -348,7 +394,7 @@ def variants(loaded: Results) -> list[list[dict[str, Any]]]:
         `compared` says of it against that.
     """
     good = loaded.measurements[loaded.measurements["status"] == "ok"]
-    times = launch_times(loaded)
+    times = loaded.times
     found = []
     for group in by_setting(good, VARIANT_SETTING):
         rows = [{**row, "variant": variant_in_words(row)} for row in group]
@@ -414,12 +460,38 @@ def _read_launches(folder: Path, run_id: str) -> pd.DataFrame:
 
 
 def _read_samples(folder: Path, run_id: str, launches: pd.DataFrame) -> pd.DataFrame:
-    path = folder / SAMPLES
-    samples = _read_csv(path, SAMPLE_COLUMNS, ("launch", "index", "wall_s"))
+    """The samples, of which there may be millions: words are categories."""
+    columns = read_samples(folder / SAMPLES)
     # Samples of a launch that never finished have no row there.
-    samples = samples[samples["launch"].isin(launches["launch"])]
-    samples.insert(0, "run_id", run_id)
-    return samples.reset_index(drop=True)
+    cases = pd.Series(launches["case_id"].to_numpy(), launches["launch"].to_numpy(dtype=int))
+    known = pd.Categorical(cases)
+    places = pd.Series(known.codes, cases.index).reindex(columns.launch, fill_value=-1).to_numpy()
+    kept = places >= 0
+    frame = pd.DataFrame(
+        {
+            "run_id": pd.Categorical.from_codes(np.zeros(len(places), np.int8), pd.Index([run_id])),
+            "launch": columns.launch,
+            "case_id": pd.Categorical.from_codes(places, known.categories),
+            "phase": pd.Categorical.from_codes(columns.phase, pd.Index(columns.phases)),
+            "kind": pd.Categorical.from_codes(columns.kind, pd.Index(list(KINDS))),
+            "index": columns.index,
+            "wall_s": columns.wall_s,
+            "device_s": columns.device_s,
+        },
+        copy=False,
+    )
+    return frame if kept.all() else frame[kept].reset_index(drop=True)
+
+
+def _under_one_another(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Frames of samples as one, whose words stay categories."""
+    if len(frames) == 1:
+        return frames[0]
+    words = [name for name in frames[0] if isinstance(frames[0][name].dtype, pd.CategoricalDtype)]
+    whole = pd.concat([each.drop(columns=words) for each in frames], ignore_index=True)
+    for name in words:
+        whole[name] = union_categoricals([each[name] for each in frames])
+    return whole[list(frames[0])]
 
 
 def _read_csv(

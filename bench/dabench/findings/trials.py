@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dabench.base.units import format_threads
-from dabench.findings.tables import compared, launch_times, load
+from dabench.findings.tables import compared, load
 from dabench.plan.cases import Case
 from dabench.plan.settings import Grid, Settings
 from dabench.records.folder import has_run
@@ -78,7 +78,7 @@ def read_trials(folder: Path, first: str, second: str) -> list[Trial]:
     if not has_run(folder / FOLDER):
         return []
     loaded = load([folder / FOLDER])
-    times = launch_times(loaded)
+    times = loaded.times
     rows: list[dict[str, Any]] = [
         {str(key): value for key, value in row.items()}
         for row in loaded.measurements.to_dict("records")

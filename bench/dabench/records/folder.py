@@ -39,6 +39,9 @@ KINDS = (
 )  # fmt: skip
 LONGEST_NAME = 80
 
+_BLOCK = 1 << 16
+"""Bytes that are read at a time from a table's end."""
+
 _NEEDED = ("run_id", "created", "command", "environment")
 _SHAPES = {
     "run_id": str, "created": str, "command": str, "environment": dict, "networks": dict,
@@ -251,8 +254,16 @@ class RunFolder:
         path = self.path / name
         if path.exists():
             with disk_errors(self.path), path.open("rb+") as file:
-                content = file.read()
-                file.truncate(content.rfind(b"\n") + 1)
+                end = file.seek(0, os.SEEK_END)
+                while end:
+                    start = max(end - _BLOCK, 0)
+                    file.seek(start)
+                    newline = file.read(end - start).rfind(b"\n")
+                    if newline >= 0:
+                        file.truncate(start + newline + 1)
+                        return
+                    end = start
+                file.truncate(0)
 
     def _lock(self, wait_s: float = 0.0) -> None:
         try:

@@ -10,6 +10,7 @@ from typing import Any
 from dabench.plan.axes import ALL, NO_CALIBRATION
 from dabench.plan.cases import STREAM, Case
 from dabench.timing.engine import MIN_SAMPLES, PhaseSamples
+from dabench.timing.samples import wall_seconds
 from dabench.timing.statistics import Interval, drift, launch_interval, quantile
 
 DRIFT_LIMIT = 0.05
@@ -91,15 +92,17 @@ def seconds_of(record: PhaseRecord, protocol: str) -> list[float]:
     """
     if record.samples.members:
         return [median(each) for each in seconds_by_member(record)]
+    if protocol != "paper":
+        return wall_seconds(record.samples.samples)
     return [
-        sample.device_s if protocol == "paper" and sample.device_s is not None else sample.wall_s
+        sample.wall_s if sample.device_s is None else sample.device_s
         for sample in record.samples.samples
     ]
 
 
 def seconds_by_member(record: PhaseRecord) -> list[list[float]]:
     """Seconds of each sample of each process of a launch, by the host's clock."""
-    return [[sample.wall_s for sample in each] for each in record.samples.by_member if each]
+    return [wall_seconds(each) for each in record.samples.by_member if each]
 
 
 def worst_drift(record: PhaseRecord) -> float:
@@ -264,7 +267,7 @@ def _measurement(
     ]
     device_median = median(device_times) if device_times else None
     interval = launch_interval(times)
-    pooled = sorted(sample.wall_s for record in records for sample in record.samples.samples)
+    pooled = sorted(s for record in records for s in wall_seconds(record.samples.samples))
     passes = records[0].passes
     # The paper's clock stops before queued work is done: no rate follows from it.
     unsynchronised = case.protocol == "paper" and device_median is not None

@@ -24,7 +24,7 @@ from dabench.profiling.roofline import BOUNDS, Ceilings, roof_of
 from dabench.records.counts import COUNTS
 from dabench.records.folder import RunFolder, bad_row, read_json, read_table
 from dabench.records.measurements import LaunchRecord
-from dabench.records.timings import LAUNCH_COLUMNS, LAUNCHES, launch_of, launch_row
+from dabench.records.timings import LAUNCH_COLUMNS, LAUNCHES, launch_of, launch_row, no_samples
 from dabench.timing.statistics import Interval, launch_interval
 from dabench_models import ModelSpec
 
@@ -382,7 +382,7 @@ def read_profiled(path: Path) -> tuple[list[LaunchRecord], dict[str, list[PhaseL
     launches = []
     for line, row in read_table(path / LAUNCHES, LAUNCH_COLUMNS):
         with bad_row(path / LAUNCHES, line):
-            launches.append(launch_of(row, {}))
+            launches.append(launch_of(row, no_samples))
     finished = {each.launch for each in launches if each.status == "ok"}
     found: dict[tuple[int, str, str], dict[str, list[float]]] = {}
     for line, row in read_table(path / PASSES, PASS_COLUMNS):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,14 @@ from dabench.base.errors import ResultsError
 from dabench.plan.cases import Case, PlannedCase
 from dabench.records.counts import read_counts, read_uncounted
 from dabench.records.measurements import LaunchRecord, Measurement, failed, summarise
-from dabench.records.timings import read_launches, read_plan
+from dabench.records.timings import (
+    MEASUREMENTS,
+    next_launch,
+    read_launches,
+    read_measurements,
+    read_plan,
+    summarised_launches,
+)
 
 Graph = tuple[str, int, int, int, str]
 """What operations depend on: model, channels, height, width, mode."""
@@ -94,7 +101,7 @@ class Summary:
 
 
 def summarised(path: Path, document: Mapping[str, Any]) -> list[Measurement]:
-    """The rows of a run on disk, made anew from its raw records.
+    """The rows of a run on disk, made anew from its raw records where they are not up to date.
 
     Args:
         path: Its folder.
@@ -104,9 +111,54 @@ def summarised(path: Path, document: Mapping[str, Any]) -> list[Measurement]:
         ResultsError: Damaged records, or launches of a case that is not in the plan.
     """
     plan = read_plan(path, document)
-    launches = launches_by_case(path, plan)
-    summary = Summary(read_counts(path), read_uncounted(path))
-    return [row for p in plan for row in summary.rows(p, launches[p.case.case_id])]
+    stored = read_stored(path, plan)
+    summary = Summary(*stored.counts)
+    return [
+        row
+        for planned in plan
+        for row in stored.rows.get(planned.case.case_id)
+        or summary.rows(planned, stored.launches[planned.case.case_id])
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What a run has that is continued.
+
+    Attributes:
+        launches: Of each case, in the order they ran.
+        rows: Of each case whose rows on disk were made of all its launches.
+        counts: Operation counts, and why others are missing.
+        next_launch: A number that no row uses.
+    """
+
+    launches: dict[str, list[LaunchRecord]]
+    rows: dict[str, list[Measurement]] = field(default_factory=dict)
+    counts: tuple[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]] = ((), ())
+    next_launch: int = 0
+
+    @property
+    def ran(self) -> int:
+        """How many launches there are."""
+        return sum(map(len, self.launches.values()))
+
+
+def read_stored(path: Path, plan: Sequence[PlannedCase]) -> Stored:
+    """Reads what a run has so far.
+
+    Raises:
+        ResultsError: Damaged records, or launches of a case that is not in the plan.
+    """
+    launches = read_launches(path, later=True)
+    summarised_n = summarised_launches(path)
+    stale = {record.case_id for record in launches[summarised_n:]}
+    rows: dict[str, list[Measurement]] = {}
+    for row in read_measurements(path / MEASUREMENTS) if summarised_n else ():
+        rows.setdefault(row.case_id, []).append(row)
+    found = _by_case(path, plan, launches)
+    known = {name: each for name, each in rows.items() if name not in stale and found.get(name)}
+    counts = (read_counts(path), read_uncounted(path))
+    return Stored(found, known, counts, next_launch(path))
 
 
 def launches_by_case(path: Path, plan: Sequence[PlannedCase]) -> dict[str, list[LaunchRecord]]:
@@ -115,8 +167,14 @@ def launches_by_case(path: Path, plan: Sequence[PlannedCase]) -> dict[str, list[
     Raises:
         ResultsError: Damaged records, or launches of a case that is not in the plan.
     """
+    return _by_case(path, plan, read_launches(path))
+
+
+def _by_case(
+    path: Path, plan: Sequence[PlannedCase], launches: Iterable[LaunchRecord]
+) -> dict[str, list[LaunchRecord]]:
     found: dict[str, list[LaunchRecord]] = {planned.case.case_id: [] for planned in plan}
-    for record in read_launches(path):
+    for record in launches:
         if record.case_id not in found:
             raise ResultsError(f"{path} holds launches of a case not in its plan: {record.case_id}")
         found[record.case_id].append(record)

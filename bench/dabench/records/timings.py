@@ -15,8 +15,9 @@ without that row are of a launch that never finished and are not read.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,12 @@ from dabench.plan.cases import PlannedCase
 from dabench.records.counts import write_counts
 from dabench.records.folder import RUN, RunFolder, bad_row, read_json, read_table
 from dabench.records.measurements import COLUMNS, LaunchRecord, Measurement, PhaseRecord
-from dabench.timing.engine import KINDS, PhaseSamples, Sample
+from dabench.records.samples import SAMPLE_COLUMNS, Later, is_large, last_launch, read_samples
+from dabench.timing.engine import KINDS, PhaseSamples
 
 LAUNCHES, SAMPLES = "launches.csv", "samples.csv"
 MEASUREMENTS, SUMMARY = "measurements.csv", "summary.json"
 
-SAMPLE_COLUMNS = ("launch", "case_id", "phase", "kind", "index", "wall_s", "device_s")
 LAUNCH_COLUMNS = (
     "launch", "round", "case_id", "status", "reason", "started_at", "seconds", "device", "phases",
 )  # fmt: skip
@@ -73,26 +74,27 @@ class TimingRecord:
         self.run.write_json(SUMMARY, {"launches": launches})
 
 
-def read_launches(path: Path) -> list[LaunchRecord]:
+def read_launches(path: Path, *, later: bool = False) -> list[LaunchRecord]:
     """Reads every finished launch with its samples.
+
+    Args:
+        path: The run's folder.
+        later: Read the samples, where they are many, when somebody looks at one; what is damaged
+            is found no sooner.
 
     Raises:
         ResultsError: A damaged file, named with its line.
     """
-    by_launch: dict[int, dict[str, PhaseSamples]] = {}
-    table = path / SAMPLES
-    for line, row in read_table(table, SAMPLE_COLUMNS):
-        with bad_row(table, line):
-            phases = by_launch.setdefault(int(row["launch"]), {})
-            samples = phases.setdefault(row["phase"], PhaseSamples())
-            device_s = float(row["device_s"]) if row["device_s"] else None
-            samples.of_kind(row["kind"]).append(Sample(float(row["wall_s"]), device_s))
+    samples = path / SAMPLES
+    by_launch = {} if later and is_large(samples) else read_samples(samples).by_launch()
+    of = Later(samples).of if later and is_large(samples) else None
     launches = []
     table = path / LAUNCHES
     for line, row in read_table(table, LAUNCH_COLUMNS, OLDER_LAUNCH_COLUMNS):
         with bad_row(table, line):
-            phases = by_launch.get(int(row["launch"]), {})
-            launches.append(launch_of(row, phases))
+            launch = int(row["launch"])
+            phases = by_launch.get(launch, {})
+            launches.append(launch_of(row, partial(of, launch) if of else phases.__getitem__))
     return launches
 
 
@@ -112,11 +114,9 @@ def read_plan(path: Path, document: Mapping[str, Any]) -> list[PlannedCase]:
 
 def next_launch(path: Path) -> int:
     """The first launch number no row uses, those of unfinished launches included."""
-    tables = (
-        read_table(path / SAMPLES, SAMPLE_COLUMNS),
-        read_table(path / LAUNCHES, LAUNCH_COLUMNS, OLDER_LAUNCH_COLUMNS),
-    )
-    return max((int(row["launch"]) for table in tables for _, row in table), default=-1) + 1
+    table = read_table(path / LAUNCHES, LAUNCH_COLUMNS, OLDER_LAUNCH_COLUMNS)
+    known = max((int(row["launch"]) for _, row in table), default=-1)
+    return max(known, last_launch(path / SAMPLES)) + 1
 
 
 def is_summarised(path: Path, launches: int, schema: int) -> bool:
@@ -126,17 +126,50 @@ def is_summarised(path: Path, launches: int, schema: int) -> bool:
     """
     if schema < 3:
         return True
+    return summarised_launches(path) == launches
+
+
+def summarised_launches(path: Path) -> int | None:
+    """Of how many launches, the first ones, ``measurements.csv`` was made; None if nobody says."""
     made = read_json(path / SUMMARY)
-    return isinstance(made, dict) and made.get("launches") == launches
+    return made.get("launches") if isinstance(made, dict) else None
+
+
+def read_measurements(path: Path) -> list[Measurement]:
+    """The rows of a summary of today's schema; of an earlier one none.
+
+    Raises:
+        ResultsError: Damaged; names file and line.
+    """
+    if not path.exists() or _first_line(path) != COLUMNS:
+        return []
+    rows = []
+    for line, row in read_table(path, COLUMNS):
+        with bad_row(path, line):
+            rows.append(Measurement(**{name: _TYPES[name](text) for name, text in row.items()}))
+    return rows
 
 
 def _header(path: Path) -> tuple[str, ...]:
     """The columns of a table of launches; those of today where there is none yet."""
     if not path.exists():
         return LAUNCH_COLUMNS
-    with path.open(encoding="utf-8") as file:
-        found = tuple(file.readline().rstrip("\n").split(","))
+    found = _first_line(path)
     return found if found in OLDER_LAUNCH_COLUMNS else LAUNCH_COLUMNS
+
+
+def _first_line(path: Path) -> tuple[str, ...]:
+    with path.open(encoding="utf-8") as file:
+        return tuple(file.readline().rstrip("\n").split(","))
+
+
+def _type(name: str) -> Callable[[str], Any]:
+    """What makes a field of `Measurement` of its text; an empty one is none, but of a text."""
+    kind = {"str": str, "int": int, "float": float}[name.removesuffix(" | None")]
+    return str if name == "str" else lambda text: kind(text) if text else None
+
+
+_TYPES = {column.name: _type(str(column.type)) for column in fields(Measurement)}
 
 
 def sample_rows(record: LaunchRecord) -> list[tuple[Any, ...]]:
@@ -177,11 +210,16 @@ def launch_row(record: LaunchRecord) -> dict[str, Any]:
 _PHASE_FIELDS = tuple(f.name for f in fields(PhaseRecord) if f.name not in ("phase", "samples"))
 
 
-def launch_of(row: Mapping[str, str], samples: Mapping[str, PhaseSamples]) -> LaunchRecord:
-    """Reads a row of ``launches.csv``, the samples of its phases being at hand."""
+def no_samples(phase: str) -> PhaseSamples:
+    """Of launches whose records have none."""
+    raise KeyError(phase)
+
+
+def launch_of(row: Mapping[str, str], samples: Callable[[str], PhaseSamples]) -> LaunchRecord:
+    """Reads a row of ``launches.csv``, the samples of its phases being at hand by their names."""
     phases = []
     for name, details in json.loads(row["phases"]).items():
-        found = samples[name]
+        found = samples(name)
         found.steady, found.stop = details["steady"], details["stop"]
         found.members = tuple(details.get("members", ()))
         # Records of schema 1 know no energy, those of schema 2 not what was spent, those of

@@ -9,7 +9,7 @@ import pandas as pd
 
 from dabench.base.units import format_seconds, significant
 from dabench.findings.precisions import Bought, bought
-from dabench.findings.tables import Results, TimesOf, compared, launch_times, variants
+from dabench.findings.tables import Results, TimesOf, compared, variants
 from dabench.plan.variants import EXPORTED
 from dabench.records.measurements import WITHIN_ONE_LAUNCH
 from dabench.report.sections import interval
@@ -29,7 +29,7 @@ def section(out: Writer, loaded: Results) -> None:
         _ways(out, settings)
     if precisions:
         _precisions(out, precisions)
-    times = launch_times(loaded)
+    times = loaded.times
     out.bullets([line for setting in settings if (line := _best(setting, times))])
 
 

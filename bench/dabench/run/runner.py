@@ -19,7 +19,7 @@ from dabench.base.units import format_seconds
 from dabench.plan.cases import Case, PlannedCase, launch_order, remaining
 from dabench.plan.settings import MIN_LAUNCHES, Settings
 from dabench.records.measurements import LaunchRecord, Measurement, PhaseRecord
-from dabench.records.summary import GRAPH_FIELDS, Graph, Summary, graph_of
+from dabench.records.summary import GRAPH_FIELDS, Graph, Stored, Summary, graph_of
 from dabench.run.sampling import phase_samples
 from dabench.timing.clock import Clock, host_clock
 
@@ -54,7 +54,9 @@ class Recorder(Protocol):
     def launch(self, record: LaunchRecord) -> None:
         """Keeps one launch."""
 
-    def counts(self, counts: Sequence[Message], uncounted: Sequence[Message]) -> None:
+    def counts(
+        self, counts: Sequence[Mapping[str, Any]], uncounted: Sequence[Mapping[str, Any]]
+    ) -> None:
         """Keeps the operation counts, and why others are missing."""
 
     def measurements(self, rows: Iterable[Measurement], launches: int) -> None:
@@ -100,9 +102,7 @@ class Runner:
         pool: Starts the processes.
         recorder: Keeps the raw records.
         observer: Told of each launch.
-        done: Launches an earlier, interrupted run already has, by case.
-        counted: Operation counts it has, and what could not be counted.
-        first_launch: Number of the next launch.
+        stored: What an earlier, interrupted run has already.
         scratch: Folder for what compilers and exporters write, kept from launch
             to launch; None gives each launch its own.
         clock: The host's.
@@ -119,9 +119,7 @@ class Runner:
         recorder: Recorder,
         observer: Observer,
         *,
-        done: dict[str, list[LaunchRecord]] | None = None,
-        counted: tuple[Sequence[Message], Sequence[Message]] = ((), ()),
-        first_launch: int = 0,
+        stored: Stored | None = None,
         scratch: Path | None = None,
         clock: Clock = host_clock,
         wants_more: WantsMore | None = None,
@@ -135,12 +133,13 @@ class Runner:
         self._pool = pool
         self._recorder = recorder
         self._observer = observer
-        self._next_launch = first_launch
         self._clock = clock
-        self._launches = done or {p.case.case_id: [] for p in plan}
-        self._ran = sum(map(len, self._launches.values()))
-        self._summary = Summary(*counted)
-        self._rows: dict[str, list[Measurement]] = {}
+        stored = stored or Stored({name: [] for name in self._planned})
+        self._next_launch = stored.next_launch
+        self._launches = stored.launches
+        self._ran = stored.ran
+        self._summary = Summary(*stored.counts)
+        self._rows = stored.rows
         self._next_summary_s = -math.inf
         self._too_long: set[str] = set()
 
@@ -149,23 +148,25 @@ class Runner:
         interrupted = False
         try:
             self._count()
-            self._summarise_all()
+            self._summarise(self._without_rows())
             self._first_launches()
             self._more_launches()
         except KeyboardInterrupt:
             interrupted = True
-        self._summarise_all()
+        self._summarise(self._without_rows())
         self._write_summary()
         rows = [row for planned in self._plan for row in self._rows[planned.case.case_id]]
         return Outcome(rows, interrupted)
 
     def _count(self) -> None:
-        """Counts each distinct graph once, for one image."""
+        """Counts each distinct graph once, for one image; those not that an earlier run counted."""
         batches: dict[Graph, set[int]] = {}
+        counts: dict[Graph, Mapping[str, Any]] = dict(self._summary.counts)
         for planned in self._plan:
-            if planned.impossible is None:
+            if planned.impossible is None and graph_of(planned.case) not in counts:
                 batches.setdefault(graph_of(planned.case), set()).add(planned.case.batch)
-        counts: dict[Graph, Message] = {}
+        if not batches:
+            return
         uncounted: list[Message] = []
         for graph, also in batches.items():
             document = dict(zip(GRAPH_FIELDS, graph, strict=True))
@@ -322,16 +323,19 @@ class Runner:
         with uninterrupted():  # what is on disk is in the table, too
             self._recorder.launch(record)
             self._launches[case_id].append(record)
-        self._ran += 1
-        self._rows[case_id] = self._summary.rows(self._planned[case_id], self._launches[case_id])
+            self._ran += 1
+            self._summarise([self._planned[case_id]])
         if self._clock() >= self._next_summary_s:
             self._write_summary()
         self._observer.finished(record)
 
-    def _summarise_all(self) -> None:
-        for planned in self._plan:
+    def _summarise(self, plan: Iterable[PlannedCase]) -> None:
+        for planned in plan:
             case_id = planned.case.case_id
             self._rows[case_id] = self._summary.rows(planned, self._launches[case_id])
+
+    def _without_rows(self) -> list[PlannedCase]:
+        return [planned for planned in self._plan if planned.case.case_id not in self._rows]
 
     def _write_summary(self) -> None:
         """Rewrites the summary, and no sooner again than `SUMMARY_SHARE` allows."""

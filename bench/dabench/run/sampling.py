@@ -13,13 +13,13 @@ from dabench.device.energy import EnergyMeter
 from dabench.timing.clock import host_clock
 from dabench.timing.engine import (
     PhaseSamples,
-    Sample,
     StopRule,
     Work,
     measure,
     measure_once,
 )
 from dabench.timing.loads import measure_stream, measure_throughput
+from dabench.timing.samples import Sample
 
 if TYPE_CHECKING:
     from dabench.device.base import Device
@@ -110,7 +110,7 @@ def _joules(meter: EnergyMeter | None, phase: str, result: PhaseSamples) -> floa
     return meter.joules() / len(result.samples)
 
 
-def _pairs(samples: list[Sample]) -> list[tuple[float, float | None]]:
+def _pairs(samples: Sequence[Sample]) -> list[tuple[float, float | None]]:
     return [(sample.wall_s, sample.device_s) for sample in samples]
 
 

@@ -22,11 +22,10 @@ from dabench.plan.settings import Grid, Settings
 from dabench.plan.variants import VARIANT_RULE
 from dabench.records.choices import Limits, read_limits
 from dabench.records.comparisons import Comparison, read_comparison
-from dabench.records.counts import read_counts, read_uncounted
 from dabench.records.folder import RunFolder, check_new_run, check_same_machine, has_run, read_run
 from dabench.records.measurements import FLAG_RULES, LaunchRecord, Measurement
-from dabench.records.summary import launches_by_case
-from dabench.records.timings import TimingRecord, next_launch, read_plan
+from dabench.records.summary import read_stored
+from dabench.records.timings import TimingRecord, read_plan
 from dabench.run.calibrating import (
     NOWHERE,
     CalibratedPool,
@@ -228,37 +227,36 @@ def resume(folder: Path, *, observer: Observer, roots: Roots = NOWHERE) -> Sessi
     if not has_run(folder) and any(folder.glob("*/run.json")):
         raise UsageError(f"--resume: {folder} holds runs of a cluster's machines; name it by --on")
     document = read_run(folder, "timing")
-    with Launcher() as launcher, _scratch() as scratch:
+    # What is read meanwhile does not wait for a worker to start.
+    with (
+        RunFolder.open(folder, "timing") as run,
+        Launcher() as launcher,
+        _scratch() as scratch,
+    ):
+        plan = read_plan(folder, document)
+        stored = read_stored(folder, plan)
         environment = describe_host() | probe(launcher)
         check_same_machine(folder, document["environment"], environment)
         check_same_networks(folder, document.get("networks", {}))
-        with RunFolder.open(folder, "timing") as run:
-            recorder = TimingRecord(run)
-            plan = read_plan(folder, document)
-            calibrated = calibrations_again(folder, document, plan, roots)
-            for planned in plan:
-                if planned.case.mode == OWN:
-                    raise UsageError(
-                        f"--resume: {planned.case.model} was measured by another program"
-                    )
-            done = launches_by_case(folder, plan)
-            further = _further(
-                read_comparison(folder, document),
-                read_limits(folder, document),
-                plan,
-                sum(map(len, done.values())),
-            )
-            outcome = Runner(
-                plan,
-                CalibratedPool(launcher, calibrated),
-                recorder,
-                observer,
-                done=done,
-                counted=(read_counts(folder), read_uncounted(folder)),
-                first_launch=next_launch(folder),
-                scratch=Path(scratch),
-                wants_more=further,
-            ).run()
+        calibrated = calibrations_again(folder, document, plan, roots)
+        for planned in plan:
+            if planned.case.mode == OWN:
+                raise UsageError(f"--resume: {planned.case.model} was measured by another program")
+        further = _further(
+            read_comparison(folder, document),
+            read_limits(folder, document),
+            plan,
+            stored.ran,
+        )
+        outcome = Runner(
+            plan,
+            CalibratedPool(launcher, calibrated),
+            TimingRecord(run),
+            observer,
+            stored=stored,
+            scratch=Path(scratch),
+            wants_more=further,
+        ).run()
     return Session(outcome, document["environment"], folder)
 
 

@@ -18,11 +18,10 @@ from dabench.plan.devices import resolve_all, resolve_device
 from dabench.plan.networks import identities
 from dabench.plan.places import Place
 from dabench.plan.settings import Grid, Settings
-from dabench.records.counts import read_counts, read_uncounted
 from dabench.records.folder import RunFolder, check_new_run, has_run, read_run
 from dabench.records.measurements import LaunchRecord
-from dabench.records.summary import launches_by_case
-from dabench.records.timings import TimingRecord, next_launch, read_plan
+from dabench.records.summary import read_stored
+from dabench.records.timings import TimingRecord, read_plan
 from dabench.run.calibrating import (
     NOWHERE,
     CalibratedPool,
@@ -174,9 +173,7 @@ class _Run:
             CalibratedPool(pool, self.calibrated),
             TimingRecord(self.folder),
             observer,
-            done=launches_by_case(path, self.plan),
-            counted=(read_counts(path), read_uncounted(path)),
-            first_launch=next_launch(path),
+            stored=read_stored(path, self.plan),
             scratch=SCRATCH,
             at_once=pool.at_once,
         )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import gc
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableSequence, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Protocol
 
 from dabench.timing.clock import Clock
+from dabench.timing.samples import Sample
 from dabench.timing.statistics import median_interval
 
 STEADY_PASSES = 3
@@ -70,14 +71,6 @@ class Work(Protocol):
         """Untimed: drops graphs and gradients."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One timed pass, in seconds: by the host's clock and by the device's."""
-
-    wall_s: float
-    device_s: float | None
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StopRule:
     """When sampling one phase in one launch ends.
@@ -114,24 +107,24 @@ class PhaseSamples:
             empty where one ran alone.
     """
 
-    warmup: list[Sample] = field(default_factory=list)
-    samples: list[Sample] = field(default_factory=list)
+    warmup: MutableSequence[Sample] = field(default_factory=list)
+    samples: MutableSequence[Sample] = field(default_factory=list)
     steady: bool = True
     stop: str = "repeat"
     spent_s: float | None = None
-    alone: list[Sample] = field(default_factory=list)
+    alone: MutableSequence[Sample] = field(default_factory=list)
     queue: int | None = None
     members: tuple[int, ...] = ()
 
     @property
-    def by_member(self) -> list[list[Sample]]:
+    def by_member(self) -> list[MutableSequence[Sample]]:
         """The samples of each process."""
         ends = list(itertools.accumulate(self.members)) or [len(self.samples)]
         return [self.samples[a:b] for a, b in itertools.pairwise([0, *ends])]
 
-    def of_kind(self, kind: str) -> list[Sample]:
+    def of_kind(self, kind: str) -> MutableSequence[Sample]:
         """The samples of one of `KINDS`."""
-        found: list[Sample] = getattr(self, KINDS[kind])
+        found: MutableSequence[Sample] = getattr(self, KINDS[kind])
         return found
 
 

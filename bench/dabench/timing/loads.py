@@ -20,7 +20,6 @@ from dabench.timing.engine import (
     MAX_SAMPLES,
     DeviceTimer,
     PhaseSamples,
-    Sample,
     StopRule,
     TimedDevice,
     Work,
@@ -29,6 +28,7 @@ from dabench.timing.engine import (
     take_sample,
     warm_up,
 )
+from dabench.timing.samples import Sample
 
 ALONE = 10
 """Passes by themselves that stand beside a throughput."""
