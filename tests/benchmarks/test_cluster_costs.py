@@ -28,7 +28,7 @@ def pools(monkeypatch):
         monkeypatch.setenv("RAY_ADDRESS", started.address)
         monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
         with connected(Place(), Luggage(None, {})) as cluster, Launcher() as home:
-            (kind,) = cluster.kinds({})
+            (kind,) = cluster.found({}).kinds
             yield home, cluster.pool(kind)
 
 

@@ -10,6 +10,11 @@ from dabench.base.errors import UsageError
 from dabench.plan.networks import files_of, identity_of
 from dabench.run.luggage import packed
 
+RUN = (
+    '{"kind": "train", "config": {"model": "bisenet-r18", "height": 64, "width": 64, '
+    '"evaluation": "official"}, "data": {"classes": ["a"]}}'
+)
+
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
@@ -74,14 +79,28 @@ def test_a_trained_network_takes_its_record_along(here):
     run = Path("run")
     run.mkdir()
     (run / "weights.pt").write_bytes(b"weights")
-    (run / "run.json").write_text(
-        '{"kind": "train", "config": {"model": "bisenet-r18", "height": 64, "width": 64, '
-        '"evaluation": "official"}, "data": {"classes": ["a"]}}'
-    )
+    (run / "run.json").write_text(RUN)
     name = "trained:run"
     assert files_of(name) == [run / "weights.pt", run / "run.json"]
     with packed([name], []) as luggage:
         assert (luggage.folder / "run" / "weights.pt").read_bytes() == b"weights"
+
+
+def test_links_are_followed_and_keep_their_names(here, tmp_path):
+    run = tmp_path / "elsewhere" / "run3"
+    run.mkdir(parents=True)
+    (run / "weights.pt").write_bytes(b"weights")
+    (run / "run.json").write_text(RUN)
+    (here / "latest").symlink_to(run)
+    (here / "linked").symlink_to(here / "nets")
+    (run / "net.py").write_text("class Net: ...")
+    (here / "link.py").symlink_to(run / "net.py")
+    with packed(["trained:latest", "linked/net.py:Net", "link.py:Net"], []) as luggage:
+        found = luggage.folder
+        assert (found / "latest" / "weights.pt").read_bytes() == b"weights"
+        assert (found / "linked" / "net.py").is_file()
+        assert (found / "linked" / "parts" / "block.py").is_file()
+        assert (found / "link.py").read_text() == "class Net: ..."
 
 
 def test_a_revision_cannot_go_along(here, cache):

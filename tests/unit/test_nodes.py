@@ -30,6 +30,7 @@ def node(monkeypatch, tmp_path):
     monkeypatch.setattr(os, "getpriority", lambda which, who: 15)
     monkeypatch.setattr(nodes.tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(nodes, "_own", [])
+    monkeypatch.setattr(nodes, "_LOCK", tmp_path / "lock")
     set_to = []
     monkeypatch.setattr(os, "setpriority", lambda which, who, value: set_to.append(value))
     return set_to
@@ -49,7 +50,7 @@ class Launcher:
     def run(self, request, receive, *, timeout_s):
         type(self).asked = request
         with (
-            (Path(nodes.tempfile.gettempdir()) / nodes._LOCK).open() as file,
+            nodes._LOCK.open() as file,
             pytest.raises(BlockingIOError),
         ):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -75,7 +76,9 @@ def test_a_launch_says_its_node_and_what_could_not_be_undone(node, monkeypatch):
 
     monkeypatch.setattr(os, "setpriority", refuse)
     monkeypatch.setattr(nodes, "Launcher", Launcher)
-    first, second, last = nodes.launch({"kind": "time", "scratch": "scratch/ab"}, 1.0, "vm 1")
+    ran, first, second, last = nodes.launch({"kind": "time", "scratch": "scratch/ab"}, 1.0, "vm 1")
+    assert ran["kind"] == "ran"
+    assert ran["seconds"] >= 0
     assert first == {"kind": "device", "device": {"node": "vm 1"}}
     assert second["device"]["notes"] == [
         "a note", "priority lowered by 15: start nodes with RAY_worker_niceness=0",
@@ -109,3 +112,16 @@ def test_folders_of_processes_that_are_gone_are_removed(node, tmp_path):
         assert list(tmp_path.glob("dabench-node-*")) == [used]
     finally:
         os.close(lock)
+
+
+def test_another_users_lock_is_locked_too_and_where_there_can_be_none_nobody_waits(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(nodes, "_LOCK", tmp_path / "lock")
+    with nodes._host_alone():
+        (tmp_path / "lock").chmod(0o444)
+    with nodes._host_alone():
+        pass
+    monkeypatch.setattr(nodes, "_LOCK", tmp_path / "nowhere" / "lock")
+    with nodes._host_alone():
+        pass

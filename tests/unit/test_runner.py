@@ -370,8 +370,9 @@ def test_side_by_side_run_different_cases_and_none_twice():
     assert pool.most == 2
     assert [row.launches for row in outcome.measurements] == [3, 3]
     assert sorted(each.launch for each in records.launches) == [*range(6)]
-    # What ran at once did not alternate.
+    # The pool does not say that each ran where its round does.
     assert {each.round for each in records.launches} == {None}
+    assert {each["lane"] for each in pool.requests if each["kind"] == "time"} == {0, 1}
 
 
 def test_one_case_runs_alone_however_many_could():

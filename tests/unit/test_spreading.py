@@ -5,7 +5,8 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
-from records import ENVIRONMENT
+from fakes import make_case
+from records import ENVIRONMENT, write_medians
 
 from dabench.base.errors import DabenchError, UsageError
 from dabench.data.calibration import Calibration
@@ -14,7 +15,8 @@ from dabench.plan.settings import Grid, Settings
 from dabench.records.folder import read_run
 from dabench.records.timings import read_launches
 from dabench.run import calibrating, spreading
-from dabench.run.cluster import Kind, LostError, Node, NodePool
+from dabench.run.cluster import Found
+from dabench.run.pool import Hosts, Kind, LostError, Node, NodePool
 from dabench.run.session import NoProgress
 from dabench.run.spreading import resume_spread, spread_grids
 
@@ -52,39 +54,46 @@ class Cluster:
             )
             for env in environments
         ]
+        self.hosts = Hosts()
         self.launched = []
         self.asked = []
         self.tidied = []
         self.lost = set()
         self.interrupt_at = None
 
-    def kinds(self, networks, note):
-        return self._kinds
+    def found(self, networks):
+        return Found(self._kinds, [])
 
     def pool(self, kind):
-        return NodePool(kind, self._start, self._result, lambda _: None, self.luggage)
+        return NodePool(kind, self._start, self.luggage, self.hosts)
 
     def tidy(self, kinds):
         self.tidied += [kind.name for kind in kinds]
 
     def _start(self, node, request, timeout_s):
         self.asked.append(request)
-        return node, request
+        return Launch(self, node, request)
 
-    def _result(self, started):
-        node, request = started
-        if node.name in self.lost and request["kind"] == "time":
+
+class Launch:
+    def __init__(self, cluster, node, request):
+        self.cluster, self.node, self.request = cluster, node, request
+
+    def result(self, seconds):
+        cluster, request = self.cluster, self.request
+        if self.node.name in cluster.lost and request["kind"] == "time":
             raise LostError("it is gone", gone=True)
         if request["kind"] == "time":
-            self.launched.append((node.name, request["case"]["model"]))
-            if len(self.launched) == self.interrupt_at:
+            cluster.launched.append((self.node.name, request["case"]["model"]))
+            if len(cluster.launched) == cluster.interrupt_at:
                 raise KeyboardInterrupt
+            return [{"kind": "ran", "seconds": 1.5, "started_at": "then"}, *answer(request)]
         return answer(request)
 
 
 @pytest.fixture
 def spread(tmp_path, monkeypatch):
-    def run(cluster, *, machines="all", resume=False, settings=ONCE, **axes):
+    def run(cluster, *, machines="all", resume=False, settings=ONCE, grids=1, **axes):
         @contextmanager
         def connected(place, luggage):
             cluster.luggage = luggage
@@ -95,7 +104,7 @@ def spread(tmp_path, monkeypatch):
             return resume_spread(tmp_path / "run", place=Place(), observer=NoProgress())
         grid = Grid(**{"models": ("disc", "dw-disc"), "devices": ("cpu",), **axes})
         return spread_grids(
-            [(grid, settings)],
+            [(grid, settings)] * grids,
             place=Place(),
             machines=machines,
             folder=tmp_path / "run",
@@ -131,9 +140,16 @@ def test_any_kind_measures_into_the_one_run(spread, tmp_path):
     assert (said["run_id"], said["cluster"]["parts"]) == ("run", [])
     launches = read_launches(tmp_path / "run")
     assert len(launches) == 4
-    # On two hosts at once nothing alternates: no pairs can be made of them.
-    assert {each.round for each in launches} == {None}
+    # A round is one machine's: both cases alternate on each.
+    assert sorted(cluster.launched) == [
+        (f"Small CPU {n}", model) for n in (0, 1) for model in ("disc", "dw-disc")
+    ]
+    assert sorted(each.round for each in launches) == [0, 0, 1, 1]
     assert sorted(each.launch for each in launches) == [0, 1, 2, 3]
+    # How long it took there, waiting apart.
+    assert {(each.seconds, each.started_at) for each in launches} == {(1.5, "then")}
+    nodes = json.loads((tmp_path / "run" / "nodes.json").read_text())
+    assert [each["environment"]["cpu"] for each in nodes] == ["Small CPU"] * 2
     assert all(row.launches == 2 for row in session.outcome.measurements)
 
 
@@ -172,10 +188,15 @@ def test_a_kind_that_is_lost_costs_the_others_nothing(spread, tmp_path):
         spread(cluster)
     assert len(read_launches(tmp_path / "run" / "small-cpu")) == 4
 
-    cluster.lost = set()
     with pytest.raises(UsageError, match=r"no node of the cluster is of the kind that .*big-cpu"):
         spread(Cluster(SMALL), resume=True)
+    cluster.lost = set()
     big, small = spread(cluster, resume=True)
+    # What is whole needs no machine any more.
+    again = spread(Cluster(BIG), resume=True)
+    assert [each.outcome.measurements for each in again] == [
+        each.outcome.measurements for each in (big, small)
+    ]
     assert [row.launches for row in small.outcome.measurements] == [2, 2]
     assert [(row.status, row.launches) for row in big.outcome.measurements] == [("ok", 2)] * 2
 
@@ -193,6 +214,27 @@ def test_ctrl_c_keeps_what_was_measured_and_resume_goes_on(spread, tmp_path):
     after = read_launches(tmp_path / "run" / "small-cpu")
     assert after[:2] == before
     assert [row.launches for row in session.outcome.measurements] == [2, 2]
+
+
+def test_nodes_of_a_resumed_run_are_added(spread, tmp_path):
+    cluster = Cluster(SMALL)
+    cluster.interrupt_at = 3
+    spread(cluster)
+    spread(Cluster(SMALL, nodes=2), resume=True)
+    nodes = json.loads((tmp_path / "run" / "small-cpu" / "nodes.json").read_text())
+    assert [each["name"] for each in nodes] == ["Small CPU 0", "Small CPU 1"]
+
+
+def test_a_run_that_was_begun_at_home_is_not_continued(spread, tmp_path):
+    write_medians(tmp_path / "run", {make_case(): [1.0]}, environment=SMALL)
+    with pytest.raises(UsageError, match="was not begun on a cluster; leave out --on"):
+        spread(Cluster(SMALL), resume=True)
+
+
+def test_a_case_of_two_grids_is_one_row_where_its_device_lacks(spread):
+    _, small = spread(Cluster(BIG, SMALL), devices=("cpu", "cuda"), grids=2, models=("disc",))
+    rows = [(row.device, row.status) for row in small.outcome.measurements]
+    assert rows == [("cpu", "ok"), ("cuda", "unsupported")]
 
 
 def test_a_sweep_that_was_cut_off_before_all_its_runs_were_begun(spread, tmp_path):

@@ -65,5 +65,12 @@ def clean_line(text: str) -> str:
     return next((line for line in lines if line), "")
 
 
+def one_line(text: str, longest: int = 300) -> str:
+    """All lines of a message in one, cut off where it is too long to be read."""
+    lines = [clean_line(line) for line in text.splitlines()]
+    whole = " ".join(line for line in lines if line)
+    return whole if len(whole) <= longest else f"{whole[: longest - 3]}..."
+
+
 class DataError(UsageError):
     """A dataset that is not what it should be; names the file and what is wrong with it."""

@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 
+import dabench_models
 from dabench.base.cores import usable_cores
 from dabench.base.files import slug
 from dabench.device.processor import cpu_flags, cpu_model
@@ -161,6 +162,16 @@ def git_commit() -> str | None:
     if not git("ls-files", here.name):
         return None
     return git("describe", "--always", "--dirty", "--abbrev=12", "--exclude=*") or None
+
+
+def source_digest() -> str:
+    """Of the files of dabench and its networks, as they are installed here."""
+    digest = hashlib.sha256()
+    here = Path(__file__).parents[1]
+    for package in (here, Path(dabench_models.__file__).parent):
+        for path in sorted(package.rglob("*.py")):
+            digest.update(f"{path.relative_to(package)}\n".encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
 def advice(host: dict[str, Any]) -> list[str]:

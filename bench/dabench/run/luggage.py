@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -49,20 +50,14 @@ def packed(networks: Iterable[str], images: Iterable[Path]) -> Iterator[Luggage]
     Raises:
         UsageError: A network whose files are elsewhere than in the working folder.
     """
-    here = Path.cwd().resolve()
-    files = {path.resolve(): name for name in networks for path in _checked(name)}
+    files = [(path, name) for name in networks for path in _checked(name)]
     renamed = {str(path): f"{IMAGES}/{n}{path.suffix}" for n, path in enumerate(images)}
     if not files and not renamed:
         yield Luggage(None, {})
         return
     with TemporaryDirectory(prefix="dabench-") as folder:
-        for path, name in files.items():
-            if not path.is_relative_to(here):
-                raise UsageError(
-                    f"--on: {name} is made of {path}, which is not in the working folder; only "
-                    "what lies there can be sent"
-                )
-            _copy(path, Path(folder) / path.relative_to(here))
+        for path, name in files:
+            _copy(path, Path(folder) / _inside(path, name))
         for there, inside in renamed.items():
             _copy(Path(there), Path(folder) / inside)
         yield Luggage(Path(folder), renamed)
@@ -80,6 +75,36 @@ def _checked(name: str) -> list[Path]:
         if Path(path).is_absolute():
             raise UsageError(f"--on: {name}: name it as it lies in the working folder")
     return files_of(name)
+
+
+def _inside(path: Path, name: str) -> Path:
+    """Where a file lies in the working folder, by the way that its network's name leads to it.
+
+    Raises:
+        UsageError: Elsewhere.
+    """
+    here = Path.cwd()
+    given = path if is_trained(name) else Path(Reference.of(name).source)
+    named = Path(os.path.normpath(here / given))
+    # Sources are found where links lead: the named file itself, and what lies beside it.
+    real = named if is_trained(name) else named.resolve()
+    file = here / path
+    if file == real:
+        target = named
+    elif file.is_relative_to(real.parent):
+        target = named.parent / file.relative_to(real.parent)
+    else:
+        target = here / file.relative_to(here.resolve()) if _is_in(file, here) else file
+    if target.is_relative_to(here):
+        return target.relative_to(here)
+    raise UsageError(
+        f"--on: {name} is made of {path}, which is not in the working folder; only what lies there "
+        "can be sent"
+    )
+
+
+def _is_in(file: Path, folder: Path) -> bool:
+    return file.is_relative_to(folder.resolve())
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -1,22 +1,25 @@
 """What runs on a machine of a cluster: it describes itself, and launches workers as at home.
 
-Called by Ray's workers, one at a time on each machine; imports nothing of Ray.
+Called by Ray's workers; imports nothing of Ray.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import platform
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from dabench.device.machine import VARIABLES, describe_host
+from dabench.device.machine import VARIABLES, describe_host, source_digest
 from dabench.plan.networks import identities
 from dabench.run.launcher import Launcher
 from dabench.run.session import probe
@@ -29,8 +32,10 @@ _PATHS = ("scratch", "exports")
 _RAYS_OWN = ("LD_PRELOAD", "MALLOC_CONF")
 """Variables that Ray changes for its own processes, and puts right for its workers."""
 
-_LOCK = "dabench-measuring.lock"
-"""Of a host's folder for temporary files: several nodes may run on it, or several clusters."""
+_LOCK = Path("/", "tmp", "dabench-measuring.lock")
+"""Of a host, whatever folder its users have: several nodes may run on it, of several clusters."""
+
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 _FOLDERS = "dabench-node-"
 """Begins the names of folders for what compilers and exporters write, one for each process."""
@@ -43,7 +48,9 @@ def describe(networks: Sequence[str]) -> Message:
     """This machine, and what networks from outside are here.
 
     Returns:
-        ``environment``, as of a run here, and ``networks``: `identities` of those asked for.
+        ``environment``, as of a run here, ``host``, what all that run on this machine share,
+        containers too, ``sources``, a digest of dabench, and ``networks``: `identities` of those
+        asked for.
 
     Raises:
         UsageError: The source of one is not here.
@@ -53,6 +60,8 @@ def describe(networks: Sequence[str]) -> Message:
     with _host_alone(), Launcher() as launcher:
         return {
             "environment": describe_host() | probe(launcher),
+            "host": _BOOT.read_text().strip() if _BOOT.exists() else platform.node(),
+            "sources": source_digest(),
             "networks": identities(networks),
         }
 
@@ -66,7 +75,8 @@ def launch(request: Message, timeout_s: float, node: str) -> list[Message]:
         node: What this machine is called, for the record.
 
     Returns:
-        All messages; the last one is ``done`` or ``failed``.
+        All messages; the first of a case says when it ``ran`` and for how long, waiting for its
+        turn apart, the last one is ``done`` or ``failed``.
 
     Raises:
         DabenchError: The process that starts workers is gone.
@@ -76,8 +86,6 @@ def launch(request: Message, timeout_s: float, node: str) -> list[Message]:
         if request.get(key):
             request = {**request, key: str(_scratch() / Path(request[key]).name)}
     messages: list[Message] = []
-    if request["kind"] == "time":
-        messages.append({"kind": "device", "device": {"node": node}})
 
     def receive(message: Message) -> None:
         if message["kind"] == "device" and notes:
@@ -86,7 +94,12 @@ def launch(request: Message, timeout_s: float, node: str) -> list[Message]:
         messages.append(message)
 
     with _host_alone(), Launcher() as launcher:
+        started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
+        begin = time.monotonic()
         last = launcher.run(request, receive, timeout_s=timeout_s)
+    if request["kind"] == "time":
+        ran = {"kind": "ran", "started_at": started_at, "seconds": time.monotonic() - begin}
+        messages = [ran, {"kind": "device", "device": {"node": node}}, *messages]
     return [*messages, last]
 
 
@@ -120,13 +133,24 @@ def _as_the_node_was_started() -> list[str]:
 @contextmanager
 def _host_alone() -> Iterator[None]:
     """Waits until nobody else measures on this host for a cluster."""
-    file = os.open(Path(tempfile.gettempdir()) / _LOCK, os.O_CREAT | os.O_RDONLY, 0o644)
+    file = _opened(_LOCK)
     try:
-        # Goes with the process, however that ends.
-        fcntl.flock(file, fcntl.LOCK_EX)
+        if file is not None:
+            # Goes with the process, however that ends.
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
     finally:
-        os.close(file)
+        if file is not None:
+            os.close(file)
+
+
+def _opened(path: Path) -> int | None:
+    """A file that all users may lock; None where there is no such folder."""
+    for flags in (os.O_RDONLY, os.O_RDONLY | os.O_CREAT | os.O_EXCL, os.O_RDONLY):
+        # Another user's cannot be opened to be created, nor one's own twice.
+        with suppress(OSError):
+            return os.open(path, flags, 0o644)
+    return None
 
 
 def _scratch() -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,6 +20,7 @@ from dabench.plan.cases import Case, PlannedCase, launch_order, remaining
 from dabench.plan.settings import MIN_LAUNCHES, Settings
 from dabench.records.measurements import LaunchRecord, Measurement, PhaseRecord
 from dabench.records.summary import GRAPH_FIELDS, Graph, Stored, Summary, graph_of
+from dabench.run.lanes import Lanes
 from dabench.run.sampling import phase_samples
 from dabench.timing.clock import Clock, host_clock
 
@@ -109,7 +110,7 @@ class Runner:
         wants_more: Asked between rounds, with the launches by case, which cases are to
             run again; None leaves that to `LAUNCH_RULE`.
         at_once: So many launches of different cases run side by side, each on a machine of its
-            own: rounds, in which cases alternate on one, are then no longer noted.
+            own (`dabench.run.lanes`).
     """
 
     def __init__(
@@ -260,30 +261,31 @@ class Runner:
     ) -> None:
         """Makes launches in order, those that are still wanted when it is their turn."""
         if self._at_once > 1:
-            self._launch_side_by_side(list(due), still)
+            self._launch_side_by_side(Lanes(due, self._at_once), still)
             return
         for number, planned in due:
             if still(planned):
                 self._keep(self._started(planned, number)())
 
-    def _launch_side_by_side(
-        self, due: list[tuple[int, PlannedCase]], still: Callable[[PlannedCase], bool]
-    ) -> None:
+    def _launch_side_by_side(self, lanes: Lanes, still: Callable[[PlannedCase], bool]) -> None:
         """Makes several launches at once, never two of one case.
 
         How long one may take, and whether there is another at all, depends on those before it.
         Whatever goes wrong, those that run are waited for and kept.
         """
-        running: dict[Future[LaunchRecord], str] = {}
+        running: dict[Future[LaunchRecord], tuple[int, str]] = {}
         failure: BaseException | None = None
         with ThreadPoolExecutor(self._at_once) as threads:
-            while running or (due and failure is None):
-                at = _first_of_others(due, set(running.values()))
-                if at is not None and failure is None and len(running) < self._at_once:
-                    number, planned = due.pop(at)
+            while running or (lanes.left and failure is None):
+                busy = {lane for lane, _ in running.values()}
+                cases = {case_id for _, case_id in running.values()}
+                free = [lane for lane in range(self._at_once) if lane not in busy]
+                found = None if failure else lanes.next_of(free, cases)
+                if found is not None:
+                    lane, number, planned = found
                     if still(planned):
-                        launch = threads.submit(self._started(planned, number))
-                        running[launch] = planned.case.case_id
+                        launch = threads.submit(self._started(planned, number, lane))
+                        running[launch] = (lane, planned.case.case_id)
                     continue
                 ended, _ = wait(running, return_when=FIRST_COMPLETED)
                 for launch in ended:
@@ -300,20 +302,22 @@ class Runner:
             return error
         return None
 
-    def _started(self, planned: PlannedCase, number: int) -> Callable[[], LaunchRecord]:
+    def _started(
+        self, planned: PlannedCase, number: int | None, lane: int | None = None
+    ) -> Callable[[], LaunchRecord]:
         """Announces a launch; what is returned makes it, in whichever thread."""
         self._observer.started(planned.case)
         before = self._launches[planned.case.case_id]
-        alternates = planned.settings.order != "blocked" and self._at_once == 1
         launch = partial(
             launch_case,
             planned,
             self._pool,
             self._next_launch,
-            round_number=number if alternates else None,
+            round_number=None if planned.settings.order == "blocked" else number,
             spent_s=sum(each.spent_s for each in before),
             launches=len(before),
             scratch=self._scratch,
+            lane=lane,
         )
         self._next_launch += 1
         return launch
@@ -346,12 +350,6 @@ class Runner:
         self._next_summary_s = end + (end - begin) / SUMMARY_SHARE
 
 
-def _first_of_others(due: Sequence[tuple[int, PlannedCase]], running: Container[str]) -> int | None:
-    """Where the first launch stands whose case has none running."""
-    places = (at for at, (_, each) in enumerate(due) if each.case.case_id not in running)
-    return next(places, None)
-
-
 def _pass_s(phase: PhaseRecord) -> float:
     """Seconds of one pass of a phase, what prepares it included where that was noted."""
     longest = max(sample.wall_s for sample in phase.samples.samples)
@@ -369,6 +367,7 @@ def launch_case(
     spent_s: float = 0.0,
     launches: int = 0,
     scratch: Path | None = None,
+    lane: int | None = None,
 ) -> LaunchRecord:
     """Measures one case in one fresh process.
 
@@ -380,16 +379,21 @@ def launch_case(
         spent_s: Seconds of warm-up and samples in the case's launches so far.
         launches: How many launches the case has had so far.
         scratch: Folder for what compilers and exporters write; None gives the launch its own.
+        lane: Which of several machines it should run on; elsewhere it belongs to no round.
     """
     case = planned.case
     phases: list[PhaseRecord] = []
     device: dict[str, Any] = {}
+    # Of another machine, where a launch may have to wait for its turn.
+    ran: dict[str, Any] = {}
 
     def receive(message: Message) -> None:
         if message["kind"] == "device":
             device.update(message["device"])
         elif message["kind"] == "phase":
             phases.append(_phase_record(message))
+        elif message["kind"] == "ran":
+            ran.update(message)
 
     request = {
         "kind": "time",
@@ -398,6 +402,7 @@ def launch_case(
         "rule": stop_rule(planned.settings, len(case.phases), spent_s, launches),
         "scratch": str(scratch / folder_name(case)) if scratch else None,
         "exports": str(scratch / export_name(planned)) if scratch else None,
+        **({} if lane is None else {"lane": lane}),
     }
     started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
     begin = time.monotonic()
@@ -405,12 +410,12 @@ def launch_case(
     ok = last["kind"] == "done"
     return LaunchRecord(
         launch=launch,
-        round=round_number,
+        round=None if ran.get("lane") != lane else round_number,
         case_id=case.case_id,
         status="ok" if ok else last["status"],
         reason="" if ok else last["reason"],
-        started_at=started_at,
-        seconds=time.monotonic() - begin,
+        started_at=ran.get("started_at", started_at),
+        seconds=ran.get("seconds", time.monotonic() - begin),
         device=device,
         phases=tuple(phases),
     )

@@ -13,14 +13,14 @@ from typing import Any
 from dabench.base.errors import UsageError
 from dabench.device.machine import difference
 from dabench.plan.axes import OPTIONAL
-from dabench.plan.cases import Case, PlannedCase, expand
+from dabench.plan.cases import Case, PlannedCase, expand, remaining
 from dabench.plan.devices import resolve_all, resolve_device
 from dabench.plan.networks import identities
 from dabench.plan.places import Place
 from dabench.plan.settings import Grid, Settings
-from dabench.records.folder import RunFolder, check_new_run, has_run, read_run
+from dabench.records.folder import RunFolder, check_new_run, has_run, read_json, read_run
 from dabench.records.measurements import LaunchRecord
-from dabench.records.summary import read_stored
+from dabench.records.summary import launches_by_case, read_stored, summarised
 from dabench.records.timings import TimingRecord, read_plan
 from dabench.run.calibrating import (
     NOWHERE,
@@ -30,13 +30,17 @@ from dabench.run.calibrating import (
     calibrations,
     calibrations_again,
 )
-from dabench.run.cluster import Cluster, Kind, NodePool, connected
+from dabench.run.cluster import FACTS, Cluster, connected
 from dabench.run.luggage import packed
-from dabench.run.runner import Observer, Runner
+from dabench.run.pool import Kind, NodePool
+from dabench.run.runner import Observer, Outcome, Runner
 from dabench.run.session import Session, check_same_networks, details_of, merged_plan
 
 SCRATCH = Path("scratch")
 """A node keeps it where it keeps such things."""
+
+NODES = "nodes.json"
+"""Of a run: the nodes that it was measured on, each with its environment."""
 
 Grids = Sequence[tuple[Grid, Settings]]
 
@@ -80,7 +84,10 @@ def spread_grids(
     networks = list(dict.fromkeys(planned.case.model for planned in asked))
     _, chosen = calibrations(asked, roots)
     with packed(networks, _images(chosen)) as luggage, connected(place, luggage) as cluster:
-        kinds = _chosen(cluster.kinds(identities(networks), observer.note), grids, machines)
+        found = cluster.found(identities(networks))
+        for line in found.left_out:
+            observer.note(f"left out: {line}")
+        kinds = _chosen(found.kinds, grids, machines)
         with ExitStack() as stack:
             runs = []
             for kind in kinds:
@@ -96,13 +103,62 @@ def spread_grids(
                     "timing",
                     command=command,
                     environment=kind.environment,
-                    cluster=_described(cluster, kind, parts),
+                    cluster={
+                        "ray": cluster.ray_version, "parts": parts, "left_out": found.left_out,
+                    },
                     run_id=f"{folder.resolve().name}-{kind.name}" if parts else into.resolve().name,
                     **said,
-                )
+                )  # fmt: skip
                 stack.enter_context(run)
                 runs.append(_Run(kind, run, plan, calibrated))
             return _side_by_side(runs, cluster, observer)
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A run that is there already."""
+
+    path: Path
+    document: Mapping[str, Any]
+    plan: list[PlannedCase]
+    calibrated: Calibrations
+
+    @classmethod
+    def at(cls, path: Path, roots: Roots) -> _Begun:
+        """Reads it.
+
+        Raises:
+            UsageError: It is not of a cluster, or its networks or images are others now.
+            ResultsError: Its records are damaged.
+        """
+        document = read_run(path, "timing")
+        if "cluster" not in document:
+            raise UsageError(f"--resume: {path} was not begun on a cluster; leave out --on")
+        check_same_networks(path, document.get("networks", {}))
+        plan = read_plan(path, document)
+        return cls(path, document, plan, calibrations_again(path, document, plan, roots))
+
+    def kind(self, kinds: Iterable[Kind]) -> Kind | str:
+        """The nodes that are of its kind, or why there are none."""
+        reasons = []
+        for kind in kinds:
+            found = difference(self.document["environment"], kind.environment, FACTS)
+            if found is None:
+                return kind
+            reasons.append(f"{kind.name}: {found}")
+        return "; ".join(reasons)
+
+    def is_done(self) -> bool:
+        """Whether all first launches were made, or their cases have failed."""
+        launches = launches_by_case(self.path, self.plan)
+        failed = {name for name, each in launches.items() if any(r.status != "ok" for r in each)}
+        due = remaining(self.plan, {name: len(each) for name, each in launches.items()})
+        return all(planned.case.case_id in failed for _, planned in due)
+
+    def as_it_is(self) -> Session:
+        """What it came to."""
+        rows = summarised(self.path, self.document)
+        return Session(Outcome(rows, interrupted=False), self.document["environment"], self.path)
 
 
 def resume_spread(
@@ -111,29 +167,36 @@ def resume_spread(
     """Continues a sweep that was begun on a cluster, each kind's run on nodes of its kind.
 
     Raises:
-        UsageError: No such sweep there, or the cluster has no nodes of a kind, or other networks.
+        UsageError: No such sweep there, or other networks; or, after the others were finished,
+            that there are no nodes of a kind whose run is not.
         ResultsError: Its records are damaged.
     """
-    parts = parts_of_sweep(folder)
-    documents = [read_run(part, "timing") for part in parts]
-    plans = [read_plan(part, said) for part, said in zip(parts, documents, strict=True)]
-    chosen = [
-        calibrations_again(part, said, plan, roots)
-        for part, said, plan in zip(parts, documents, plans, strict=True)
-    ]
-    networks = list(dict.fromkeys(each.case.model for plan in plans for each in plan))
-    images = dict.fromkeys(path for each in chosen for path in _images(each))
-    for part, said in zip(parts, documents, strict=True):
-        check_same_networks(part, said.get("networks", {}))
+    begun = [_Begun.at(part, roots) for part in parts_of_sweep(folder)]
+    networks = list(dict.fromkeys(each.case.model for run in begun for each in run.plan))
+    images = dict.fromkeys(path for run in begun for path in _images(run.calibrated))
     with packed(networks, images) as luggage, connected(place, luggage) as cluster:
-        kinds = cluster.kinds(identities(networks), observer.note)
-        same = [_kind_of(part, said, kinds) for part, said in zip(parts, documents, strict=True)]
+        found = cluster.found(identities(networks))
+        for line in found.left_out:
+            observer.note(f"left out: {line}")
+        kinds = [run.kind(found.kinds) for run in begun]
         with ExitStack() as stack:
             runs = [
-                _Run(kind, stack.enter_context(RunFolder.open(part, "timing")), plan, calibrated)
-                for part, plan, calibrated, kind in zip(parts, plans, chosen, same, strict=True)
-            ]
-            return _side_by_side(runs, cluster, observer)
+                _Run(
+                    kind, stack.enter_context(RunFolder.open(run.path, "timing")), run.plan,
+                    run.calibrated,
+                )
+                for run, kind in zip(begun, kinds, strict=True)
+                if isinstance(kind, Kind)
+            ]  # fmt: skip
+            measured = {each.folder: each for each in _side_by_side(runs, cluster, observer)}
+    without = [(run, why) for run, why in zip(begun, kinds, strict=True) if isinstance(why, str)]
+    for run, why in without:
+        if not run.is_done():
+            raise UsageError(
+                f"--resume: no node of the cluster is of the kind that {run.path} was begun on: "
+                f"{why}"
+            )
+    return [measured.get(run.path) or run.as_it_is() for run in begun]
 
 
 def parts_of_sweep(folder: Path) -> list[Path]:
@@ -168,6 +231,9 @@ class _Run:
     def runner(self, pool: NodePool, observer: Observer) -> Runner:
         """What measures it, from where it stands."""
         path = self.folder.path
+        known = {each["id"]: each for each in read_json(path / NODES) or ()}
+        known |= {node.id: node.to_dict() for node in self.kind.nodes}
+        self.folder.write_json(NODES, list(known.values()))
         return Runner(
             self.plan,
             CalibratedPool(pool, self.calibrated),
@@ -185,6 +251,8 @@ def _side_by_side(runs: Sequence[_Run], cluster: Cluster, observer: Observer) ->
     Raises:
         DabenchError: One could not go on. The others were finished.
     """
+    if not runs:
+        return []
     shared = _OneAtATime(observer)
     pools = [cluster.pool(run.kind) for run in runs]
     runners = [run.runner(pool, shared) for run, pool in zip(runs, pools, strict=True)]
@@ -192,10 +260,12 @@ def _side_by_side(runs: Sequence[_Run], cluster: Cluster, observer: Observer) ->
         outcomes = [threads.submit(runner.run) for runner in runners]
         try:
             wait(outcomes)
-        except KeyboardInterrupt:
+        except BaseException as error:
             for pool in pools:
                 pool.stop()
             wait(outcomes)
+            if not isinstance(error, KeyboardInterrupt):
+                raise
     cluster.tidy(run.kind for run in runs)
     return [
         Session(outcome.result(), run.kind.environment, run.folder.path)
@@ -277,46 +347,21 @@ def _planned(grids: Grids, kind: Kind) -> tuple[list[PlannedCase], list[str]]:
     What needs a device that it lacks is a row with that reason.
     """
     missing = _missing(grids, kind)
-    possible, lacking = [], []
+    possible = []
+    lacking: dict[str, PlannedCase] = {}
     for grid, settings in grids:
         here = tuple(device for device in grid.devices if device not in missing)
         if here:
             possible.append((replace(grid, devices=here), settings))
-        lacking += [
-            replace(planned, impossible=missing[device])
-            for device in grid.devices
-            if device in missing
-            for planned in expand(replace(grid, devices=(device,), dtypes=_dtypes(grid)), settings)
-        ]
+        for device in grid.devices:
+            if device in missing:
+                there = replace(grid, devices=(device,), dtypes=_dtypes(grid))
+                lacking |= {
+                    planned.case.case_id: replace(planned, impossible=missing[device])
+                    for planned in expand(there, settings)
+                }
     resolved, notes = resolve_all(possible, kind.environment)
-    return [*merged_plan(resolved), *lacking], notes
-
-
-def _kind_of(part: Path, document: Mapping[str, Any], kinds: Iterable[Kind]) -> Kind:
-    """The nodes that are of the kind on which a run was begun.
-
-    Raises:
-        UsageError: There are none.
-    """
-    reasons = []
-    for kind in kinds:
-        found = difference(document["environment"], kind.environment)
-        if found is None:
-            return kind
-        reasons.append(f"{kind.name}: {found}")
-    raise UsageError(
-        f"--resume: no node of the cluster is of the kind that {part} was begun on: "
-        f"{'; '.join(reasons)}"
-    )
-
-
-def _described(cluster: Cluster, kind: Kind, parts: Sequence[str]) -> dict[str, Any]:
-    """What ``run.json`` says of the cluster."""
-    return {
-        "ray": cluster.ray_version,
-        "nodes": [node.to_dict() for node in kind.nodes],
-        "parts": list(parts),
-    }
+    return [*merged_plan(resolved), *lacking.values()], notes
 
 
 def _images(chosen: Calibrations) -> list[Path]:
