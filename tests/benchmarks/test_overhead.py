@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from fakes import make_case, make_launch
+from large import write_large
 from records import write_record
 
 import dabench
@@ -17,7 +18,7 @@ from dabench.device.cpu import CpuDevice
 from dabench.findings.tables import load
 from dabench.plan.cases import expand
 from dabench.plan.settings import Grid, Settings
-from dabench.records.timings import SAMPLE_COLUMNS
+from dabench.records.samples import SAMPLE_COLUMNS
 from dabench.run.runner import Runner
 from dabench.run.session import NoProgress
 from dabench.timing.clock import host_clock
@@ -223,6 +224,54 @@ def test_samples_are_read_about_as_fast_as_pandas_can(compare, tmp_path):
     )
     assert len(load([tmp_path / "big"]).samples) == n
     compare.check("reading a million samples over pandas alone", ours / bare, at_most=2.5)
+
+
+# A process's peak as getrusage has it includes what it was forked from.
+MEASURED = """
+import re, sys
+from pathlib import Path
+from dabench.__main__ import main
+try:
+    main()
+finally:
+    status = Path("/proc/self/status")
+    peak = re.search(r"VmHWM:\\s+(\\d+)", status.read_text())[1] if status.exists() else 0
+    print(peak, file=sys.stderr)
+"""
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """Pairs of runs of 200,000 samples and of two million."""
+    root = tmp_path_factory.mktemp("large")
+    return [
+        [write_large(root / f"{cases}" / side / "run", cases) for side in "ab"]
+        for cases in (200, 2000)
+    ]
+
+
+@pytest.mark.parametrize("name", ["report", "compare", "history", "show"])
+def test_time_and_memory_grow_no_faster_than_samples(compare, large, tmp_path, name):
+    peaks = ([], [])
+
+    def call(size):
+        one, two = map(str, large[size])
+        words = {
+            "report": [one, "--name", "large", "--out", str(tmp_path)],
+            "compare": [one, two],
+            "history": [str(large[size][0].parent), "--case", "disc/cpu/b1/"],
+            "show": [one, "--json"],
+        }[name]
+        done = subprocess.run(
+            [sys.executable, "-c", MEASURED, name, *words], capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        peaks[size].append(int(done.stderr.split()[-1]))
+
+    few, many = compare.medians(lambda: call(0), lambda: call(1), rounds=3, warmup=0)
+    compare.check(f"{name} of ten times the samples", many / few, at_most=11)
+    if all(map(all, peaks)):
+        compare.check("memory for them", median(peaks[1]) / median(peaks[0]), at_most=11)
 
 
 @pytest.mark.quick
