@@ -79,8 +79,7 @@ def wait_for_launches(folder, least, process):
 def test_kill_9_of_a_worker_a_node_and_the_driver_loses_nothing(cluster, sweep, tmp_path):
     arguments = ["--model", "disc,dw-disc", "--size", "128x128", "--repeat", "60"]
     folder = tmp_path / "run"
-    cluster.add_node(**clusters.NODE)
-    cluster.wait_for_nodes()
+    clusters.add_node(cluster)
     process = sweep(
         *arguments, "--launches", "5", "--machines", "any", "--out", "run", "-q", start=True
     )
@@ -117,9 +116,7 @@ def pinned(cluster):
     """Another kind of machine: a node that may use one core."""
     if psutil.cpu_count() < 2:
         pytest.skip("needs two cores")
-    with clusters.other_cores({0}):
-        node = cluster.add_node(**clusters.NODE)
-    cluster.wait_for_nodes()
+    node = clusters.add_node(cluster, {0})
     yield
     cluster.remove_node(node)
 

@@ -5,6 +5,7 @@ import os
 import socket
 import warnings
 from contextlib import contextmanager
+from unittest import mock
 
 NODE = {"num_cpus": 2, "resources": {"dabench": 1}}
 """Of a node: Ray keeps as many idle processes as it has processors, and a launch needs one."""
@@ -12,46 +13,49 @@ NODE = {"num_cpus": 2, "resources": {"dabench": 1}}
 
 @contextmanager
 def started(nodes):
-    """Starts a cluster; Ray's own handle, by which nodes are added, and where clients connect."""
+    """Starts a cluster; Ray's own handle, and where clients connect."""
     from ray.cluster_utils import Cluster
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    before = dict(os.environ)
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    # A test's own threads are no part of how a node is started.
-    os.environ.pop("OMP_NUM_THREADS", None)
+    with _of_its_own():
+        cluster = Cluster(
+            initialize_head=True,
+            head_node_args={
+                "num_cpus": 2, "include_dashboard": False, "ray_client_server_port": port,
+            },
+        )  # fmt: skip
+    cluster.for_clients = f"ray://127.0.0.1:{port}"
     try:
-        with warnings.catch_warnings():
-            # Ray leaves files of what it started open.
-            warnings.simplefilter("ignore", ResourceWarning)
-            cluster = Cluster(
-                initialize_head=True,
-                head_node_args={
-                    "num_cpus": 2, "include_dashboard": False, "ray_client_server_port": port,
-                },
-            )  # fmt: skip
-            cluster.for_clients = f"ray://127.0.0.1:{port}"
-            for _ in range(nodes):
-                cluster.add_node(**NODE)
-            cluster.wait_for_nodes()
-            gc.collect()
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
-    try:
+        for _ in range(nodes):
+            add_node(cluster)
         yield cluster
     finally:
         cluster.shutdown()
 
 
-@contextmanager
-def other_cores(cores):
-    """What is started meanwhile runs on these cores."""
+def add_node(cluster, cores=None):
+    """Adds a node, on cores of its own if any are named."""
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, cores)
+    os.sched_setaffinity(0, cores or before)
     try:
-        yield
+        with _of_its_own():
+            node = cluster.add_node(**NODE)
     finally:
         os.sched_setaffinity(0, before)
+    cluster.wait_for_nodes()
+    return node
+
+
+@contextmanager
+def _of_its_own():
+    """How a node is started: a test's own threads and what Ray leaves open are no part of it."""
+    kept = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    with (
+        mock.patch.dict(os.environ, {**kept, "RAY_USAGE_STATS_ENABLED": "0"}, clear=True),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore", ResourceWarning)
+        yield
+        gc.collect()

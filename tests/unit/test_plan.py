@@ -7,7 +7,7 @@ from dabench.plan.cases import Case, expand, launch_order, schedule
 from dabench.plan.devices import resolve_all
 from dabench.plan.grids import load_grids, presets
 from dabench.plan.settings import Grid, Settings
-from dabench.run.session import _plan
+from dabench.run.session import merged_plan
 
 
 def cases(settings=None, **axes):
@@ -207,7 +207,7 @@ def test_options_replace_a_files_values_as_if_written_there(tmp_path):
 
 def test_grids_that_share_a_case_share_its_phases_or_are_refused():
     def plan(*grids):
-        return _plan(resolve_all(grids, {"devices": ["cpu"], "gpus": [], "torch": "x"})[0])
+        return merged_plan(resolve_all(grids, {"devices": ["cpu"], "gpus": [], "torch": "x"})[0])
 
     halves = [Grid(models=("disc",), modes=("train",), phases=(p,)) for p in ("total", "forward")]
     settings = Settings.of(repeat=3)

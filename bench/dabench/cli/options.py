@@ -136,6 +136,10 @@ def set_pretrained(choice: str | None) -> None:
     os.environ["DABENCH_PRETRAINED"] = choice
 
 
+_ELSE_CALLED = {"checkout": "--source", "source": "PRESET|FILE.toml"}
+"""Parameters that a user knows by another name."""
+
+
 def check_alone(given: Mapping[str, Any], also: frozenset[str] | set[str] = frozenset()) -> None:
     """Checks that ``--resume`` is given without options that would change the run.
 
@@ -148,7 +152,8 @@ def check_alone(given: Mapping[str, Any], also: frozenset[str] | set[str] = froz
     """
     allowed = {"resume_from", "quiet", "json", *also}
     if others := sorted(given.keys() - allowed):
-        raise UsageError(f"--resume goes on as planned; leave out {others[0]!r}")
+        name = _ELSE_CALLED.get(others[0], others[0])
+        raise UsageError(f"--resume goes on as planned; leave out {name!r}")
 
 
 def grid_of(given: Mapping[str, Any]) -> tuple[Grid, Settings]:
