@@ -105,6 +105,14 @@ def test_what_is_lost_again_and_again_is_a_row_with_the_reason():
     assert nodes.started == ["a", "b", "a"]
 
 
+def test_a_lane_whose_machine_loses_everything_is_left():
+    nodes = Nodes("a")
+    pool = nodes.pool(node("a", "one"), node("b", "two"), node("c", "three"))
+    assert launch(pool, 0)[0] == DONE
+    assert nodes.started[0] == "a"
+    assert len(nodes.started) == 2
+
+
 def test_without_nodes_a_run_ends_and_blames_no_case():
     nodes = Nodes("a", "b", gone=True)
     pool = nodes.pool(node("a", "one"), node("b", "two"))

@@ -60,12 +60,20 @@ def test_more_machines_than_rounds_share_them():
     assert set(cases.values()) == {1}
 
 
+@pytest.mark.parametrize("machines", [4, 5])
+def test_no_case_is_twice_on_a_machine_that_has_others_beside(machines):
+    found = dealt(machines, 12, 3)
+    cases = Counter((machine, case) for machine, _, case in found)
+    assert set(cases.values()) == {1}
+    assert {machine for machine, _, _ in found} == set(range(machines))
+
+
 def test_a_slow_machine_is_helped():
-    found = dealt(2, 10, 2, speeds=[5.0, 1.0])
+    found = dealt(2, 10, 4, speeds=[5.0, 1.0])
     slow = [number for machine, number, _ in found if machine == 0]
-    assert len(slow) < 6
+    assert len(slow) < 10
     # What another machine took over belongs to no round.
-    assert sum(number is None for _, number, _ in found) == 10 - len(slow)
+    assert sum(number is None for _, number, _ in found) == 20 - len(slow)
 
 
 def test_one_case_alone_goes_round():

@@ -94,13 +94,19 @@ def test_links_are_followed_and_keep_their_names(here, tmp_path):
     (here / "latest").symlink_to(run)
     (here / "linked").symlink_to(here / "nets")
     (run / "net.py").write_text("class Net: ...")
-    (here / "link.py").symlink_to(run / "net.py")
-    with packed(["trained:latest", "linked/net.py:Net", "link.py:Net"], []) as luggage:
+    (here / "net.py").symlink_to(run / "net.py")
+    with packed(["trained:latest", "linked/net.py:Net", "net.py:Net"], []) as luggage:
         found = luggage.folder
         assert (found / "latest" / "weights.pt").read_bytes() == b"weights"
         assert (found / "linked" / "net.py").is_file()
         assert (found / "linked" / "parts" / "block.py").is_file()
-        assert (found / "link.py").read_text() == "class Net: ..."
+        assert (found / "net.py").read_text() == "class Net: ..."
+    (here / "link.py").symlink_to(run / "net.py")
+    with (
+        pytest.raises(UsageError, match=r"is a link to net\.py; name that"),
+        packed(["link.py:Net"], []),
+    ):
+        pass
 
 
 def test_a_revision_cannot_go_along(here, cache):

@@ -6,9 +6,10 @@ import threading
 import pytest
 from fakes import make_launch
 
-from dabench.base.errors import ResultsError
+from dabench.base.errors import DabenchError, ResultsError
 from dabench.plan.cases import expand
 from dabench.plan.settings import Grid, Settings
+from dabench.records.measurements import summarise
 from dabench.records.summary import Stored
 from dabench.run.runner import MAX_LAUNCHES, SHORT_LAUNCHES, Runner, stop_rule
 from dabench.run.session import NoProgress, NoRecords
@@ -391,18 +392,66 @@ def test_a_case_that_failed_side_by_side_is_not_tried_again():
     assert pool.launched.count("disc") == 1
 
 
-def test_what_runs_while_another_one_fails_is_kept():
+def test_behind_what_could_not_be_written_nothing_is_written():
     class Full(Records):
         def launch(self, record):
-            if record.case_id.startswith("disc"):
-                raise ResultsError("the disk is full")
             super().launch(record)
+            raise ResultsError("the disk is full")
 
     records = Full()
-    pool = SideBySide(2, 2)
     with pytest.raises(ResultsError, match="the disk is full"):
         run(
-            pool, Settings.of(repeat=1, launches=1), models=("disc", "dw-disc"), records=records,
-            at_once=2,
+            SideBySide(2, 2), Settings.of(repeat=1, launches=1), models=("disc", "dw-disc"),
+            records=records, at_once=2,
+        )  # fmt: skip
+    assert len(records.launches) == 1
+
+
+def test_what_runs_while_another_one_is_lost_is_kept():
+    class Lost(SideBySide):
+        def run(self, request, receive, *, timeout_s):
+            last = super().run(request, receive, timeout_s=timeout_s)
+            if request["kind"] == "time" and request["case"]["model"] == "disc":
+                raise DabenchError("no node is left")
+            return last
+
+    records = Records()
+    with pytest.raises(DabenchError, match="no node is left"):
+        run(
+            Lost(2, 2), Settings.of(repeat=1, launches=1), models=("disc", "dw-disc"),
+            records=records, at_once=2,
         )  # fmt: skip
     assert [each.case_id.split("/")[0] for each in records.launches] == ["dw-disc"]
+
+
+def test_rounds_that_were_begun_before_are_not_gone_on_with_side_by_side():
+    """Of them nobody knows on which machine they were, and no case may have one twice."""
+    plan = expand(
+        Grid(devices=("cpu",), models=("disc", "dw-disc")), Settings.of(repeat=1, launches=3)
+    )
+    first, second = (planned.case for planned in plan)
+    done = {
+        first.case_id: [make_launch(first, [1.0], launch=0, round=2)],
+        second.case_id: [make_launch(second, [1.0], launch=1, round=0)],
+    }
+
+    class Here(Pool):
+        def run(self, request, receive, *, timeout_s):
+            if request["kind"] == "time":
+                receive({"kind": "ran", "lane": request["lane"], "seconds": 1.0, "started_at": ""})
+            return super().run(request, receive, timeout_s=timeout_s)
+
+    records = Records()
+    stored = Stored(done, next_launch=2)
+    Runner(plan, Here(), records, NoProgress(), stored=stored, at_once=2).run()
+    assert sorted(str(each.round) for each in records.launches) == ["1", "1", "None", "None"]
+
+
+def test_what_is_counted_at_last_is_in_rows_that_were_there():
+    (planned,) = expand(Grid(devices=("cpu",), models=("disc",)), Settings.of(repeat=1, launches=1))
+    launch = make_launch(planned.case, [1.0])
+    rows = summarise(planned.case, [launch], {}, None)
+    stored = Stored({planned.case.case_id: [launch]}, {planned.case.case_id: rows}, next_launch=1)
+    outcome = Runner([planned], Pool(), Records(), NoProgress(), stored=stored).run()
+    assert rows[0].executed_flops is None
+    assert outcome.measurements[0].executed_flops == 2 * 7

@@ -16,8 +16,10 @@ from dabench.records.folder import read_run
 from dabench.records.samples import Later, read_samples
 from dabench.records.summary import read_stored, summarised
 from dabench.records.timings import (
+    LAUNCHES,
     MEASUREMENTS,
     SAMPLES,
+    SUMMARY,
     TimingRecord,
     next_launch,
     read_launches,
@@ -130,6 +132,50 @@ def test_times_of_a_report_are_those_of_the_records(run, large):
     assert loaded.times is loaded.times
 
 
+def test_a_run_without_samples_stands_beside_others(run, tmp_path):
+    record = write_record(tmp_path / "empty")
+    record.run.close()
+    failed = write_record(
+        tmp_path / "failed", plan=[PlannedCase(case=CASES[0], settings=Settings.of()).to_dict()]
+    )
+    failed.launch(make_launch(CASES[0], [], status="oom", reason="large", phases=()))
+    failed.run.close()
+    for folders_ in (
+        [run, tmp_path / "empty"],
+        [tmp_path / "empty", run],
+        [run, tmp_path / "failed"],
+    ):
+        loaded = load(folders_)
+        assert len(loaded.samples) == len(load([run]).samples)
+        assert loaded.samples["kind"].dtype == "category"
+        assert len(loaded.times) == 2
+
+
+def test_launches_that_were_taken_away_are_in_no_row(tmp_path):
+    large = write_large(tmp_path / "run", 4, launches=2, samples=3)
+    path = large / LAUNCHES
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+    rows = summarised(large, read_run(large))
+    assert [row.launches for row in rows] == [2, 2, 2, 1]
+    for said in ("{}", '{"launches": "8"}', "[]"):
+        (large / SUMMARY).write_text(said)
+        assert [row.launches for row in summarised(large, read_run(large))] == [2, 2, 2, 1]
+
+
+def test_a_full_disk_leaves_no_half_line(run, monkeypatch):
+    folder = folders.RunFolder.open(run, "timing")
+    before = (run / SAMPLES).read_bytes()
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(folders.os, "fsync", full)
+    with pytest.raises(ResultsError, match="No space left"):
+        folder.append(SAMPLES, ("launch",), [[9]])
+    assert (run / SAMPLES).read_bytes() == before
+    folder.close()
+
+
 def test_samples_that_do_not_stand_together_are_one_launchs(run):
     path = run / SAMPLES
     header, *lines = path.read_text().splitlines(keepends=True)
@@ -139,6 +185,7 @@ def test_samples_that_do_not_stand_together_are_one_launchs(run):
         assert sorted(wall_seconds(one.phases[0].samples.samples)) == sorted(
             wall_seconds(other.phases[0].samples.samples)
         )
+    assert [len(each.seconds) for each in load([run]).times.values()] == [2, 2]
 
 
 def test_rows_on_disk_are_those_that_were_made(tmp_path):

@@ -11,7 +11,7 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
@@ -339,7 +339,11 @@ def launch_times(loaded: Results) -> TimesOf:
         changes[1:] |= values.to_numpy()[1:] != values.to_numpy()[:-1]
     starts = np.flatnonzero(changes)[: len(keys)]
     ends = [*starts[1:].tolist(), len(keys)]
-    firsts = keys.iloc[starts].itertuples(index=False)
+    firsts = list(keys.iloc[starts].itertuples(index=False, name=None))
+    if len(set(firsts)) < len(firsts):
+        # What does not stand together in the file does so here.
+        ordered = samples.sort_values([*map(str, keys)], kind="stable", ignore_index=True)
+        return launch_times(replace(loaded, samples=ordered))
     for (run_id, case_id, phase, launch), start, end in zip(firsts, starts, ends, strict=False):
         times = found.setdefault((str(run_id), str(case_id), str(phase)), LaunchTimes([], [], []))
         times.seconds.append(_Stretch(seconds[start:end]))
@@ -463,17 +467,20 @@ def _read_samples(folder: Path, run_id: str, launches: pd.DataFrame) -> pd.DataF
     """The samples, of which there may be millions: words are categories."""
     columns = read_samples(folder / SAMPLES)
     # Samples of a launch that never finished have no row there.
-    cases = pd.Series(launches["case_id"].to_numpy(), launches["launch"].to_numpy(dtype=int))
+    cases = pd.Series(
+        launches["case_id"].to_numpy(), launches["launch"].to_numpy(dtype=int), dtype="str"
+    )
+    cases = cases[~cases.index.duplicated(keep="last")]
     known = pd.Categorical(cases)
     places = pd.Series(known.codes, cases.index).reindex(columns.launch, fill_value=-1).to_numpy()
     kept = places >= 0
     frame = pd.DataFrame(
         {
-            "run_id": pd.Categorical.from_codes(np.zeros(len(places), np.int8), pd.Index([run_id])),
+            "run_id": pd.Categorical.from_codes(np.zeros(len(places), np.int8), _words([run_id])),
             "launch": columns.launch,
             "case_id": pd.Categorical.from_codes(places, known.categories),
-            "phase": pd.Categorical.from_codes(columns.phase, pd.Index(columns.phases)),
-            "kind": pd.Categorical.from_codes(columns.kind, pd.Index(list(KINDS))),
+            "phase": pd.Categorical.from_codes(columns.phase, _words(columns.phases)),
+            "kind": pd.Categorical.from_codes(columns.kind, _words(KINDS)),
             "index": columns.index,
             "wall_s": columns.wall_s,
             "device_s": columns.device_s,
@@ -481,6 +488,11 @@ def _read_samples(folder: Path, run_id: str, launches: pd.DataFrame) -> pd.DataF
         copy=False,
     )
     return frame if kept.all() else frame[kept].reset_index(drop=True)
+
+
+def _words(names: Iterable[str]) -> pd.Index[str]:
+    """Categories, of the same type also where there are none."""
+    return pd.Index(list(names), dtype="str")
 
 
 def _under_one_another(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:

@@ -242,10 +242,17 @@ class RunFolder:
             if new:
                 writer.writerow(columns)
             writer.writerows(rows)
-            with path.open("a", encoding="utf-8", newline="") as file:
-                file.write(text.getvalue())
-                file.flush()
-                os.fsync(file.fileno())
+            before = path.stat().st_size if path.exists() else 0
+            try:
+                with path.open("a", encoding="utf-8", newline="") as file:
+                    file.write(text.getvalue())
+                    file.flush()
+                    os.fsync(file.fileno())
+            except OSError:
+                # Half a line would spoil what another launch appends.
+                with suppress(OSError):
+                    os.truncate(path, before)
+                raise
             if new:
                 sync_folder(self.path)
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dabench.base.errors import ResultsError
-from dabench.records.folder import bad_row, damaged, read_table
+from dabench.records.folder import bad_row, read_table
 from dabench.timing.engine import KINDS, PhaseSamples
 from dabench.timing.samples import StoredSamples, wall_seconds
 
@@ -21,8 +21,6 @@ SAMPLE_COLUMNS = ("launch", "case_id", "phase", "kind", "index", "wall_s", "devi
 
 LARGE = 1 << 20
 """Bytes from which on importing pandas costs less than reading without it."""
-
-_NUMBERS = ("launch", "index", "wall_s")
 
 
 Numbers = NDArray[np.integer[Any]]
@@ -129,8 +127,12 @@ def read_samples(path: Path) -> Columns:
     Raises:
         ResultsError: Damaged; names file and line.
     """
-    if is_large(path) and _ends_whole(path):
-        return _read_large(path)
+    found = _read_large(path) if is_large(path) and _ends_whole(path) else None
+    # Slower, and names the line of what is damaged.
+    return found or _read_small(path)
+
+
+def _read_small(path: Path) -> Columns:
     launch, phase, kind, index = ([] for _ in range(4))
     wall_s, device_s = [], []
     phases: dict[str, int] = {}
@@ -160,7 +162,8 @@ def _ends_whole(path: Path) -> bool:
         return file.read() == b"\n"
 
 
-def _read_large(path: Path) -> Columns:
+def _read_large(path: Path) -> Columns | None:
+    """As pandas reads it; None where it is damaged."""
     import pandas as pd
 
     types: Mapping[str, Any] = {
@@ -178,8 +181,7 @@ def _read_large(path: Path) -> Columns:
         if header != ",".join(SAMPLE_COLUMNS) or frame["wall_s"].isna().any():
             raise ValueError(header)
     except ValueError:  # pandas' parser errors are ValueErrors
-        # Slower, and names the line.
-        damaged(path, SAMPLE_COLUMNS, _NUMBERS)
+        return None
     return Columns(
         tuple(map(str, frame["phase"].cat.categories)),
         frame["launch"].to_numpy(),

@@ -150,7 +150,10 @@ def read_stored(path: Path, plan: Sequence[PlannedCase]) -> Stored:
         ResultsError: Damaged records, or launches of a case that is not in the plan.
     """
     launches = read_launches(path, later=True)
-    summarised_n = summarised_launches(path)
+    summarised_n = summarised_launches(path) or 0
+    if summarised_n > len(launches):
+        # Somebody took launches away.
+        summarised_n = 0
     stale = {record.case_id for record in launches[summarised_n:]}
     rows: dict[str, list[Measurement]] = {}
     for row in read_measurements(path / MEASUREMENTS) if summarised_n else ():

@@ -132,7 +132,8 @@ def is_summarised(path: Path, launches: int, schema: int) -> bool:
 def summarised_launches(path: Path) -> int | None:
     """Of how many launches, the first ones, ``measurements.csv`` was made; None if nobody says."""
     made = read_json(path / SUMMARY)
-    return made.get("launches") if isinstance(made, dict) else None
+    found = made.get("launches") if isinstance(made, dict) else None
+    return found if isinstance(found, int) else None
 
 
 def read_measurements(path: Path) -> list[Measurement]:
@@ -159,7 +160,7 @@ def _header(path: Path) -> tuple[str, ...]:
 
 
 def _first_line(path: Path) -> tuple[str, ...]:
-    with path.open(encoding="utf-8") as file:
+    with path.open(encoding="utf-8", errors="replace") as file:
         return tuple(file.readline().rstrip("\n").split(","))
 
 

@@ -13,8 +13,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
+from concurrent.futures import Future, wait
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -191,12 +190,10 @@ class _Launch:
         """Its messages; None if it runs still after some seconds."""
         errors = self._ray.exceptions
         with _while_it_is_there():
+            if not wait([self._future], seconds).done:
+                return None
             try:
-                return self._future.result(seconds)
-            except FutureTimeoutError:
-                if not self._future.done():
-                    return None
-                raise
+                return self._future.result()
             except (errors.NodeDiedError, errors.TaskUnschedulableError) as error:
                 raise LostError(_cause(error), gone=True) from None
             except errors.RayError as error:

@@ -90,6 +90,8 @@ def _inside(path: Path, name: str) -> Path:
     real = named if is_trained(name) else named.resolve()
     file = here / path
     if file == real:
+        if file.name != named.name:
+            raise UsageError(f"--on: {name} is a link to {file.name}; name that, or copy it")
         target = named
     elif file.is_relative_to(real.parent):
         target = named.parent / file.relative_to(real.parent)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -157,8 +157,9 @@ class NodePool:
         request = self._luggage.repacked(request)
         lane = request.pop("lane", None)
         lost = 0
+        tried: set[str] = set()
         while True:
-            node = self._taken(lane)
+            node = self._taken(lane, tried)
             error: LostError | None = None
             try:
                 *messages, last = self._launched(node, request, timeout_s)
@@ -171,6 +172,7 @@ class NodePool:
                     where = {"lane": self._lane_of(node, lane)} if message["kind"] == "ran" else {}
                     receive({**message, **where})
                 return last
+            tried.add(node.host)
             self._lose(node, gone=error.gone)
             lost += not error.gone
             if lost == TRIES:
@@ -192,8 +194,10 @@ class NodePool:
             if messages is not None:
                 return messages
 
-    def _taken(self, lane: int | None) -> Node:
+    def _taken(self, lane: int | None, tried: Container[str]) -> Node:
         """A node whose machine is free: that of the lane, as long as it is there.
+
+        Where the request was lost before, one of another machine, if there is any.
 
         Raises:
             DabenchError: There is none, and none will be.
@@ -208,7 +212,8 @@ class NodePool:
                         f"no node of {self._kind.name} is left; what was measured is kept, and "
                         "--resume goes on once there is one"
                     )
-                there = [node for node in self._nodes if node.host == wanted] or self._nodes
+                others = [node for node in self._nodes if node.host not in tried] or self._nodes
+                there = [node for node in others if node.host == wanted] or others
                 if free := [node for node in there if node.host not in self._hosts.busy]:
                     node = min(free, key=lambda each: self._losses.get(each.id, 0))
                     # The next one is another's turn.

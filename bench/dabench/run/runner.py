@@ -13,12 +13,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from dabench.base.errors import DabenchError
+from dabench.base.errors import ResultsError
 from dabench.base.interrupts import uninterrupted
 from dabench.base.units import format_seconds
 from dabench.plan.cases import Case, PlannedCase, launch_order, remaining
 from dabench.plan.settings import MIN_LAUNCHES, Settings
-from dabench.records.measurements import LaunchRecord, Measurement, PhaseRecord
+from dabench.records.measurements import LaunchRecord, Measurement, PhaseRecord, compacted
 from dabench.records.summary import GRAPH_FIELDS, Graph, Stored, Summary, graph_of
 from dabench.run.lanes import Lanes
 from dabench.run.sampling import phase_samples
@@ -181,13 +181,20 @@ class Runner:
             last = self._pool.run(request, receive, timeout_s=COUNT_TIMEOUT_S)
             if last["kind"] != "done" and graph not in counts:
                 uncounted.append({**document, "reason": last["reason"]})
+        for planned in self._plan:
+            if graph_of(planned.case) in batches:
+                self._rows.pop(planned.case.case_id, None)
         self._summary = Summary(counts.values(), uncounted)
         self._recorder.counts(list(counts.values()), uncounted)
 
     def _first_launches(self) -> None:
         done = {case_id: len(records) for case_id, records in self._launches.items()}
-        due = remaining(self._plan, done)
+        due: list[tuple[int | None, PlannedCase]] = [*remaining(self._plan, done)]
         self._observer.planned(len(due))
+        if self._at_once > 1:
+            # Of a round that was begun before nobody knows whether it goes on where it was.
+            begun = {each.round for records in self._launches.values() for each in records}
+            due = [(None if number in begun else number, planned) for number, planned in due]
         self._launch_all(due, lambda each: not self._has_failed(each) and self._fits(each))
 
     def _more_launches(self) -> None:
@@ -233,14 +240,10 @@ class Runner:
     def _fits(self, planned: PlannedCase) -> bool:
         """Whether another launch of a case fits into its time limit, as its passes so far tell."""
         settings, launches = planned.settings, self._launches[planned.case.case_id]
-        if settings.max_time_s is None or planned.case.protocol != "steady" or not launches:
+        if fits(planned, launches):
             return True
-        # The least a launch does: one pass of each phase, with what prepares it.
-        least_s = max(sum(map(_pass_s, record.phases)) for record in launches)
-        left_s = settings.max_time_s - sum(record.spent_s for record in launches)
-        if least_s <= left_s:
-            return True
-        wanted = settings.first_launches
+        assert settings.max_time_s is not None
+        wanted, least_s = settings.first_launches, _least_s(launches)
         if planned.case.case_id in self._too_long:
             return False
         self._too_long.add(planned.case.case_id)
@@ -256,7 +259,7 @@ class Runner:
 
     def _launch_all(
         self,
-        due: Sequence[tuple[int, PlannedCase]],
+        due: Sequence[tuple[int | None, PlannedCase]],
         still: Callable[[PlannedCase], bool] = lambda _: True,
     ) -> None:
         """Makes launches in order, those that are still wanted when it is their turn."""
@@ -290,15 +293,19 @@ class Runner:
                 ended, _ = wait(running, return_when=FIRST_COMPLETED)
                 for launch in ended:
                     del running[launch]
-                    failure = launch.exception() or self._unkept(launch.result()) or failure
+                    error = launch.exception()
+                    if error is None and not isinstance(failure, ResultsError):
+                        # Behind what could not be written nothing may follow.
+                        error = self._unkept(launch.result())
+                    failure = failure or error
         if failure is not None:
             raise failure
 
-    def _unkept(self, record: LaunchRecord) -> DabenchError | None:
+    def _unkept(self, record: LaunchRecord) -> ResultsError | None:
         """Keeps a launch; returns why that failed."""
         try:
             self._keep(record)
-        except DabenchError as error:
+        except ResultsError as error:
             return error
         return None
 
@@ -326,7 +333,7 @@ class Runner:
         case_id = record.case_id
         with uninterrupted():  # what is on disk is in the table, too
             self._recorder.launch(record)
-            self._launches[case_id].append(record)
+            self._launches[case_id].append(compacted(record))
             self._ran += 1
             self._summarise([self._planned[case_id]])
         if self._clock() >= self._next_summary_s:
@@ -348,6 +355,19 @@ class Runner:
         self._recorder.measurements(rows, self._ran)
         end = self._clock()
         self._next_summary_s = end + (end - begin) / SUMMARY_SHARE
+
+
+def fits(planned: PlannedCase, launches: Sequence[LaunchRecord]) -> bool:
+    """Whether another launch of a case fits into its time limit, as its launches so far tell."""
+    limit_s = planned.settings.max_time_s
+    if limit_s is None or planned.case.protocol != "steady" or not launches:
+        return True
+    return _least_s(launches) <= limit_s - sum(record.spent_s for record in launches)
+
+
+def _least_s(launches: Sequence[LaunchRecord]) -> float:
+    """The least that a launch does: one pass of each phase, with what prepares it."""
+    return max(sum(map(_pass_s, record.phases)) for record in launches)
 
 
 def _pass_s(phase: PhaseRecord) -> float:

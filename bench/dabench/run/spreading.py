@@ -33,7 +33,7 @@ from dabench.run.calibrating import (
 from dabench.run.cluster import FACTS, Cluster, connected
 from dabench.run.luggage import packed
 from dabench.run.pool import Kind, NodePool
-from dabench.run.runner import Observer, Outcome, Runner
+from dabench.run.runner import Observer, Outcome, Runner, fits
 from dabench.run.session import Session, check_same_networks, details_of, merged_plan
 
 SCRATCH = Path("scratch")
@@ -149,11 +149,14 @@ class _Begun:
         return "; ".join(reasons)
 
     def is_done(self) -> bool:
-        """Whether all first launches were made, or their cases have failed."""
+        """Whether all first launches were made, but of cases that failed or took too long."""
         launches = launches_by_case(self.path, self.plan)
-        failed = {name for name, each in launches.items() if any(r.status != "ok" for r in each)}
         due = remaining(self.plan, {name: len(each) for name, each in launches.items()})
-        return all(planned.case.case_id in failed for _, planned in due)
+        left = ((planned, launches[planned.case.case_id]) for _, planned in due)
+        return not any(
+            fits(planned, each) and all(record.status == "ok" for record in each)
+            for planned, each in left
+        )
 
     def as_it_is(self) -> Session:
         """What it came to."""

@@ -101,6 +101,16 @@ class StoredSamples(MutableSequence[Sample]):
         self._own().insert(index, value)
 
 
+def as_columns(samples: Sequence[Sample]) -> StoredSamples:
+    """The same samples as columns."""
+    import numpy as np
+
+    wall_s = np.array([each.wall_s for each in samples], float)
+    device_s = [math.nan if each.device_s is None else each.device_s for each in samples]
+    columns = (wall_s, np.array(device_s, float))
+    return StoredSamples(lambda: columns)
+
+
 def wall_seconds(samples: Sequence[Sample]) -> list[float]:
     """Seconds of each sample by the host's clock."""
     if isinstance(samples, StoredSamples):
