@@ -4,7 +4,7 @@ import gc
 import os
 import socket
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from unittest import mock
 
 NODE = {"num_cpus": 2, "resources": {"dabench": 1}}
@@ -37,15 +37,20 @@ def started(nodes):
 
 def add_node(cluster, cores=None):
     """Adds a node, on cores of its own if any are named."""
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, cores or before)
-    try:
-        with _of_its_own():
-            node = cluster.add_node(**NODE)
-    finally:
-        os.sched_setaffinity(0, before)
+    with _of_its_own(), _on(cores) if cores else nullcontext():
+        node = cluster.add_node(**NODE)
     cluster.wait_for_nodes()
     return node
+
+
+@contextmanager
+def _on(cores):
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 @contextmanager

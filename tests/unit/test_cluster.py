@@ -330,7 +330,7 @@ def test_rays_handler_of_sigterm_is_taken_back(fake_ray, monkeypatch):
         assert signal.getsignal(signal.SIGTERM) == before
 
 
-def test_a_port_that_nobody_listens_on_is_said_at_once():
+def test_a_port_that_nobody_listens_on_is_said_at_once(fake_ray):
     with (
         pytest.raises(UsageError, match=r"cannot reach ray://127\.0\.0\.1:1: Connection refused"),
         cluster.connected(Place("127.0.0.1", 1), NOTHING),

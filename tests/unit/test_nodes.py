@@ -114,14 +114,21 @@ def test_folders_of_processes_that_are_gone_are_removed(node, tmp_path):
         os.close(lock)
 
 
-def test_another_users_lock_is_locked_too_and_where_there_can_be_none_nobody_waits(
-    tmp_path, monkeypatch
-):
-    monkeypatch.setattr(nodes, "_LOCK", tmp_path / "lock")
-    with nodes._host_alone():
-        (tmp_path / "lock").chmod(0o444)
-    with nodes._host_alone():
-        pass
+def test_another_users_lock_is_locked_too(tmp_path, monkeypatch):
+    lock = tmp_path / "lock"
+    lock.touch()
+    lock.chmod(0o444)
+    monkeypatch.setattr(nodes, "_LOCK", lock)
+    with nodes._host_alone(), lock.open() as file, pytest.raises(BlockingIOError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with lock.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # let go with the block
+
+
+def test_where_there_can_be_no_lock_nobody_waits(tmp_path, monkeypatch):
     monkeypatch.setattr(nodes, "_LOCK", tmp_path / "nowhere" / "lock")
-    with nodes._host_alone():
-        pass
+    passed = []
+    with nodes._host_alone(), nodes._host_alone():
+        passed.append("both")
+    assert passed == ["both"]
+    assert list(tmp_path.iterdir()) == []

@@ -197,8 +197,7 @@ def run_timing(
 ) -> None:
     """Measures grids into a new folder, here or on a cluster; prints the rows."""
     if where is not None:
-        spread = where.measure(grids, folder, command)
-        _show(spread, folder, shown, f"sweep --on {where.on}")
+        _show(where.measure(grids, folder, command), folder, shown, where)
         return
     from dabench.run.session import run_grids
 
@@ -206,18 +205,17 @@ def run_timing(
         lambda observer: [run_grids(grids, folder=folder, observer=observer, command=command)],
         folder,
         shown,
-        "sweep",
     )
 
 
 def continue_timing(folder: Path, shown: Shown, where: Where | None = None) -> None:
     """Continues the run in a folder, or those of a cluster; prints the rows."""
     if where is not None:
-        _show(where.resume(folder), folder, shown, f"sweep --on {where.on}")
+        _show(where.resume(folder), folder, shown, where)
         return
     from dabench.run.session import resume
 
-    _show(lambda observer: [resume(folder, observer=observer)], folder, shown, "sweep")
+    _show(lambda observer: [resume(folder, observer=observer)], folder, shown)
 
 
 @contextlib.contextmanager
@@ -235,9 +233,14 @@ def progress(*, quiet: bool) -> Iterator[Observer]:
 
 
 def _show(
-    run: Callable[[Observer], list[Session]], folder: Path, shown: Shown, command: str
+    run: Callable[[Observer], list[Session]],
+    folder: Path,
+    shown: Shown,
+    where: Where | None = None,
 ) -> None:
     """Runs with progress, then prints rows, machine by machine; says where the records are.
+
+    Of a cluster JSON lists machines, however many there are.
 
     Raises:
         UsageError: No network can hold the rate that was asked for.
@@ -246,12 +249,13 @@ def _show(
         sessions = run(observer)
     if shown.json:
         documents = [_document(session, shown) for session in sessions]
-        print_json(documents[0] if len(documents) == 1 else {"machines": documents})
+        print_json(documents[0] if where is None else {"machines": documents})
     else:
         for session in sessions:
             print_measurements(session.outcome.measurements)
             print_loads(*_tails(session, shown))
     interrupted = any(session.outcome.interrupted for session in sessions)
+    command = "sweep" if where is None else f"sweep --on {where.on}"
     say_where(folder, command, interrupted=interrupted, quiet=shown.quiet, json=shown.json)
     if interrupted:
         raise typer.Exit(INTERRUPTED)

@@ -56,7 +56,7 @@ SETTING = ["run_id", "machine", *columns_of("model")]
 _NA = {
     column.name: [""] for column in fields(Measurement) if not str(column.type).startswith("str")
 }
-_NA |= {"device_s": [""], "round": [""]}
+_NA |= {"round": [""]}
 
 
 @dataclass(frozen=True)

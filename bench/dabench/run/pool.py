@@ -154,7 +154,7 @@ class NodePool:
             DabenchError: No node of the kind is left, or the cluster is gone.
             KeyboardInterrupt: It was stopped.
         """
-        request = self._luggage.repacked(request)
+        request = dict(self._luggage.repacked(request))
         lane = request.pop("lane", None)
         lost = 0
         tried: set[str] = set()

@@ -420,8 +420,7 @@ def launch_case(
         "case": case.to_dict(),
         "seed": planned.settings.seed,
         "rule": stop_rule(planned.settings, len(case.phases), spent_s, launches),
-        "scratch": str(scratch / folder_name(case)) if scratch else None,
-        "exports": str(scratch / export_name(planned)) if scratch else None,
+        **_folders(planned, scratch),
         **({} if lane is None else {"lane": lane}),
     }
     started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
@@ -439,6 +438,16 @@ def launch_case(
         device=device,
         phases=tuple(phases),
     )
+
+
+def _folders(planned: PlannedCase, scratch: Path | None) -> dict[str, str | None]:
+    """Where compilers and exporters write."""
+    if scratch is None:
+        return {"scratch": None, "exports": None}
+    return {
+        "scratch": str(scratch / folder_name(planned.case)),
+        "exports": str(scratch / export_name(planned)),
+    }
 
 
 def stop_rule(settings: Settings, phases: int, spent_s: float = 0.0, launches: int = 0) -> Message:

@@ -115,11 +115,7 @@ def run_grids(
         DabenchError: No worker process could be started, or it could not describe the machine.
         ResultsError: The records cannot be written.
     """
-    # Before the seconds that starting a worker takes.
-    for grid, settings in grids:
-        expand(grid, settings)
-    if folder is not None:
-        check_new_run(folder)
+    check_request(grids, folder)
     with Launcher() as launcher, _scratch() as scratch:
         environment = describe_host() | probe(launcher)
         resolved, notes = resolve_all(grids, environment)
@@ -146,6 +142,18 @@ def run_grids(
                 wants_more=_further(asked, chooses, plan, 0),
             ).run()
     return Session(outcome, environment, folder)
+
+
+def check_request(grids: Iterable[tuple[Grid, Settings]], folder: Path | None) -> None:
+    """Checks what can be checked before the seconds that starting a worker takes.
+
+    Raises:
+        UsageError: Anything wrong with the request.
+    """
+    for grid, settings in grids:
+        expand(grid, settings)
+    if folder is not None:
+        check_new_run(folder)
 
 
 def _compared(

@@ -18,7 +18,7 @@ from dabench.plan.devices import resolve_all, resolve_device
 from dabench.plan.networks import identities
 from dabench.plan.places import Place
 from dabench.plan.settings import Grid, Settings
-from dabench.records.folder import RunFolder, check_new_run, has_run, read_json, read_run
+from dabench.records.folder import RunFolder, has_run, read_json, read_run
 from dabench.records.measurements import LaunchRecord
 from dabench.records.summary import launches_by_case, read_stored, summarised
 from dabench.records.timings import TimingRecord, read_plan
@@ -30,11 +30,11 @@ from dabench.run.calibrating import (
     calibrations,
     calibrations_again,
 )
-from dabench.run.cluster import FACTS, Cluster, connected
+from dabench.run.cluster import FACTS, Cluster, Found, connected
 from dabench.run.luggage import packed
 from dabench.run.pool import Kind, NodePool
 from dabench.run.runner import Observer, Outcome, Runner, fits
-from dabench.run.session import Session, check_same_networks, details_of, merged_plan
+from dabench.run.session import Session, check_request, check_same_networks, details_of, merged_plan
 
 SCRATCH = Path("scratch")
 """A node keeps it where it keeps such things."""
@@ -75,43 +75,51 @@ def spread_grids(
         DabenchError: No node of a kind is left; its launches until then are kept.
         ResultsError: The records cannot be written.
     """
-    for grid, settings in grids:
-        expand(grid, settings)
-    check_new_run(folder)
+    check_request(grids, folder)
     if any(folder.glob("*/run.json")):
         raise UsageError(f"--out: {str(folder)!r} holds runs already; choose another folder")
     asked = [planned for grid in grids for planned in _anywhere(*grid)]
     networks = list(dict.fromkeys(planned.case.model for planned in asked))
     _, chosen = calibrations(asked, roots)
     with packed(networks, _images(chosen)) as luggage, connected(place, luggage) as cluster:
-        found = cluster.found(identities(networks))
-        for line in found.left_out:
-            observer.note(f"left out: {line}")
+        found = _found(cluster, networks, observer)
         kinds = _chosen(found.kinds, grids, machines)
         with ExitStack() as stack:
             runs = []
             for kind in kinds:
-                into = folder / kind.name if machines == "all" else folder
-                parts = [each.name for each in kinds] if machines == "all" else []
                 plan, notes = _planned(grids, kind)
                 plan, calibrated = calibrations(plan, roots)
                 for note in notes:
                     observer.note(note)
                 said = details_of(plan, notes, None, None) | calibrated.to_dict()
+                said |= _placed(folder, kind, kinds, machines)
+                said["cluster"] |= {"ray": cluster.ray_version, "left_out": found.left_out}
                 run = RunFolder.create(
-                    into,
+                    folder / kind.name if machines == "all" else folder,
                     "timing",
                     command=command,
                     environment=kind.environment,
-                    cluster={
-                        "ray": cluster.ray_version, "parts": parts, "left_out": found.left_out,
-                    },
-                    run_id=f"{folder.resolve().name}-{kind.name}" if parts else into.resolve().name,
                     **said,
-                )  # fmt: skip
+                )
                 stack.enter_context(run)
                 runs.append(_Run(kind, run, plan, calibrated))
             return _side_by_side(runs, cluster, observer)
+
+
+def _found(cluster: Cluster, networks: Sequence[str], observer: Observer) -> Found:
+    """What a cluster has; the observer hears of nodes that are left out."""
+    found = cluster.found(identities(networks))
+    for line in found.left_out:
+        observer.note(f"left out: {line}")
+    return found
+
+
+def _placed(folder: Path, kind: Kind, kinds: Sequence[Kind], machines: str) -> dict[str, Any]:
+    """A run's name, and those of the others of its sweep, where each kind has one of its own."""
+    name = folder.resolve().name
+    if machines != "all":
+        return {"run_id": name, "cluster": {"parts": []}}
+    return {"run_id": f"{name}-{kind.name}", "cluster": {"parts": [each.name for each in kinds]}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,9 +186,7 @@ def resume_spread(
     networks = list(dict.fromkeys(each.case.model for run in begun for each in run.plan))
     images = dict.fromkeys(path for run in begun for path in _images(run.calibrated))
     with packed(networks, images) as luggage, connected(place, luggage) as cluster:
-        found = cluster.found(identities(networks))
-        for line in found.left_out:
-            observer.note(f"left out: {line}")
+        found = _found(cluster, networks, observer)
         kinds = [run.kind(found.kinds) for run in begun]
         with ExitStack() as stack:
             runs = [
