@@ -19,8 +19,8 @@ NOTHING = Luggage(None, {})
 DONE = {"kind": "done"}
 
 
-def node(name, host, **facts):
-    return Node(name, name, host, 1.0, {"cpu": "A", **facts})
+def node(name, host, installed=(), **facts):
+    return Node(name, name, host, 1.0, {"cpu": "A", **facts}, frozenset(installed))
 
 
 @pytest.fixture(autouse=True)
@@ -254,11 +254,13 @@ def test_kinds_differ_in_what_decides_times():
         node("a", "1"), node("b", "2", governor="powersave"), node("c", "3"),
         node("d", "4", threads=2), node("e", "5", load_1min=0.5),
     ]  # fmt: skip
-    kinds = cluster.by_kind(nodes)
-    assert [[each.name for each in kind.nodes] for kind in kinds] == [["a", "c", "e"], ["b"], ["d"]]
+    kinds = cluster.by_kind([*nodes, node("f", "6", installed=["onnxruntime"])])
+    assert [[each.name for each in kind.nodes] for kind in kinds] == [
+        ["a", "c", "e"], ["b"], ["d"], ["f"],
+    ]  # fmt: skip
     # Of the same hardware, told apart by a number.
     stem = kinds[0].name
-    assert [kind.name for kind in kinds] == [stem, f"{stem}-2", f"{stem}-3"]
+    assert [kind.name for kind in kinds] == [stem, f"{stem}-2", f"{stem}-3", f"{stem}-4"]
 
 
 class RayError(Exception):

@@ -10,6 +10,7 @@ from records import ENVIRONMENT, write_medians
 
 from dabench.base.errors import DabenchError, UsageError
 from dabench.data.calibration import Calibration
+from dabench.plan import variants
 from dabench.plan.places import Place
 from dabench.plan.settings import Grid, Settings
 from dabench.records.folder import read_run
@@ -43,12 +44,19 @@ class Cluster:
 
     ray_version = "2"
 
-    def __init__(self, *environments, nodes=1):
+    def __init__(self, *environments, nodes=1, installed=()):
         self._kinds = [
             Kind(
                 env["cpu"].lower().replace(" ", "-"),
                 tuple(
-                    Node(f"{env['cpu']}{n}", f"{env['cpu']} {n}", f"{env['cpu']}{n}", 1.0, env)
+                    Node(
+                        f"{env['cpu']}{n}",
+                        f"{env['cpu']} {n}",
+                        f"{env['cpu']}{n}",
+                        1.0,
+                        env,
+                        frozenset(installed),
+                    )
                     for n in range(nodes)
                 ),
             )
@@ -246,6 +254,19 @@ def test_a_sweep_that_was_cut_off_before_all_its_runs_were_begun(spread, tmp_pat
         spread(Cluster(BIG, SMALL), resume=True)
 
 
+def test_what_is_installed_is_the_nodes_affair(spread, monkeypatch):
+    monkeypatch.setattr(variants, "find_spec", lambda _: None)
+    (session,) = spread(Cluster(SMALL), models=("disc",), runtimes=("onnxruntime",))
+    assert "onnxruntime is not installed" in session.outcome.measurements[0].reason
+
+
+def test_a_runtime_that_only_nodes_have_is_measured_there(spread, monkeypatch):
+    monkeypatch.setattr(variants, "find_spec", lambda _: None)
+    cluster = Cluster(SMALL, installed=variants.PACKAGES)
+    (session,) = spread(cluster, models=("disc",), runtimes=("onnxruntime",))
+    assert [row.status for row in session.outcome.measurements] == ["ok"]
+
+
 def test_what_int8_is_calibrated_on_goes_along(spread, tmp_path, monkeypatch):
     images = [tmp_path / f"{name}.png" for name in "ab"]
     for image in images:
@@ -255,7 +276,7 @@ def test_what_int8_is_calibrated_on_goes_along(spread, tmp_path, monkeypatch):
     monkeypatch.setattr(calibrating, "is_trained", lambda _: True)
     monkeypatch.setattr(calibrating, "trained_at", lambda _: SimpleNamespace(target="data"))
     monkeypatch.setattr(calibrating.Reference, "of", lambda _: SimpleNamespace(factory="run"))
-    cluster = Cluster(SMALL)
+    cluster = Cluster(SMALL, installed=variants.PACKAGES)
     spread(
         cluster, models=("disc",), devices=("auto",), dtypes=("int8?", "fp32"),
         runtimes=("onnxruntime",), calibrations=("2",),

@@ -22,7 +22,7 @@ from dabench.plan.axes import (
 from dabench.plan.networks import spec_of
 from dabench.plan.references import is_reference, with_arguments
 from dabench.plan.settings import Grid, Settings
-from dabench.plan.variants import why_impossible
+from dabench.plan.variants import Installed, is_installed, why_impossible
 from dabench_models import ModelSpec
 
 OWN = "own"
@@ -124,12 +124,19 @@ class PlannedCase:
         )
 
 
-def expand(grid: Grid, settings: Settings) -> list[PlannedCase]:
+def expand(
+    grid: Grid, settings: Settings, installed: Installed = is_installed
+) -> list[PlannedCase]:
     """Every combination of the axes, impossible ones kept with their reason.
 
     Devices must be resolved already (no ``auto``).
 
     A mode that has none of the phases asked for keeps its row too.
+
+    Args:
+        grid: The axes.
+        settings: How each case is measured.
+        installed: Of the machine that they are to run on.
 
     Raises:
         UsageError: Unknown model, a size the network cannot take, arguments for
@@ -168,7 +175,7 @@ def expand(grid: Grid, settings: Settings) -> list[PlannedCase]:
             keep_float=keep_float if quantised else ALL,
             **chosen,
         )
-        impossible = _impossible(spec, case) if phases else _NO_SUCH_PHASE
+        impossible = _impossible(spec, case, installed) if phases else _NO_SUCH_PHASE
         planned[case.case_id] = PlannedCase(case=case, settings=settings, impossible=impossible)
     return list(planned.values())
 
@@ -250,7 +257,7 @@ def check_size(spec: ModelSpec, height: int, width: int) -> None:
         raise bad_value("--size", f"{height}x{width}", allowed)
 
 
-def _impossible(spec: ModelSpec, case: Case) -> str | None:
+def _impossible(spec: ModelSpec, case: Case, installed: Installed) -> str | None:
     if case.mode == "train" and case.batch < spec.min_train_batch:
         return (
             f"{spec.name} cannot train on batch {case.batch}: its global-context branch "
@@ -260,7 +267,7 @@ def _impossible(spec: ModelSpec, case: Case) -> str | None:
         return "tf32 is a mode of NVIDIA's matrix units; use --device cuda"
     if case.concurrency > 1 and case.protocol in ("paper", STREAM):
         return f"--concurrency: under the protocol {case.protocol} one process runs alone"
-    return why_impossible(case)
+    return why_impossible(case, installed)
 
 
 def launch_order(cases: Sequence[PlannedCase], *, round_index: int, seed: int) -> list[PlannedCase]:

@@ -6,7 +6,7 @@ Torch-free, so that a plan can say what is impossible before anything is built;
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from types import MappingProxyType
@@ -75,8 +75,27 @@ VARIANT_RULE = (
 )
 
 
-def why_impossible(case: Case) -> str | None:
-    """Why a case's variant cannot be had in its setting, or None."""
+Installed = Callable[[str], bool]
+"""Whether a package is installed where something runs."""
+
+PACKAGES = tuple(
+    dict.fromkeys([*ONNX, *(each.package for each in RUNTIMES.values() if each.package), "nncf"])
+)
+"""All that a variant may need."""
+
+
+def is_installed(package: str) -> bool:
+    """Whether a package is installed here."""
+    return find_spec(package) is not None
+
+
+def why_impossible(case: Case, installed: Installed = is_installed) -> str | None:
+    """Why a case's variant cannot be had in its setting, or None.
+
+    Args:
+        case: The case.
+        installed: Of the machine that it is to run on.
+    """
     name = variant_of(case)
     if case.dtype == INT8 and case.runtime == "eager":
         return f"torch runs nothing in int8: networks are quantised for {' and '.join(QUANTISED)}"
@@ -110,7 +129,7 @@ def why_impossible(case: Case) -> str | None:
         needed["onnxruntime"] = "onnxruntime"
     if case.dtype == INT8 and runtime == "openvino":
         needed["nncf"] = "nncf"
-    missing = [package for package in needed if find_spec(package) is None]
+    missing = [package for package in needed if not installed(package)]
     if missing:
         return f"{missing[0]} is not installed; pip install 'dabench[{needed[missing[0]]}]'"
     return None

@@ -107,9 +107,12 @@ class Cluster:
             check_sources(names[node], each["sources"])
             check_networks(names[node], networks, each["networks"])
         nodes = [
-            Node(node, names[node], each["host"], slots[node], each["environment"])
+            Node(
+                node, names[node], each["host"], slots[node], each["environment"],
+                frozenset(each["installed"]),
+            )
             for node, each in said.items()
-        ]
+        ]  # fmt: skip
         left_out += late
         if not nodes:
             raise UsageError(f"--on: no node can be measured on: {'; '.join(left_out)}")
@@ -343,7 +346,8 @@ def by_kind(nodes: Sequence[Node]) -> list[Kind]:
     groups: list[list[Node]] = []
     for node in sorted(nodes, key=lambda each: each.name):
         for group in groups:
-            if difference(group[0].environment, node.environment, FACTS) is None:
+            alike = difference(group[0].environment, node.environment, FACTS) is None
+            if alike and group[0].installed == node.installed:
                 group.append(node)
                 break
         else:

@@ -21,6 +21,7 @@ import psutil
 
 from dabench.device.machine import VARIABLES, describe_host, source_digest
 from dabench.plan.networks import identities
+from dabench.plan.variants import PACKAGES, is_installed
 from dabench.run.launcher import Launcher
 from dabench.run.session import probe
 
@@ -49,8 +50,8 @@ def describe(networks: Sequence[str]) -> Message:
 
     Returns:
         ``environment``, as of a run here, ``host``, what all that run on this machine share,
-        containers too, ``sources``, a digest of dabench, and ``networks``: `identities` of those
-        asked for.
+        containers too, ``sources``, a digest of dabench, ``installed``, those of `PACKAGES` that
+        are here, and ``networks``: `identities` of those asked for.
 
     Raises:
         UsageError: The source of one is not here.
@@ -62,6 +63,7 @@ def describe(networks: Sequence[str]) -> Message:
             "environment": describe_host() | probe(launcher),
             "host": _BOOT.read_text().strip() if _BOOT.exists() else platform.node(),
             "sources": source_digest(),
+            "installed": [package for package in PACKAGES if is_installed(package)],
             "networks": identities(networks),
         }
 

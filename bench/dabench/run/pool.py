@@ -32,6 +32,7 @@ class Node:
         host: The machine itself, however many nodes or containers run on it.
         slots: How much it has of the resource that a launch claims whole.
         environment: As `dabench.device.machine` describes it.
+        installed: Packages of `dabench.plan.variants` that it has.
     """
 
     id: str
@@ -39,6 +40,7 @@ class Node:
     host: str
     slots: float
     environment: Mapping[str, Any]
+    installed: frozenset[str]
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON document, for the record."""
@@ -60,6 +62,10 @@ class Kind:
     def environment(self) -> dict[str, Any]:
         """Of the first node; the others differ in nothing that decides times."""
         return dict(self.nodes[0].environment)
+
+    def installs(self, package: str) -> bool:
+        """Whether its nodes have a package."""
+        return package in self.nodes[0].installed
 
     @property
     def hosts(self) -> list[str]:

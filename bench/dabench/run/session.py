@@ -19,7 +19,7 @@ from dabench.plan.cases import LOADS, OWN, Case, PlannedCase, expand
 from dabench.plan.devices import resolve_all
 from dabench.plan.networks import identities, identity_of, is_still
 from dabench.plan.settings import Grid, Settings
-from dabench.plan.variants import VARIANT_RULE
+from dabench.plan.variants import VARIANT_RULE, Installed, is_installed
 from dabench.records.choices import Limits, read_limits
 from dabench.records.comparisons import Comparison, read_comparison
 from dabench.records.folder import RunFolder, check_new_run, check_same_machine, has_run, read_run
@@ -302,11 +302,13 @@ def probe(launcher: Launcher) -> dict[str, Any]:
     return found
 
 
-def merged_plan(grids: Iterable[tuple[Grid, Settings]]) -> list[PlannedCase]:
+def merged_plan(
+    grids: Iterable[tuple[Grid, Settings]], installed: Installed = is_installed
+) -> list[PlannedCase]:
     """The cases of some grids, whose devices are resolved."""
     plan: dict[str, PlannedCase] = {}
     for grid, settings in grids:
-        for planned in expand(grid, settings):
+        for planned in expand(grid, settings, installed):
             plan[planned.case.case_id] = _merged(plan.get(planned.case.case_id), planned)
     return list(plan.values())
 

@@ -307,8 +307,8 @@ class _OneAtATime:
 
 
 def _anywhere(grid: Grid, settings: Settings) -> list[PlannedCase]:
-    """The cases of a grid on a machine that lacks no precision: what may have to go along."""
-    return expand(replace(grid, devices=("cpu",), dtypes=_dtypes(grid)), settings)
+    """The cases of a grid on a machine that lacks nothing: what may have to go along."""
+    return expand(replace(grid, devices=("cpu",), dtypes=_dtypes(grid)), settings, lambda _: True)
 
 
 def _dtypes(grid: Grid) -> tuple[str, ...]:
@@ -370,7 +370,7 @@ def _planned(grids: Grids, kind: Kind) -> tuple[list[PlannedCase], list[str]]:
                     for planned in expand(there, settings)
                 }
     resolved, notes = resolve_all(possible, kind.environment)
-    return [*merged_plan(resolved), *lacking.values()], notes
+    return [*merged_plan(resolved, kind.installs), *lacking.values()], notes
 
 
 def _images(chosen: Calibrations) -> list[Path]:
