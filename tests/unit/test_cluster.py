@@ -323,6 +323,31 @@ def test_why_a_cluster_cannot_be_used_is_said_whole(fake_ray):
         pass
 
 
+@pytest.mark.parametrize(("failures", "connects"), [(1, True), (2, False)])
+def test_a_head_that_could_not_serve_us_is_asked_once_more(
+    fake_ray, monkeypatch, failures, connects
+):
+    asked = []
+
+    def init(*_, **__):
+        asked.append(1)
+        if len(asked) <= failures:
+            raise ConnectionAbortedError("RuntimeError: Starting Ray client server failed. See x")
+
+    fake_ray.init = init
+    monkeypatch.setattr(cluster, "Cluster", lambda ray, luggage: "connected")
+    if connects:
+        with cluster.connected(Place(), NOTHING) as found:
+            assert found == "connected"
+    else:
+        with (
+            pytest.raises(UsageError, match="cannot use this machine's Ray cluster"),
+            cluster.connected(Place(), NOTHING),
+        ):
+            pass
+    assert len(asked) == 2
+
+
 def test_rays_handler_of_sigterm_is_taken_back(fake_ray, monkeypatch):
     before = signal.getsignal(signal.SIGTERM)
     fake_ray.init = lambda *_, **__: signal.signal(signal.SIGTERM, lambda *_: None)

@@ -38,6 +38,8 @@ SLOT = "dabench"
 REACH_S = 5.0
 PROBE_S = 180.0
 
+_NOT_STARTED = "Starting Ray client server failed"
+
 FACTS = (*FINGERPRINT, "governor", "cpu_flags")
 """What nodes of one kind have in common."""
 
@@ -246,9 +248,7 @@ def connected(place: Place, luggage: Luggage) -> Iterator[Cluster]:
     environment = {"working_dir": str(luggage.folder)} if luggage.folder is not None else {}
     with _signals_kept():
         try:
-            ray.init(
-                place.address, runtime_env=environment, logging_level="ERROR", log_to_driver=False
-            )
+            _init(ray, place, environment)
         except Exception as error:
             raise UsageError(f"--on: cannot use {place}: {one_line(str(error))}") from error
     try:
@@ -258,6 +258,20 @@ def connected(place: Place, luggage: Luggage) -> Iterator[Cluster]:
     finally:
         with suppress(Exception):
             ray.shutdown()
+
+
+def _init(ray: Any, place: Place, environment: Mapping[str, str]) -> None:
+    """Connects; once more where the head could not start what serves a client.
+
+    It forks that process, which now and then hangs before it answers (seen with Ray 2.60).
+    """
+    facts = {"runtime_env": environment, "logging_level": "ERROR", "log_to_driver": False}
+    try:
+        ray.init(place.address, **facts)
+    except Exception as error:
+        if _NOT_STARTED not in str(error):
+            raise
+        ray.init(place.address, **facts)
 
 
 @contextmanager
