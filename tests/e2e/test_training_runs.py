@@ -2,15 +2,20 @@
 
 import json
 import re
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import command
+import psutil
 import pytest
 import torch
 from datasets import camvid_root
 
 from dabench.data.standin import write_standin
 from dabench.network import checkpoint
+from dabench.records.folder import read_run
 from dabench.records.trainings import read_epochs, read_result
 
 SMALL = "--size 32x64 --batch 2 --limit 6 --dtype fp32"
@@ -118,3 +123,35 @@ def test_real_images_by_day_and_at_dusk(home):
     assert (data["title"], data["synthetic"]) == ("camvid:day -> camvid:dusk", False)
     assert read_result(home / "camvid" / "source-only-seed0")["status"] == "ok"
     assert read_result(home / "camvid" / "adversarial-disc-seed0")["status"] == "ok"
+
+
+def test_a_killed_process_of_two_is_started_again_and_ends_with_the_same_weights(home):
+    arguments = (
+        f"train gta2city --disc dw-disc --steps 12 --device cpu {SMALL} --batch 4 --threads 1"
+    )
+    out, err = dabench(f"{arguments} --nproc 2 --out undisturbed", home, command.shell)
+    assert out.count("adversarial-dw-disc-seed0") == err.count("SYNTHETIC") == 1
+    words = f"--nproc-per-node 2 --max-restarts 1 -m dabench {arguments}"
+    torchrun = subprocess.Popen(
+        [sys.executable, "-m", "torch.distributed.run", *words.split()],
+        cwd=home, env=command.environment(roots(home)), stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 200
+    runs = Path(home, "results")
+    while not any(len(read_epochs(run)) >= 2 for run in runs.glob("*/adversarial-*")):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    killed, second = psutil.Process(torchrun.pid).children()
+    assert {each.environ()["RANK"] for each in (killed, second)} == {"0", "1"}
+    (killed if killed.environ()["RANK"] == "1" else second).kill()
+    torchrun.communicate(timeout=command.LIMIT_S)
+    assert torchrun.returncode == 0
+    # Found again without --out.
+    (suite,) = runs.iterdir()
+    assert read_run(suite)["command"].startswith("torchrun --nproc-per-node 2 -m dabench train")
+    run = home / "undisturbed" / "adversarial-dw-disc-seed0"
+    ours, theirs = weights_of(suite / run.name), weights_of(run)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert read_epochs(suite / run.name)[-1].step == read_epochs(run)[-1].step == 12
+    assert read_epochs(run)[-1].exchange_s > 0

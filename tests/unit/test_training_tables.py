@@ -7,7 +7,9 @@ import pytest
 from suites import write_suite
 
 from dabench.base.errors import ResultsError
+from dabench.findings.scaling import scaling
 from dabench.findings.trainings import Comparison, compare, load_training, published_accuracy
+from dabench.report import write_report
 from dabench.report.methods import costs_table
 from dabench.report.training import _helps
 from dabench.timing.statistics import mean_interval
@@ -31,6 +33,7 @@ def test_what_a_method_costs_and_gives():
 
     runs = runs_of(augment=[0.2, 0.3], minent=[0.25, 0.37])
     facts = {"steps": 100, "batch": 4, "threads": 2, "budget": "equal source images"}
+    facts["processes"] = 1
     runs = runs.assign(**facts, device="cpu", train_s=[90.0, 90.0, 100.0, 170.0])
     runs["cpu_s"] = 2 * runs["train_s"]
     costs_table(Out(), runs, runs.groupby("label", sort=False))
@@ -122,3 +125,21 @@ def test_the_adversary_helps_only_if_it_beats_both_opponents(verdicts, stuck, he
     interval = mean_interval([0.1, 0.2])
     found = [Comparison("adversarial disc", a, 2, interval, v) for a, v in verdicts.items()]
     assert _helps(found, stuck=stuck) == helps
+
+
+def test_more_processes_are_set_against_the_fewest(tmp_path):
+    one = write_suite(tmp_path, "one", seeds=(0,))
+    two = write_suite(tmp_path, "two", seeds=(0,), processes=2, epoch_s=2.5)
+    loaded = load_training([one, two])
+    found = scaling(loaded).set_index(["label", "processes"])
+    assert found.loc[("augment", 1)].tolist()[1:] == [2, 1, 5.0, 1.0, 1.0, 0.0]
+    assert found.loc[("augment", 2)].tolist()[1:] == [2, 1, 8.0, 1.6, 0.8, 0.1]
+    assert scaling(load_training([one])).empty
+    # Another protocol: their scores are never pooled.
+    assert loaded.runs["protocol"].nunique() == 2
+    write_report([one, two], folder=tmp_path / "report", name="report")
+    report = (tmp_path / "report" / "report.md").read_text()
+    assert "| augment | 2 | 2 | 1 | 8.0 | 1.60 | 80% | 10% |" in report
+    assert "2 processes, synchronised batch norm" in report
+    assert "2 processes of 2 threads" in report
+    assert "averaging gradients over the processes" in report

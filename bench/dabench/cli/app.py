@@ -111,10 +111,13 @@ def _given(error: Any) -> str:
 
 
 def _refuse(message: str) -> NoReturn:
-    """Ends with one line, or under ``--debug`` with the traceback of the error at hand."""
+    """Ends with one line, or under ``--debug`` with the traceback of the error at hand.
+
+    Of processes that train together one on each machine says it for all.
+    """
     if "--debug" in sys.argv:
         traceback.print_exc()
-    else:
+    elif not os.environ.get("LOCAL_RANK", "0").strip("0"):
         error_line(message)
     sys.exit(2)
 

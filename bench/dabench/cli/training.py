@@ -3,28 +3,39 @@
 from __future__ import annotations
 
 import contextlib
-import shlex
-import sys
+import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict, Unpack
 
 import typer
 
 from dabench.base.errors import UsageError, bad_value, check_choice
+from dabench.base.started import Started
 from dabench.cli.output import console, print_json, print_table
 from dabench.plan.grids import parse
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from dabench.data.roots import Places
     from dabench.training.config import TrainConfig
     from dabench.training.deciding import Claim, Question
     from dabench.training.scene import Scene
     from dabench.training.suite import Planned, SuiteObserver
+    from dabench.training.world import World
 
 INTERRUPTED = 130
+
+
+class _Shown(TypedDict):
+    """What is shown of a training, and written for others to show."""
+
+    quiet: bool
+    json: bool
+    tensorboard: bool
+
 
 Root = Path | None
 
@@ -150,6 +161,13 @@ def train(
     ] = None,
     threads: Annotated[int | None, _option("--threads", "Threads of CPU kernels.")] = None,
     workers: Annotated[int | None, _option("--workers", "Processes that load data.")] = None,
+    nproc: Annotated[
+        int | None, _option("--nproc", "Processes that train together. Default 1.")
+    ] = None,
+    batch_norm: Annotated[
+        str | None,
+        _option("--batch-norm", "Statistics of: local (each process's images), sync, frozen."),
+    ] = None,
     backbone_weights: Annotated[
         str | None,
         _option("--backbone-weights", "ImageNet checkpoint, or resnet18: torchvision's."),
@@ -177,11 +195,15 @@ def train(
     """
     # Not by truth: zero is a value, and to be refused where it makes no sense.
     given = {k: v for k, v in locals().items() if v is not None and v is not False}
+    from dabench.cli.processes import cut_off, made_once, processes_asked, start, together
     from dabench.data.roots import find_places
     from dabench.training.scene import set_scene
 
+    started = Started.of(os.environ)
+    given["processes"] = processes_asked(nproc, started)
     roots = {"gta5": gta5_root, "cityscapes": cityscapes_root, "camvid": camvid_root}
     places = find_places(roots)
+    shown: _Shown = {"quiet": quiet, "json": json, "tensorboard": tensorboard}
     if resume_from is not None:
         allowed = {
             "resume_from",
@@ -189,17 +211,12 @@ def train(
             "json",
             "normalise",
             "tensorboard",
+            "processes",
             *(f"{name}_root" for name in roots),
         }
         if others := sorted(given.keys() - allowed):
             raise UsageError(f"--resume goes on as planned; leave out {others[0]!r}")
-        from dabench.training.suite import read_suite
-
-        scene = set_scene(read_suite(resume_from)["data"]["asked"], places)
-        code = run_suite(
-            scene, resume_from, None, split=None, quiet=quiet, json=json, tensorboard=tensorboard
-        )
-        raise typer.Exit(code)
+        raise typer.Exit(_resumed(resume_from, places, started, **shown))
     if pair is None:
         raise UsageError(f"train needs a pair; choices: {', '.join(places.pairs)}")
     if split is not None:
@@ -221,19 +238,42 @@ def train(
         plan, question = plan_decision(base, claim, methods, discs, numbers, most)
     from dabench.records.folder import new_run_folder
 
-    with new_run_folder(out, f"{scene.slug}-{'-'.join(chosen)}") as folder:
-        code = run_suite(
-            scene, folder, plan, split=split, quiet=quiet, json=json, tensorboard=tensorboard,
-            question=question,
-        )  # fmt: skip
+    name = f"{scene.slug}-{'-'.join(chosen)}"
+    if base.processes > started.size:
+        with new_run_folder(out, name) as folder:
+            raise typer.Exit(start(base.processes, folder))
+    with together(started) as world, contextlib.ExitStack() as stack:
+        again = made_once(world, lambda: cut_off(out, started))
+        if again is not None:
+            code = run_suite(scene, Path(again), None, split=split, world=world, **shown)
+        else:
+            new = new_run_folder(out or started.folder, name)
+            path = made_once(world, lambda: str(stack.enter_context(new)))
+            code = run_suite(
+                scene, Path(path), plan, split=split, question=question, world=world, **shown
+            )
     raise typer.Exit(code)
+
+
+def _resumed(folder: Path, places: Places, started: Started, **shown: Unpack[_Shown]) -> int:
+    """Goes on with a run, in as many processes as it was begun with."""
+    from dabench.cli.processes import made_once, start, together
+    from dabench.training.scene import set_scene
+    from dabench.training.suite import processes_of, read_suite
+
+    with together(started) as world:
+        document = made_once(world, lambda: read_suite(folder))
+        if world is not None or processes_of(document) == 1:
+            scene = set_scene(document["data"]["asked"], places)
+            return run_suite(scene, folder, None, split=None, world=world, **shown)
+    return start(processes_of(document), folder)
 
 
 _FIELDS = (
     "model", "epochs", "steps", "seconds", "batch", "limit", "lr", "disc_lr", "adversarial_weight",
     "aux_weight", "disc_input", "entropy_weight", "fda_beta", "teacher_momentum", "confidence",
     "mask_ratio", "mask_block", "recipe", "ohem", "detail", "clip", "evaluation", "eval_every",
-    "device", "memory_format", "threads", "workers", "backbone_weights",
+    "device", "memory_format", "threads", "workers", "processes", "batch_norm", "backbone_weights",
 )  # fmt: skip
 LENGTHS = frozenset({"epochs", "steps", "seconds"})
 
@@ -348,6 +388,7 @@ def run_suite(
     tensorboard: bool = False,
     again: str | None = None,
     question: Question | None = None,
+    world: World | None = None,
 ) -> int:
     """Starts or, without a plan, resumes a suite; prints what came of it.
 
@@ -361,38 +402,50 @@ def run_suite(
         tensorboard: Write curves for TensorBoard too.
         again: The command that continues after an interruption.
         question: What further seeds are to decide.
+        world: The processes that train together, all of which call this; None is one.
 
     Returns:
         The exit code: 0 if every run has a result, 2 if one was refused, else 1.
     """
-    from dabench.cli.progress import TrainProgress
+    from dabench.cli.processes import command_of
+    from dabench.cli.progress import NoProgress, TrainProgress
     from dabench.training.suite import resume_suite, start_suite
+    from dabench.training.world import ALONE
 
-    if not json:
+    world = world or ALONE
+    if not json and world.first:
         _banner(scene)
-    command = shlex.join(["dabench", *sys.argv[1:]])
+    started = Started.of(os.environ)
     interrupted = False
     results: dict[str, dict[str, Any]] = {}
     with contextlib.ExitStack() as stack:
-        observer: SuiteObserver = stack.enter_context(TrainProgress(quiet=quiet or json))
-        if tensorboard:
+        observer: SuiteObserver = NoProgress()
+        if world.first:
+            observer = stack.enter_context(TrainProgress(quiet=quiet or json))
+        if tensorboard and world.first:
             from dabench.training.tensorboard import TensorBoard
 
             observer = stack.enter_context(TensorBoard(folder, observer))
         try:
             if plan is None:
-                results = resume_suite(folder, scene, observer=observer)
+                results = resume_suite(folder, scene, observer=observer, world=world)
             else:
                 results = start_suite(
-                    plan, scene, folder=folder, command=command, split=split, observer=observer,
-                    question=question,
+                    plan, scene, folder=folder, command=command_of(started), split=split,
+                    observer=observer, question=question, world=world,
+                    # Where dabench starts processes itself, nobody starts them again.
+                    job=None if started.folder else started.job,
                 )  # fmt: skip
         except KeyboardInterrupt:
             interrupted = True
     if interrupted:
         again = again or f"dabench train --resume {folder}"
-        console(stderr=True).print(f"Interrupted; '{again}' continues.", markup=False)
+        if world.first:
+            console(stderr=True).print(f"Interrupted; '{again}' continues.", markup=False)
         raise typer.Exit(INTERRUPTED)
+    if not world.first:
+        # One that ended with the code of a failed run would end the first at its table.
+        return 0
     _print_suite(scene, folder, results, json=json)
     if any(result.get("refused") for result in results.values()):
         return 2

@@ -19,6 +19,7 @@ JITTER = (0.5, 0.5, 0.5, 0.1)
 """Brightness, contrast, saturation, hue: the paper's."""
 
 Key = tuple[int, int]
+WHOLE = slice(None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,11 +91,14 @@ class SeededBatches(Sampler[list[Key]]):
         seed: Of the order.
         first: Step to begin with.
         last: Step to end before.
+        part: Of each batch, this process's.
     """
 
-    def __init__(self, frames: int, batch: int, seed: int, first: int, last: int) -> None:
+    def __init__(
+        self, frames: int, batch: int, seed: int, first: int, last: int, part: slice = WHOLE
+    ) -> None:
         self._frames, self._batch, self._seed = frames, batch, seed
-        self._first, self._last = first, last
+        self._first, self._last, self._part = first, last, part
 
     def __iter__(self) -> Iterator[list[Key]]:
         per_epoch = steps_per_epoch(self._frames, self._batch)
@@ -106,7 +110,8 @@ class SeededBatches(Sampler[list[Key]]):
                 order = random.permutation(self._frames).tolist()
                 order *= -(-self._batch // self._frames)
             start = place * self._batch
-            yield [(epoch, index) for index in order[start : start + self._batch]]
+            indices = order[start : start + self._batch]
+            yield [(epoch, index) for index in indices[self._part]]
 
     def __len__(self) -> int:
         return self._last - self._first
@@ -127,11 +132,12 @@ def training_batches(
     last: int,
     workers: int,
     pin_memory: bool,
+    part: slice = WHOLE,
 ) -> Iterator[Batch]:
-    """Batches of the steps from ``first`` to before ``last``."""
+    """Batches of the steps from ``first`` to before ``last``, or of each only a part."""
     loader = DataLoader(
         TrainingFrames(prepared, augment, seed),
-        batch_sampler=SeededBatches(len(prepared), batch, seed, first, last),
+        batch_sampler=SeededBatches(len(prepared), batch, seed, first, last, part),
         num_workers=workers,
         pin_memory=pin_memory,
         collate_fn=_collate,

@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -70,6 +70,14 @@ class Prepared:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def part(self, some: slice) -> Prepared:
+        """Some of the frames; arrays are not copied."""
+        arrays = self.images[some], self.labels[some]
+        return replace(
+            self, names=self.names[some], images=arrays[0], labels=arrays[1],
+            frames=self.frames[some], folder=None,
+        )  # fmt: skip
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Names the files in place of their contents: a loader's worker opens them itself."""

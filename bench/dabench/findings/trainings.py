@@ -35,12 +35,13 @@ RUN_COLUMNS = (
     "miou", "accuracy", "best_miou", "best_epoch", "disc_loss", "disc_at_chance", "disc_accuracy",
     "belief_source", "belief_target", "epochs", "steps", "batch", "size", "evaluation", "split",
     "training_frames", "target_frames", "evaluation_frames", "segmenter_dtype", "disc_dtype",
-    "machine", "device", "threads", "commit", "budget", "settings", "train_s", "cpu_s",
-    "weights_of",
+    "machine", "device", "threads", "processes", "commit", "budget", "settings", "train_s",
+    "cpu_s", "weights_of",
 )  # fmt: skip
 """``train_s`` is the time of all steps, waiting for data included and evaluation not, ``cpu_s``
 what threads worked in it (if nobody knows, all of them all the time); of a run with the weights
-of another, that one's."""
+of another, that one's. ``threads`` are those of each of the ``processes``; how these share the
+work is the protocol's end (`task_of`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,12 +175,14 @@ def _pending(suite: dict[str, Any], name: str, config: dict[str, Any]) -> dict[s
 def _config_columns(
     suite: str, run: str, config: dict[str, Any], data: dict[str, Any]
 ) -> dict[str, Any]:
+    task = _protocol(config, data["evaluated_split"])
     return {
         "suite": suite,
         "run": run,
         "data": data["title"],
         "synthetic": data["synthetic"],
-        "protocol": _protocol(config, data["evaluated_split"]),
+        "protocol": _SHARED.join([task, *_sharing(config)]),
+        "processes": config.get("processes", 1),
         "method": config["method"],
         "disc": config["disc"] if method_of(config["method"]).judged else "",
         "label": label_of(config["method"], config["disc"]),
@@ -235,6 +238,25 @@ def _protocol(config: dict[str, Any], split: str) -> str:
         if (value := config.get(name, default)) != default
     ]
     return ", ".join(parts)
+
+
+_SHARED = "; "
+
+
+def _sharing(config: dict[str, Any]) -> list[str]:
+    """How processes share the work, in words; nothing where one does it all as usual."""
+    many, norm = config.get("processes", 1), config.get("batch_norm", "local")
+    words = {"local": "batch norm of each process's images", "sync": "synchronised batch norm"}
+    if norm == "frozen":
+        words[norm] = "frozen batch norm"
+    if many > 1:
+        return [f"{many} processes, {words[norm]}"]
+    return [words[norm]] if norm == "frozen" else []
+
+
+def task_of(protocol: str) -> str:
+    """A protocol but for how processes share its work."""
+    return protocol.partition(_SHARED)[0]
 
 
 _ALWAYS_SAID = ("adversarial_weight", "disc_input", "disc_lr")

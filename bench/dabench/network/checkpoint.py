@@ -73,16 +73,35 @@ def _write(path: Path, content: memoryview) -> None:
         ) from error
 
 
-def load_last(folder: Path) -> tuple[State | None, list[Path]]:
-    """The newest checkpoint that is whole, and the damaged ones passed over."""
+def last_whole(folder: Path) -> tuple[bytes, list[Path]]:
+    """The newest checkpoint that is whole, nothing if there is none, and the damaged ones."""
     damaged: list[Path] = []
     for path in _all(folder):
         content = path.read_bytes()
         match = _NAME.fullmatch(path.name)
         if match and hashlib.sha256(content).hexdigest().startswith(match[2]):
-            return _load(io.BytesIO(content), path), damaged
+            return content, damaged
         damaged.append(path)
-    return None, damaged
+    return b"", damaged
+
+
+def load_last(folder: Path) -> tuple[State | None, list[Path]]:
+    """The newest checkpoint that is whole, and the damaged ones passed over."""
+    content, damaged = last_whole(folder)
+    return parse(content, folder) if content else None, damaged
+
+
+def parse(content: bytes, folder: Path) -> State:
+    """Reads what a checkpoint's file holds.
+
+    Args:
+        content: Of the file.
+        folder: Where it is, for what is said of it.
+
+    Raises:
+        UsageError: Not a checkpoint of dabench.
+    """
+    return _load(io.BytesIO(content), folder)
 
 
 def load(path: Path) -> State:

@@ -290,6 +290,16 @@ class RunFolder:
         self._release = weakref.finalize(self, os.close, descriptor)
 
 
+class Following(RunFolder):
+    """A run's folder as a process sees it that leaves writing to another."""
+
+    def write(self, name: str, text: str) -> None:
+        """Nothing."""
+
+    def append(self, name: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+        """Nothing."""
+
+
 def _locked(descriptor: int) -> bool:
     """Takes a lock; whether it was free.
 

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 from dabench.base.errors import ResultsError
 from dabench.records.folder import (
+    Following,
     RunFolder,
     bad_row,
     has_run,
@@ -33,7 +34,7 @@ EPOCHS, CLASSES, FRAMES, RESULT = "epochs.csv", "classes.csv", "frames.csv", "re
 KIND, SUITE = "train", "suite"
 PICTURES = "pictures.png"
 EPOCH_PARTS = (
-    "data", "source", "target", "adversarial", "discriminator", "teacher", "optimizers",
+    "data", "source", "target", "adversarial", "discriminator", "teacher", "optimizers", "exchange",
 )  # fmt: skip
 """What an epoch's time is made of, in order; each a column, ``data_s`` and so on."""
 
@@ -43,10 +44,11 @@ class EpochRow:
     """One epoch; times in seconds; losses, before their weights, and shares are means over steps.
 
     ``epoch`` counts from 1, ``step`` is the number of steps done at its end, ``images`` how
-    many training images it saw; ``cpu_s`` is what the process's threads worked in ``seconds``,
-    of loaders' processes none; ``lr`` is that of its last step; accuracies and mIoU are
-    fractions. Fields are None where the method has no such thing or the epoch was not evaluated;
-    `StepResult` in `dabench.training.step` says what each loss is.
+    many training images it saw; ``cpu_s`` is what the threads of all processes that train worked
+    in ``seconds``, of loaders' processes none; ``exchange_s`` is what averaging gradients over
+    them took, waiting for the slowest included; ``lr`` is that of its last step; accuracies and
+    mIoU are fractions. Fields are None where the method has no such thing or the epoch was not
+    evaluated; `StepResult` in `dabench.training.step` says what each loss is.
     """
 
     epoch: int
@@ -78,16 +80,21 @@ class EpochRow:
     mixed_loss: float | None = None
     masked_loss: float | None = None
     confident: float | None = None
+    exchange_s: float = 0.0
 
 
 EPOCH_COLUMNS = tuple(field.name for field in fields(EpochRow))
-_COLUMNS_BEFORE = EPOCH_COLUMNS[: EPOCH_COLUMNS.index("teacher_s")]
-"""Until there were methods beside the adversarial one."""
+_COLUMNS_BEFORE = tuple(
+    EPOCH_COLUMNS[: EPOCH_COLUMNS.index(name)] for name in ("exchange_s", "teacher_s")
+)
+"""Until several processes trained together; until there were methods beside the adversarial one."""
 CLASS_COLUMNS = ("index", "name", "iou", "pixels")
 FRAME_COLUMNS = ("frame", "name", "class", "hit", "truth", "predicted")
 """Pixels of an evaluated frame by class: of both, of the ground truth, of the prediction where
 there is ground truth. Classes with none are left out.
 """
+_LATER = ("teacher_s", "exchange_s")
+"""Nothing where a run is too old to have them."""
 _WHOLE = ("epoch", "step", "images")
 
 
@@ -137,6 +144,11 @@ class TrainRecord:
         run = RunFolder.open(folder, KIND)
         return cls(run, [row for row in read_epochs(folder) if row.epoch <= epochs])
 
+    @classmethod
+    def follow(cls, folder: Path, rows: Sequence[EpochRow] = ()) -> TrainRecord:
+        """The record as a process sees it that leaves writing to another."""
+        return cls(Following(folder, {}), rows)
+
     def epoch(self, row: EpochRow) -> None:
         """Adds an epoch; on disk when this returns."""
         self.rows.append(row)
@@ -180,12 +192,12 @@ def read_epochs(folder: Path) -> list[EpochRow]:
         ResultsError: Damaged; names file and line.
     """
     rows = []
-    for line, row in read_table(folder / EPOCHS, EPOCH_COLUMNS, (_COLUMNS_BEFORE,)):
+    for line, row in read_table(folder / EPOCHS, EPOCH_COLUMNS, _COLUMNS_BEFORE):
         with bad_row(folder / EPOCHS, line):
             values: dict[str, Any] = {
                 name: int(text) if name in _WHOLE else float(text) if text else None
                 for name, text in row.items()
-                if text or name != "teacher_s"
+                if text or name not in _LATER
             }
             rows.append(EpochRow(**values))
     return rows

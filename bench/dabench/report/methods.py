@@ -48,7 +48,8 @@ def costs_table(out: Writer, good: pd.DataFrame, groups: Iterable[Group]) -> Non
     rows = []
     for label, group in groups:
         seconds = group["train_s"].mean()
-        hours = (group["cpu_s"] if on_cpu else group["train_s"]).mean() / 3600
+        devices = group["train_s"] * group["processes"]
+        hours = (group["cpu_s"] if on_cpu else devices).mean() / 3600
         rows.append(
             {
                 "run": label,

@@ -26,6 +26,7 @@ from dabench.records.trainings import EPOCH_PARTS
 from dabench.report.audit import COURSES_CAPTION, courses_table
 from dabench.report.charts import curves
 from dabench.report.methods import ScoredRuns, certainty_table, costs_table, methods_table
+from dabench.report.scaling import scaling_table
 from dabench.report.text import Writer
 from dabench.timing.seeds import looks_up_to
 from dabench.training.deciding import in_words, question_of
@@ -96,6 +97,7 @@ def sections(out: Writer, loaded: TrainingResults, folder: Path, name: str) -> N
             _pictures(out, loaded, (title, str(protocol)), folder, prefix)
         _not_done(out, runs)
         _method(out, good, loaded)
+    scaling_table(out, loaded)
 
 
 def _accuracy(
@@ -313,7 +315,8 @@ def _per_class(out: Writer, done: pd.DataFrame, good: pd.DataFrame) -> None:
 
 def _time_per_epoch(out: Writer, epochs: pd.DataFrame) -> None:
     rows = []
-    parts = [part for part in EPOCH_PARTS if part != "teacher" or epochs["teacher_s"].any()]
+    rare = ("teacher", "exchange")
+    parts = [part for part in EPOCH_PARTS if part not in rare or epochs[f"{part}_s"].any()]
     for label, group in _by_label(epochs):
         whole = group.groupby(["suite", "run"])["images"].transform("max") == group["images"]
         full = group[whole]
@@ -333,13 +336,19 @@ def _time_per_epoch(out: Writer, epochs: pd.DataFrame) -> None:
             }
         )
     teacher = "the teacher's passes and its update, " if "teacher" in parts else ""
+    exchange = (
+        ", averaging gradients over the processes, waiting for the slowest included"
+        if "exchange" in parts
+        else ""
+    )
     if rows:
         out.table(
             pd.DataFrame(rows),
             "Time per whole epoch taken apart, seconds, mean over epochs and seeds: reading and "
             "augmenting data, the segmenter on source and on target (forward and, but for the "
             "adversarial term, backward), that term (forward through the discriminator, backward "
-            f"through both networks), the discriminator's own step, {teacher}the optimisers. "
+            f"through both networks), the discriminator's own step, {teacher}the "
+            f"optimisers{exchange}. "
             "Evaluation is apart. "
             "Where source and target passed side by side, the time until both were done is shared "
             "out in proportion to what each part took, with what one took over from the other. "
@@ -427,10 +436,15 @@ def _method(out: Writer, good: pd.DataFrame, loaded: TrainingResults) -> None:
     lines += [
         frames,
         f"Precision of the segmenter's training: {dtypes}.",
-        f"Machine: {first['machine']}, {first['threads']} threads; commit {first['commit']}.",
+        f"Machine: {first['machine']}, {_workers(first)}; commit {first['commit']}.",
         _LAST_EPOCH,
     ]
     out.bullets(lines)
+
+
+def _workers(run: pd.Series[Any]) -> str:
+    threads = f"{run['threads']} threads"
+    return f"{run['processes']} processes of {threads}" if run["processes"] > 1 else threads
 
 
 def _range_of(numbers: pd.Series[Any]) -> str:

@@ -18,6 +18,7 @@ RECIPES = ("paper", "adaptsegnet")
 EVALUATIONS = ("official", "paper")
 AUGMENTATIONS = ("jitter", "flip", "crop")
 DISC_INPUTS = ("softmax", "logits", "entropy")
+BATCH_NORMS = ("local", "sync", "frozen")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,6 +65,10 @@ class TrainConfig:
         segmenter_dtype: ``auto`` measures which is faster, then keeps it.
         disc_dtype: Likewise.
         workers: Processes that load data; 0 loads it in the training process.
+        processes: That train together, each on its share of every batch.
+        batch_norm: Whose statistics normalise in training: ``local``, those of a process's
+            images; ``sync``, those of all processes'; ``frozen``, the running ones, which then
+            stay what they began as.
         backbone_weights: Path of an ImageNet checkpoint of the backbone, `RESNET18` for
             torchvision's, or None.
 
@@ -109,6 +114,8 @@ class TrainConfig:
     segmenter_dtype: str = "auto"
     disc_dtype: str = "auto"
     workers: int = 0
+    processes: int = 1
+    batch_norm: str = "local"
     backbone_weights: str | None = None
 
     def __post_init__(self) -> None:
@@ -120,8 +127,10 @@ class TrainConfig:
         _one_of("--augment", self.augment, AUGMENTATIONS)
         _one_of("--dtype", (self.segmenter_dtype, self.disc_dtype), DTYPES)
         _one_of("--memory-format", (self.memory_format,), ("nchw", "nhwc"))
+        _one_of("--batch-norm", (self.batch_norm,), BATCH_NORMS)
         if [self.epochs, self.steps, self.seconds].count(None) != 2:
             raise UsageError("--epochs, --steps, --seconds: give one of the three")
+        _check("nproc", self.processes, self.processes >= 1, "a whole number of at least 1")
         for name in ("epochs", "steps", "eval_every", "limit", "threads", "mask_block"):
             value = getattr(self, name)
             _check(name, value, value is None or value >= 1, "a whole number of at least 1")
@@ -144,6 +153,26 @@ class TrainConfig:
         if self.crop is None and self.augment == ("crop",):
             raise bad_value("--augment", "crop", "--crop must say how large")
         self._check_sizes()
+        self._check_processes()
+
+    def _check_processes(self) -> None:
+        many, each = self.processes, self.batch / self.processes
+        if each != int(each):
+            allowed = f"it must be a multiple of {many}, since {many} processes share it"
+            raise bad_value("--batch", self.batch, allowed)
+        if self.batch_norm == "local" and each < 2:
+            allowed = (
+                f"at least {2 * many} for {many} processes: batch norm cannot train on one image; "
+                "or --batch-norm sync"
+            )
+            raise bad_value("--batch", self.batch, allowed)
+        kind, _, index = self.device.partition(":")
+        if many > 1 and (index or kind not in ("auto", "cpu", "cuda")):
+            raise bad_value("--device", self.device, "several processes take auto, cpu or cuda")
+        method = method_of(self.method)
+        if self.batch_norm == "frozen" and (method.own_norms or method.recomputes):
+            allowed = f"{self.method!r} is about statistics that change"
+            raise bad_value("--batch-norm", self.batch_norm, allowed)
 
     def _check_method(self) -> None:
         _check("fda-beta", self.fda_beta, 0 <= self.fda_beta < 0.5, "at least 0 and below 0.5")

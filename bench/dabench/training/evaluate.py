@@ -9,10 +9,12 @@ from torch import Tensor
 
 from dabench.data.loader import network_input
 from dabench.data.prepare import Prepared
-from dabench.scoring.evaluate import Evaluated, evaluate, image_batches
+from dabench.scoring.evaluate import Evaluated, FrameCounts, evaluate, image_batches
 from dabench.scoring.labelling import classes_at
-from dabench.training.halves import norms_of
+from dabench.scoring.metrics import Counts
+from dabench.training.norms import norms_of
 from dabench.training.passes import Precision
+from dabench.training.world import ALONE, World
 from dabench_models.bisenet import BiSeNet
 
 
@@ -46,8 +48,11 @@ def confusion_on(
     device: torch.device,
     normalised: bool,
     batch: int = 8,
+    world: World = ALONE,
 ) -> Evaluated:
     """Compares predictions with the labels at full resolution, in fp32 however it was trained.
+
+    Of several processes each compares its share; what is returned is of all frames.
 
     Args:
         network: Put into eval mode.
@@ -56,15 +61,29 @@ def confusion_on(
         device: The network's.
         normalised: As in training.
         batch: Images per pass.
+        world: The processes, each with the same network.
     """
     network.eval()
-    return evaluate(
+    part = world.part(len(prepared))
+    found = evaluate(
         partial(_small_logits, network, normalised=normalised),
-        prepared,
+        prepared if world.size == 1 else prepared.part(part),
         classes=classes,
         device=device,
         batch=batch,
     )
+    return found if world.size == 1 else _joined(found, part, len(prepared), world)
+
+
+def _joined(found: Evaluated, part: slice, frames: int, world: World) -> Evaluated:
+    """What all processes found, of each its part of the frames."""
+    # Pixels that are hit, of the ground truth and predicted, by frame and class.
+    parts = torch.zeros(frames, 3, len(found.counts), dtype=torch.int64)
+    for index, own in enumerate(found.frames, part.start):
+        parts[index] = torch.tensor([own.hit, own.truth, own.predicted])
+    every = world.total(parts).tolist()
+    counts: Counts = world.total(torch.from_numpy(found.counts)).numpy()
+    return Evaluated(counts, tuple(FrameCounts(*map(tuple, of_frame)) for of_frame in every))
 
 
 @torch.no_grad()

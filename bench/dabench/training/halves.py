@@ -11,7 +11,9 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from dabench.training.norms import norms_of
 from dabench.training.products import Task
 from dabench.training.stopwatch import Stopwatch
 from dabench_models.bisenet import BiSeNet
@@ -157,7 +159,7 @@ class Double:
     def __init__(self, network: BiSeNet) -> None:
         self.network = sharing(network, network.parameters()).train()
         self._pairs = list(zip(norms_of(network), norms_of(self.network), strict=True))
-        self._passes: list[tuple[nn.BatchNorm2d, Tensor, Tensor]] = []
+        self._passes: list[tuple[_BatchNorm, Tensor, Tensor]] = []
         for _, double in self._pairs:
             # Its running statistics are then those of its last batch.
             double.momentum = 1.0
@@ -200,8 +202,3 @@ def with_own_norms(network: BiSeNet) -> BiSeNet:
     """
     own = {id(each) for norm in norms_of(network) for each in norm.parameters()}
     return sharing(network, (each for each in network.parameters() if id(each) not in own))
-
-
-def norms_of(network: nn.Module) -> list[nn.BatchNorm2d]:
-    """All batch norms, in a network's order."""
-    return [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import torch
 
+from dabench.device.base import Device
 from dabench.device.registry import open_device
 from dabench.plan.methods import method_of
 from dabench.training.config import TrainConfig
 from dabench.training.frames import DataObserver
+from dabench.training.norms import set_norms
 from dabench.training.passes import Learner, Precision
 from dabench.training.precision import faster_dtype
+from dabench.training.world import ALONE, World
 from dabench_models import build
 
 MOMENTUM, WEIGHT_DECAY = 0.9, 5e-4
@@ -22,45 +27,68 @@ DISC_SEED = 1 << 20
 """Added to the seed for the discriminator's weights, so that they are its own."""
 
 
-def settle(config: TrainConfig, classes: int, observer: DataObserver) -> TrainConfig:
+def settle(
+    config: TrainConfig, classes: int, observer: DataObserver, world: World = ALONE
+) -> TrainConfig:
     """Resolves ``auto`` precisions by measuring each network; configures the device for the run.
 
     Args:
         config: Its device must be resolved already (not ``auto``).
         classes: How many the labels have.
         observer: Told what was chosen, and why.
+        world: The processes that train together; the first measures for all.
 
     Raises:
         DeviceUnavailableError: This machine lacks the device.
     """
-    device = open_device(config.device)
-    device.configure(dtype="fp32", threads=config.threads or 0, autotune=True)
+    device = configured(config, world)
     where = device.torch_device()
     size = config.crop or (config.height, config.width)
+    # Batch norm cannot train on one.
+    images = max(config.batch // world.size, 2)
     segmenter, disc = config.segmenter_dtype, config.disc_dtype
-    if segmenter == "auto":
-        # Nothing else holds it, so that it is gone when the discriminator is tried.
+
+    def faster(name: str, learner: Callable[[], Learner], channels: int) -> str:
+        # Nothing else holds the network, so that it is gone when the next is tried.
         choice = faster_dtype(
-            segmenter_of(replace(config, segmenter_dtype="fp32"), classes, where).network,
-            (config.batch, 3, *size), device, config.memory_format,
-        )  # fmt: skip
-        segmenter = choice.dtype
-        observer.note(f"precision of {config.model}: {segmenter}; {choice.why}")
+            learner().network, (images, channels, *size), device, config.memory_format
+        )
+        observer.note(f"precision of {name}: {choice.dtype}; {choice.why}")
+        return choice.dtype
+
+    # What is tried must not wait for the other processes.
+    tried = replace(
+        config, segmenter_dtype="fp32", disc_dtype="fp32", batch_norm="local", processes=1
+    )
+    if segmenter == "auto":
+        of_segmenter = partial(segmenter_of, tried, classes, where)
+        segmenter = world.share(partial(faster, config.model, of_segmenter, 3))
     if disc == "auto":
         disc = "fp32"
         if method_of(config.method).judged:
-            adversary = discriminator_of(replace(config, disc_dtype="fp32"), classes, where)
-            shape = (config.batch, classes, *size)
-            choice = faster_dtype(adversary.network, shape, device, config.memory_format)
-            disc = choice.dtype
-            observer.note(f"precision of {config.disc}: {disc}; {choice.why}")
+            of_disc = partial(discriminator_of, tried, classes, where)
+            disc = world.share(partial(faster, config.disc, of_disc, classes))
     return replace(config, segmenter_dtype=segmenter, disc_dtype=disc)
 
 
-def segmenter_of(config: TrainConfig, classes: int, where: torch.device) -> Learner:
+def configured(config: TrainConfig, world: World = ALONE) -> Device:
+    """The device of this process, set up for a training.
+
+    Raises:
+        DeviceUnavailableError: This machine lacks it.
+    """
+    device = open_device(world.device(config.device))
+    device.configure(dtype="fp32", threads=config.threads or world.threads, autotune=True)
+    return device
+
+
+def segmenter_of(
+    config: TrainConfig, classes: int, where: torch.device, world: World = ALONE
+) -> Learner:
     """The segmenter with SGD; its weights follow from the seed."""
     torch.manual_seed(config.seed)
-    network = _placed(build(config.model, num_classes=classes), config, where)
+    network = build(config.model, num_classes=classes)
+    network = _placed(set_norms(network, config.batch_norm, where, world), config, where)
     optimizer = torch.optim.SGD(
         network.parameters(), config.lr, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY,
         fused=_fused(where, config.segmenter_dtype),

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from dabench.data.labels import IGNORE
+from dabench.training.world import ALONE, World
 from dabench_models.bisenet import SegmenterOutput
 
 SOURCE, TARGET = 1.0, 0.0
@@ -28,16 +29,19 @@ _DETAIL_THRESHOLD = 0.1
 _DETAIL_WEIGHTS = (0.6, 0.3, 0.1)
 
 
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+def cross_entropy(logits: Tensor, labels: Tensor, world: World = ALONE) -> Tensor:
     """Mean cross-entropy over the pixels that are not ignored; 0 if all are.
+
+    Of several processes the mean of what each gets is that over all their pixels.
 
     Args:
         logits: (N, C, H, W), or smaller ones, for which those at full size (`full_size`)
             are never in memory as a whole.
         labels: (N, H, W) classes.
+        world: The processes that share the batch.
     """
     # The mean over no pixels would be a NaN.
-    valid = (labels != IGNORE).sum().clamp(min=1)
+    valid = world.total((labels != IGNORE).sum()).clamp(min=1) / world.size
     if logits.shape[2:] == labels.shape[1:]:
         total = F.cross_entropy(logits.float(), labels, ignore_index=IGNORE, reduction="sum")
     else:
@@ -127,23 +131,39 @@ def _linear(short: int, long: int) -> Tensor:
     return F.interpolate(torch.eye(short)[None], size=long, mode="linear", align_corners=True)[0].T
 
 
-def ohem_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+def ohem_cross_entropy(logits: Tensor, labels: Tensor, world: World = ALONE) -> Tensor:
     """Cross-entropy of the hard pixels only (online hard example mining).
 
     As in STDC-Seg: the mean over the pixels whose true class got a probability below 0.7, or
-    over the hardest sixteenth of all, whichever are more; 0 if all pixels are ignored.
+    over the hardest sixteenth of all, whichever are more; 0 if all pixels are ignored. Of several
+    processes the mean of what each gets is that over all their pixels.
 
     Args:
         logits: (N, C, H, W).
         labels: (N, H, W) classes.
+        world: The processes that share the batch.
     """
     losses = F.cross_entropy(logits.float(), labels, ignore_index=IGNORE, reduction="none")
     ordered = losses[labels != IGNORE].sort(descending=True).values
-    if not len(ordered):
-        return losses.sum()
-    least = max(int(labels.numel() * OHEM_SHARE), 1)
-    hard = int((ordered > -math.log(OHEM_THRESHOLD)).sum())
-    return ordered[: max(hard, least)].mean()
+    least = max(int(labels.numel() * world.size * OHEM_SHARE), 1)
+    hard = (ordered > -math.log(OHEM_THRESHOLD)).sum()
+    counts = world.total(torch.stack([hard, hard.new_tensor(len(ordered))])).tolist()
+    if counts[0] >= least:
+        own, chosen = int(hard), counts[0]
+    else:
+        own, chosen = _own_hardest(ordered, least, world), min(least, counts[1])
+    hardest: Tensor = ordered[:own].sum() / (max(chosen, 1) / world.size)
+    return hardest
+
+
+def _own_hardest(ordered: Tensor, least: int, world: World) -> int:
+    """How many of the hardest pixels of all processes are this one's, the first of its order."""
+    room = torch.full((least,), -math.inf, device=ordered.device)
+    few = ordered.detach()[:least]
+    room[: len(few)] = few
+    of_all = torch.cat(world.gathered(room)).argsort(descending=True, stable=True)[:least]
+    own = (of_all // least == world.rank).sum()
+    return min(int(own), len(few))
 
 
 def detail_target(labels: Tensor) -> Tensor:
@@ -185,12 +205,17 @@ def detail_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def segmentation_loss(
-    output: SegmenterOutput, labels: Tensor, *, ohem: bool = False, detail: bool = False
+    output: SegmenterOutput,
+    labels: Tensor,
+    *,
+    ohem: bool = False,
+    detail: bool = False,
+    world: World = ALONE,
 ) -> Tensor:
     """The sum over the main and both auxiliary heads, and the detail head if asked for."""
     of_head = ohem_cross_entropy if ohem else cross_entropy
     heads = (output.main, output.aux16, output.aux32)
-    loss = torch.stack([of_head(head, labels) for head in heads]).sum()
+    loss = torch.stack([of_head(head, labels, world) for head in heads]).sum()
     if detail and output.detail is not None:
         loss = loss + detail_loss(output.detail, labels)
     return loss

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from dabench.training.halves import Double, Halves, norms_of, with_own_norms
+from dabench.training.halves import Double, Halves, with_own_norms
 from dabench.training.losses import segmentation_loss
 from dabench.training.methods.part import Part, StepData
+from dabench.training.norms import norms_of
 from dabench.training.passes import Learner, Passes
 from dabench.training.stopwatch import Stopwatch
+from dabench.training.world import ALONE, World
 from dabench_models.bisenet import BiSeNet, SegmenterOutput
 
 
@@ -67,6 +70,7 @@ class Trainer:
         threads: Processor threads that source and target may share by working
             side by side; 1 takes them one after the other.
         seed: Of what parts draw.
+        world: The processes that train together.
 
     Attributes:
         target_network: The network as the target's images pass it in evaluation: the
@@ -86,13 +90,16 @@ class Trainer:
         watch: Stopwatch,
         threads: int = 1,
         seed: int = 0,
+        world: World = ALONE,
     ) -> None:
         assert isinstance(segmenter.network, BiSeNet)
         self.segmenter, self.parts = segmenter, parts
         self.target_network = network = segmenter.network
-        self._losses = {"ohem": ohem, "detail": detail}
-        self._watch, self._seed = watch, seed
-        self._halves = Halves(watch, threads if passes_target else 1)
+        self._losses: dict[str, Any] = {"ohem": ohem, "detail": detail, "world": world}
+        self._watch, self._seed, self._world = watch, seed, world
+        # Halves at once would not talk to the other processes in the same order everywhere.
+        alone = world.size == 1
+        self._halves = Halves(watch, threads if passes_target and alone else 1)
         self._double: Double | None = None
         if own_norms:
             self.target_network = with_own_norms(network)
@@ -109,6 +116,9 @@ class Trainer:
         if self._double is not None:
             double = self._double
             self._passes_beside = passes(double.network, upsampled=whole, passed=double.passed)
+        self._averaging = [
+            world.averaging(each.parameters) for each in self.learners.values() if not alone
+        ]
 
     @property
     def learners(self) -> dict[str, Learner]:
@@ -120,6 +130,11 @@ class Trainer:
         """Puts the segmenter into training mode."""
         self.segmenter.network.train()
         self.target_network.train()
+
+    def average_buffers(self) -> None:
+        """Gives all processes the mean of their running statistics."""
+        for network in dict.fromkeys((self.segmenter.network, self.target_network)):
+            self._world.average_buffers(network)
 
     def copy_norms(self) -> None:
         """Begins the target's own batch norms with the source's."""
@@ -138,10 +153,9 @@ class Trainer:
         """
         if target is None:
             loss, _ = self._learn_source(images, labels, self._watch)
-            with self._watch.part("optimizers"):
-                self.segmenter.update()
+            self._update(number)
             return StepResult(loss)
-        data = StepData(number, self._seed, images, labels, target)
+        data = StepData(number, self._seed, images, labels, target, world=self._world)
         for part in self.parts:
             part.before(data, self._target_passes, self._watch)
         # One of them beside the source, the rest with all threads: if a half had two, their sums
@@ -205,6 +219,10 @@ class Trainer:
 
     def _update(self, number: int) -> None:
         """One optimiser step of every network, the segmenter's beside the others'."""
+        if self._averaging:
+            with self._watch.part("exchange"):
+                for average in self._averaging:
+                    average()
         segmenter, *others = self.learners.values()
         if others:
             self._halves.run(partial(_update, [segmenter]), partial(_update, others))

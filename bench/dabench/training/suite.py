@@ -5,16 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from dabench.base.errors import UsageError
+from dabench.base.errors import UsageError, bad_value
 from dabench.device.machine import describe_host, describe_torch
 from dabench.network import checkpoint
 from dabench.plan.devices import resolve_device
 from dabench.plan.methods import label_of, method_of, without_recomputing
 from dabench.plan.trained import RELEASED, WEIGHTS
-from dabench.records.folder import RunFolder, check_new_run, check_same_machine, has_run, read_run
+from dabench.records.folder import (
+    Following,
+    RunFolder,
+    check_new_run,
+    check_same_machine,
+    has_run,
+    read_run,
+)
 from dabench.records.trainings import SUITE, TrainRecord, read_result
 from dabench.training.backbone import backbone_file
 from dabench.training.config import TrainConfig
@@ -38,6 +46,7 @@ from dabench.training.train import (
     resume,
     start,
 )
+from dabench.training.world import ALONE, World
 
 Configs = Mapping[str, Mapping[str, Any]]
 """Name of a run -> its configuration, as a suite's document has them."""
@@ -135,49 +144,80 @@ def start_suite(
     split: str | None,
     observer: SuiteObserver,
     question: Question | None = None,
+    world: World = ALONE,
+    job: str | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Runs a plan in a new folder; returns the results by name of run.
 
     A run whose loss is not a number, or whose seconds are too few for its method, is a failed
     result; the others go on.
 
+    Args:
+        plan: The runs, in order.
+        scene: The data.
+        folder: Of the records.
+        command: What the user asked for.
+        split: Evaluated instead of the reported one.
+        observer: Told of the progress.
+        question: What further seeds are to decide.
+        world: The processes that train together, all of which call this.
+        job: What they are called together, by which a restart finds the folder.
+
     Raises:
         UsageError: The folder holds a run or cannot be written, or the device is not there.
         DataError: Frames are missing, unreadable or without usable labels.
         ResultsError: The disk is full or gone.
     """
-    check_new_run(folder)
+    world.share(lambda: check_new_run(folder))
     weights = plan[0].config.backbone_weights
     if weights is not None:
         # Before the minutes that decoding takes.
         backbone_file(weights)
     environment = {**describe_host(), **describe_torch()}
-    device = resolve_device(plan[0].config.device, environment)
+    device = _device(plan[0].config.device, environment, world)
     # One measurement per network, so that runs that are compared compute alike.
     segmenter = plan[0].config.segmenter_dtype
     discs: dict[str, str] = {}
     configs = {}
     for planned in plan:
-        config = replace(planned.config, device=device, segmenter_dtype=segmenter)
+        threads = planned.config.threads or world.threads or None
+        config = replace(planned.config, device=device, segmenter_dtype=segmenter, threads=threads)
         judged = method_of(config.method).judged
         if judged:
             config = replace(config, disc_dtype=discs.get(config.disc, config.disc_dtype))
-        config = settle(config, len(scene.target.classes), observer)
+        config = settle(config, len(scene.target.classes), observer, world)
         segmenter = config.segmenter_dtype
         if judged:
             discs[config.disc] = config.disc_dtype
         configs[planned.name] = config
-    run = RunFolder.create(
-        folder,
-        SUITE,
-        command=command,
-        environment=environment,
-        data=scene.describe(split),
-        split=split,
-        runs={name: config.to_dict() for name, config in configs.items()},
-        decide=None if question is None else question.to_dict(),
+    document: dict[str, Any] = {
+        "command": command,
+        "environment": environment,
+        "data": scene.describe(split),
+        "split": split,
+        "runs": {name: config.to_dict() for name, config in configs.items()},
+        "decide": None if question is None else question.to_dict(),
+        **({} if job is None else {"job": job}),
+    }
+    run = (
+        RunFolder.create(folder, SUITE, **document) if world.first else Following(folder, document)
     )
-    return _run_all(run, scene, observer)
+    return _run_all(run, scene, observer, world)
+
+
+def _device(name: str, environment: Mapping[str, Any], world: World) -> str:
+    """The device of a suite, of which there must be one for each process.
+
+    Raises:
+        UsageError: There is none, or there are too few.
+    """
+    device = resolve_device(name, environment)
+    gpus = len(environment["gpus"])
+    if world.size > 1 and device == "cuda" and gpus < world.local_size:
+        raise bad_value("--nproc", world.local_size, f"this machine has {gpus} CUDA GPUs")
+    if world.size > 1 and device not in ("cpu", "cuda"):
+        raise bad_value("--device", device, "several processes take cpu or cuda")
+    return device
 
 
 def read_suite(folder: Path) -> dict[str, Any]:
@@ -190,24 +230,35 @@ def read_suite(folder: Path) -> dict[str, Any]:
 
 
 def resume_suite(
-    folder: Path, scene: Scene, *, observer: SuiteObserver
+    folder: Path, scene: Scene, *, observer: SuiteObserver, world: World = ALONE
 ) -> dict[str, dict[str, Any]]:
     """Continues an interrupted suite: what is done stays, what was cut off goes on.
 
     Raises:
-        UsageError: Other data or another machine than it was begun with.
+        UsageError: Other data, another machine or as many processes than it was begun with.
     """
-    document = read_suite(folder)
+    document = world.share(lambda: read_suite(folder))
+    many = processes_of(document)
+    if many != world.size:
+        raise bad_value("--nproc", world.size, f"{folder} was begun with {many}")
     now = scene.describe(document["split"])
     differing = [name for name in now if document["data"].get(name) != now[name]]
     if differing:
         raise UsageError(f"--resume: the data differ from the run's in {', '.join(differing)}")
     environment = {**describe_host(), **describe_torch()}
-    check_same_machine(folder, document["environment"], environment)
-    return _run_all(RunFolder.open(folder, SUITE), scene, observer)
+    world.share(lambda: check_same_machine(folder, document["environment"], environment))
+    run = RunFolder.open(folder, SUITE) if world.first else Following(folder, document)
+    return _run_all(run, scene, observer, world)
 
 
-def _run_all(run: RunFolder, scene: Scene, observer: SuiteObserver) -> dict[str, dict[str, Any]]:
+def processes_of(document: Mapping[str, Any]) -> int:
+    """How many processes train together in the runs of a suite."""
+    return max((config.get("processes", 1) for config in document["runs"].values()), default=1)
+
+
+def _run_all(
+    run: RunFolder, scene: Scene, observer: SuiteObserver, world: World
+) -> dict[str, dict[str, Any]]:
     results: dict[str, dict[str, Any]] = {}
     folder, runs = run.path, run.document["runs"]
     question = question_of(run.document)
@@ -217,11 +268,11 @@ def _run_all(run: RunFolder, scene: Scene, observer: SuiteObserver) -> dict[str,
                 decision = answer(question, scores_of(runs, results))
                 if decision is not None and decision.verdict != "undecided":
                     break
-            result = read_result(folder / name)
+            result = world.share(partial(read_result, folder / name))
             if result is None:
                 observer.run(name, number + 1, len(runs), config["batch"])
                 parsed = TrainConfig.of(config)
-                result = _run_one(folder, name, parsed, run.document, scene, observer)
+                result = _run_one(folder, name, parsed, run.document, scene, observer, world)
                 observer.done(name, result)
             results[name] = result
         run.write_json(RELEASED, released(runs, results))
@@ -261,35 +312,41 @@ def _run_one(
     suite: Mapping[str, Any],
     scene: Scene,
     observer: SuiteObserver,
+    world: World,
 ) -> dict[str, Any]:
     document = {key: suite[key] for key in ("command", "environment")}
     split = suite["split"]
-    begun = has_run(folder / name)
-    twin = _trained_twin(folder, config, suite)
+    begun = world.share(lambda: has_run(folder / name))
+    twin: str | None = world.share(lambda: _trained_twin(folder, config, suite))
     try:
         if twin is not None:
-            return _adapt_statistics(folder, name, config, twin, document, scene, split, observer)
+            return _adapt_statistics(
+                folder, name, config, folder / twin, document, scene, split, observer, world
+            )
         if begun:
-            return resume(config, scene, folder=folder / name, split=split, observer=observer)
+            return resume(
+                config, scene, folder=folder / name, split=split, observer=observer, world=world
+            )
         return start(
-            config, scene, folder=folder / name, document=document, split=split, observer=observer
-        )
+            config, scene, folder=folder / name, document=document, split=split,
+            observer=observer, world=world,
+        )  # fmt: skip
     except FAILURES as error:
         return failed(error)
 
 
-def _trained_twin(folder: Path, config: TrainConfig, suite: Mapping[str, Any]) -> Path | None:
-    """The finished run that ``adabn`` continues from, if the suite has it."""
+def _trained_twin(folder: Path, config: TrainConfig, suite: Mapping[str, Any]) -> str | None:
+    """The name of the finished run that ``adabn`` continues from, if the suite has it."""
     method = method_of(config.method)
     if not method.recomputes:
         return None
     twin = without_recomputing(method.name)
-    for name, other in suite["runs"].items():
-        theirs = TrainConfig.of(other)
+    runs: Configs = suite["runs"]
+    for name, other in runs.items():
+        theirs = TrainConfig.of(dict(other))
         wanted = replace(config, method=twin, disc=config.disc if method.judged else theirs.disc)
-        weights: Path = folder / name / WEIGHTS
-        if theirs == wanted and weights.exists():
-            return weights
+        if theirs == wanted and (folder / name / WEIGHTS).exists():
+            return name
     return None
 
 
@@ -302,15 +359,21 @@ def _adapt_statistics(
     scene: Scene,
     split: str | None,
     observer: SuiteObserver,
+    world: World,
 ) -> dict[str, Any]:
     """AdaBN on the weights of a run trained without it: no training of its own."""
     frames = gather(config, scene, split, observer)
-    settle(config, len(scene.target.classes), observer)
+    settle(config, len(scene.target.classes), observer, world)
     full = run_document(document, config, scene, split, frames)
-    full["weights_of"] = twin.parent.name
-    record = TrainRecord.create(folder / name, full, replace=True)
-    training = Training(config, frames, scene.target.classes, record, observer)
-    result = read_result(twin.parent) or {}
-    weights = checkpoint.load(twin)["segmenter"]["network"]
+    full["weights_of"] = twin.name
+    record = (
+        TrainRecord.create(folder / name, full, replace=True)
+        if world.first
+        else TrainRecord.follow(folder / name)
+    )
+    training = Training(config, frames, scene.target.classes, record, observer, world)
+    result = world.share(lambda: read_result(twin)) or {}
+    content = world.share_bytes((twin / WEIGHTS).read_bytes)
+    weights = checkpoint.parse(content, twin / WEIGHTS)["segmenter"]["network"]
     training.adopt(weights, epochs=result["epochs"], steps=result["steps"])
     return finish(training, record)

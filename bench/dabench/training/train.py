@@ -32,12 +32,13 @@ from dabench.training.config import TrainConfig
 from dabench.training.evaluate import confusion_on, recompute_statistics
 from dabench.training.frames import DataObserver, Frames, check_same_frames, gather, run_document
 from dabench.training.health import CHANCE_LOSS, at_chance
-from dabench.training.learners import segmenter_of, settle
+from dabench.training.learners import configured, segmenter_of, settle
 from dabench.training.methods.build import parts_of
 from dabench.training.pictures import draw_predictions
 from dabench.training.scene import Scene
 from dabench.training.step import StepResult, Trainer, poly
 from dabench.training.stopwatch import Stopwatch
+from dabench.training.world import ALONE, World
 from dabench_models import WeightsError, load_weights
 from dabench_models.bisenet import BiSeNet
 
@@ -84,6 +85,7 @@ class Training:
         classes: Of the labels.
         record: Where rows go.
         observer: Told of the progress.
+        world: The processes that train together.
     """
 
     def __init__(
@@ -93,21 +95,24 @@ class Training:
         classes: Classes,
         record: TrainRecord,
         observer: TrainObserver,
+        world: World = ALONE,
     ) -> None:
         self.config, self.frames, self.classes = config, frames, classes.names
         self._classes = classes
-        self._record, self._observer = record, observer
+        self._record, self._observer, self.world = record, observer, world
         self._method = method_of(config.method)
-        self._device = open_device(config.device)
+        self._device = open_device(world.device(config.device))
         self._where = self._device.torch_device()
         self.steps_per_epoch = steps_per_epoch(len(frames.training), config.batch)
-        self.budget = Budget(config, self.steps_per_epoch)
+        # The end of so many seconds must be the same for all.
+        clock = {} if world.size == 1 else {"clock": world.clock}
+        self.budget = Budget(config, self.steps_per_epoch, **clock)
         self.steps = self.epochs_done = 0
         self._adopted = False
         self.evaluated: Evaluated
         self._watch = Stopwatch(host_clock, self._device.synchronize)
         self._trainer = Trainer(
-            segmenter_of(config, len(classes), self._where),
+            segmenter_of(config, len(classes), self._where, world),
             parts_of(config, len(classes), self._where),
             passes_target=self._method.sees_target,
             own_norms=self._method.own_norms,
@@ -118,6 +123,7 @@ class Training:
             # Elsewhere the device's own queue takes one pass after the other.
             threads=torch.get_num_threads() if self._where.type == "cpu" else 1,
             seed=config.seed,
+            world=world,
         )
 
     @property
@@ -139,6 +145,8 @@ class Training:
         scores: Scores | None = None
         while not self._over:
             row = self.epoch(self.epochs_done, batches)
+            # From here on, as after a checkpoint, all have the same.
+            self._trainer.average_buffers()
             if self._over or row.epoch % self.config.eval_every == 0:
                 begin = host_clock()
                 scores = self.evaluate()
@@ -151,7 +159,8 @@ class Training:
             self._record.epoch(row)
             self._check_weights(row.step)
             self.epochs_done = row.epoch
-            checkpoint.save(checkpoints, row.step, self._state())
+            if self.world.first:
+                checkpoint.save(checkpoints, row.step, self._state())
             self._observer.epoch(row)
         if scores is None or self._method.recomputes:
             scores = self._final_scores()
@@ -179,6 +188,7 @@ class Training:
             classes=len(self.classes),
             device=self._where,
             normalised=self.config.normalise,
+            world=self.world,
         )
         return SCORES[self.config.evaluation](self.evaluated.counts)
 
@@ -219,7 +229,8 @@ class Training:
         self.epochs_done = state["epochs_done"]
         whole_epochs = self.epochs_done * self.steps_per_epoch
         self.steps = state.get("steps", min(whole_epochs, self.budget.steps))
-        self.budget.resume(sum(row.seconds for row in self._record.rows))
+        spent = sum(row.seconds for row in self._record.rows)
+        self.budget.resume(self.world.share(lambda: spent))
 
     def adopt(self, weights: Mapping[str, Tensor], *, epochs: int, steps: int) -> None:
         """Takes over the weights of a finished training; none of its own follows."""
@@ -285,6 +296,7 @@ class Training:
             last=self.budget.steps,
             workers=config.workers,
             pin_memory=self._where.type == "cuda",
+            part=self.world.part(config.batch),
         )
         source = stream(self.frames.training, augment, seed=config.seed)
         if self.frames.target is None or not self._method.parts:
@@ -320,12 +332,13 @@ class Training:
                 labels = batch.labels.to(self._where, non_blocking=True)
                 target = None if other is None else self._to_device(other.images)
                 target_names = [] if other is None else other.names
-            values = _numbers(self._trainer.step(images, labels, target, step))
+            values = self.world.means(_numbers(self._trainer.step(images, labels, target, step)))
             if not all(map(math.isfinite, values.values())):
                 raise self._not_finite(step, [*batch.names, *target_names], values)
             gathered.append(values)
             of, lr = budget.steps_in_all(step + 1), config.lr * factor
             self._observer.step(step + 1, of, epoch + 1, values, lr)
+        cpu_s = torch.tensor([time.process_time() - worked], dtype=torch.float64)
         self.steps = first + len(gathered)
         means = {name: fmean(values[name] for values in gathered) for name in gathered[0]}
         return EpochRow(
@@ -333,7 +346,7 @@ class Training:
             step=self.steps,
             images=len(gathered) * config.batch,
             seconds=budget.end_epoch(),
-            cpu_s=time.process_time() - worked,
+            cpu_s=float(self.world.total(cpu_s)),
             **{f"{part}_s": seconds for part, seconds in self._watch.reset().items()},
             eval_s=None,
             lr=config.lr * factor,
@@ -387,16 +400,30 @@ def start(
     document: Mapping[str, Any],
     split: str | None,
     observer: TrainObserver,
+    world: World = ALONE,
 ) -> dict[str, Any]:
     """Trains one run in a new folder; returns its result.
+
+    Args:
+        config: What to do.
+        scene: The data.
+        folder: Of the records.
+        document: What ``run.json`` says beside it.
+        split: Evaluated instead of the reported one.
+        observer: Told of the progress.
+        world: The processes that train together, all of which call this.
 
     Raises:
         DabenchError: Bad data, a full disk, or a loss that is not a number.
     """
     frames = gather(config, scene, split, observer)
-    config = settle(config, len(scene.target.classes), observer)
-    record = TrainRecord.create(folder, run_document(document, config, scene, split, frames))
-    training = Training(config, frames, scene.target.classes, record, observer)
+    config = settle(config, len(scene.target.classes), observer, world)
+    record = (
+        TrainRecord.create(folder, run_document(document, config, scene, split, frames))
+        if world.first
+        else TrainRecord.follow(folder)
+    )
+    training = Training(config, frames, scene.target.classes, record, observer, world)
     training.begin()
     return finish(training, record)
 
@@ -408,6 +435,7 @@ def resume(
     folder: Path,
     split: str | None,
     observer: TrainObserver,
+    world: World = ALONE,
 ) -> dict[str, Any]:
     """Continues an interrupted run from its last whole checkpoint, or from its start.
 
@@ -415,14 +443,21 @@ def resume(
         UsageError: The frames or the configuration are not those it was begun with.
         DabenchError: As `start`.
     """
-    open_device(config.device).configure(dtype="fp32", threads=config.threads or 0, autotune=True)
+    configured(config, world)
     frames = gather(config, scene, split, observer)
-    check_same_frames(folder, frames)
-    state, damaged = checkpoint.load_last(folder / CHECKPOINTS)
-    for path in damaged:
-        observer.note(f"{path} is damaged; the one before is used")
-    record = TrainRecord.resume(folder, 0 if state is None else state["epochs_done"])
-    training = Training(config, frames, scene.target.classes, record, observer)
+
+    def last() -> bytes:
+        check_same_frames(folder, frames)
+        content, damaged = checkpoint.last_whole(folder / CHECKPOINTS)
+        for path in damaged:
+            observer.note(f"{path} is damaged; the one before is used")
+        return content
+
+    content = world.share_bytes(last)
+    state = checkpoint.parse(content, folder / CHECKPOINTS) if content else None
+    epochs = 0 if state is None else state["epochs_done"]
+    record = TrainRecord.resume(folder, epochs) if world.first else TrainRecord.follow(folder)
+    training = Training(config, frames, scene.target.classes, record, observer, world)
     if state is not None:
         training.restore(state)
     else:
@@ -437,13 +472,14 @@ def finish(training: Training, record: TrainRecord) -> dict[str, Any]:
 
 
 def _finish(training: Training, record: TrainRecord) -> dict[str, Any]:
-    begin = time.monotonic()
+    begin, first = time.monotonic(), training.world.first
     try:
         scores = training.run()
     except FAILURES as error:
         record.result(failed(error))
         raise
-    checkpoint.write(record.folder / WEIGHTS, training.weights())
+    if first:
+        checkpoint.write(record.folder / WEIGHTS, training.weights())
     result = {
         "status": "ok",
         "miou": scores.miou,
@@ -454,11 +490,12 @@ def _finish(training: Training, record: TrainRecord) -> dict[str, Any]:
         **({} if method_of(training.config.method).recomputes else _best(record.rows)),
         **health(record.rows),
     }
-    training.draw(record.folder / PICTURES)
-    frames = training.frames_counted()
-    record.finish(result, training.classes, scores.iou, scores.pixels, frames)
-    # Last: until the result is on disk, a run that is cut off needs them.
-    checkpoint.remove_all(record.folder / CHECKPOINTS)
+    if first:
+        training.draw(record.folder / PICTURES)
+        frames = training.frames_counted()
+        record.finish(result, training.classes, scores.iou, scores.pixels, frames)
+        # Last: until the result is on disk, a run that is cut off needs them.
+        checkpoint.remove_all(record.folder / CHECKPOINTS)
     return result
 
 

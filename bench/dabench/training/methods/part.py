@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dabench.training.passes import Learner, Passes
 from dabench.training.stopwatch import Stopwatch
+from dabench.training.world import ALONE, World
 from dabench_models.bisenet import SegmenterOutput
 
 
@@ -39,6 +40,7 @@ class StepData:
         labels: (N, H, W) of the source.
         target: (N, 3, H, W) uint8 of the target.
         pseudo: The teacher's labels, once it has been asked.
+        world: The processes that train together, each on its share of the step's images.
     """
 
     number: int
@@ -47,14 +49,16 @@ class StepData:
     labels: Tensor
     target: Tensor
     pseudo: Pseudo | None = None
+    world: World = ALONE
 
     def random(self, stream: int) -> np.random.Generator:
-        """The same numbers for a step however often it is done again.
+        """The same numbers for a step however often it is done again; other ones per process.
 
         Args:
             stream: One for each use, so that two do not draw the same.
         """
-        return np.random.default_rng((self.seed, self.number, stream))
+        process = [] if self.world.first else [self.world.rank]
+        return np.random.default_rng([self.seed, self.number, stream, *process])
 
 
 class Part:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -58,7 +59,9 @@ class Teacher(Part):
         with watch.part("teacher"), torch.no_grad():
             with passes.learner.precision.passes():
                 logits = network.forward_main(passes.input(data.target))
-            data.pseudo = pseudo_labels(logits, self._threshold)
+            found = pseudo_labels(logits, self._threshold)
+            # As published it is a share of the whole batch.
+            data.pseudo = replace(found, confident=data.world.mean(found.confident))
         self._confident = data.pseudo.confident
 
     def _ready(self, student: BiSeNet) -> BiSeNet:

@@ -1,0 +1,184 @@
+"""Processes that train together: two real ones, and what each is told."""
+
+import json
+import math
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import ranks
+import torch
+from torch import nn
+
+from dabench.base.errors import UsageError
+from dabench.base.started import FOLDER, Started
+from dabench.cli.processes import command_of, cut_off, processes_asked
+from dabench.training.config import TrainConfig
+from dabench.training.norms import FrozenNorm, norms_of, set_norms
+from dabench.training.world import ALONE, World
+from dabench_models import build
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    """What two processes found, by rank."""
+    folder = tmp_path_factory.mktemp("ranks")
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    told = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, ranks.__file__, folder],
+            env={**os.environ, **told, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    ended = [process.communicate(timeout=300) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], [err for _, err in ended]
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
+
+
+@pytest.mark.parametrize("norm", ["sync", "frozen"])
+def test_two_processes_with_half_the_batch_reach_the_weights_of_one(both, norm):
+    for found in both:
+        assert set(found[norm]) == {"segmenter", "discriminator"}
+        assert max(found[norm].values()) < 1e-5
+
+
+def test_without_averages_they_drift_apart(both):
+    assert all(min(found["apart"].values()) > 1e-5 for found in both)
+
+
+def test_hard_pixels_are_those_of_the_whole_batch(both):
+    assert all(found["ohem"] < 1e-12 for found in both)
+
+
+def test_each_evaluates_its_share_and_all_have_the_whole(both):
+    assert all(found["evaluated"] for found in both)
+
+
+def test_what_the_first_does_for_all(both):
+    assert [found["shared"] for found in both] == [{"rank": 0}] * 2
+    assert [found["refused"] for found in both] == ["no such folder", "process 0 could not go on"]
+    assert [found["bytes"] for found in both] == [0, 0]
+
+
+def test_numbers_and_statistics_are_means_and_the_clock_is_the_firsts(both):
+    assert [found["means"] for found in both] == [{"a": 0.5, "b": 3.0}] * 2
+    assert [found["buffer"] for found in both] == [0.5, 0.5]
+    assert both[0]["clock"] == both[1]["clock"]
+
+
+def test_one_process_does_it_all():
+    values = torch.ones(3)
+    assert ALONE.first
+    assert ALONE.total(values) is ALONE.mean(values) is ALONE.gathered(values)[0] is values
+    assert (ALONE.threads, ALONE.device("cuda"), ALONE.part(7)) == (0, "cuda", slice(0, 7))
+
+
+def test_shares_are_whole_and_in_order():
+    parts = [World(rank, 3).part(7) for rank in range(3)]
+    assert [list(range(7))[part] for part in parts] == [[0, 1], [2, 3], [4, 5, 6]]
+    assert World(5, 8, local_rank=1, local_size=4).device("cuda") == "cuda:1"
+    assert World(5, 8, local_rank=1, local_size=4).device("cpu") == "cpu"
+
+
+def test_on_gpus_batch_norm_is_synchronised_by_torch():
+    network = build("stdc1-bisenet", num_classes=3)
+    before = list(network.parameters())
+    names = list(network.state_dict())
+    changed = set_norms(network, "sync", torch.device("cuda"), World(0, 2))
+    assert {type(norm) for norm in norms_of(changed)} == {nn.SyncBatchNorm}
+    assert all(a is b for a, b in zip(before, changed.parameters(), strict=True))
+    assert list(changed.state_dict()) == names
+
+
+def test_frozen_statistics_stay_and_normalise():
+    norm = nn.Sequential(nn.BatchNorm2d(2))
+    norm[0].running_mean.fill_(3.0)
+    set_norms(norm, "frozen", torch.device("cpu"), ALONE)
+    assert type(norm[0]) is FrozenNorm
+    found = norm.train()(torch.full((2, 2, 1, 1), 5.0))
+    assert found.flatten().tolist() == pytest.approx([2.0 / math.sqrt(1 + 1e-5)] * 4)
+    assert norm[0].running_mean.tolist() == [3.0, 3.0]
+    assert norm[0].num_batches_tracked == 0
+
+
+def config(**changes):
+    return TrainConfig(**{"pair": "", "method": "adversarial", "steps": 1, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"batch": 4, "processes": 3}, "--batch: '4' is not allowed; it must be a multiple of 3"),
+        ({"batch": 2, "processes": 2}, "at least 4 for 2 processes"),
+        ({"processes": 0}, "--nproc: '0' is not allowed"),
+        ({"batch": 4, "processes": 2, "device": "cuda:1"}, "--device: 'cuda:1' is not allowed"),
+        ({"batch": 4, "processes": 2, "device": "mps"}, "several processes take auto, cpu or cuda"),
+        ({"batch_norm": "none"}, "--batch-norm: 'none' is not allowed; choices: local, sync"),
+        ({"batch_norm": "frozen", "method": "adabn"}, "'adabn' is about statistics that change"),
+    ],
+)
+def test_what_cannot_be_shared_is_one_line(changes, words):
+    with pytest.raises(UsageError, match=words):
+        config(**changes)
+
+
+def test_what_can_be_shared():
+    assert config(batch=2, processes=2, batch_norm="sync").processes == 2
+    assert config(batch=2, processes=2, batch_norm="frozen").processes == 2
+
+
+TORCHRUN = {
+    "RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4",
+    "MASTER_ADDR": "head", "TORCHELASTIC_RUN_ID": "job", "TORCHELASTIC_RESTART_COUNT": "2",
+}  # fmt: skip
+
+
+def test_a_process_reads_what_it_is_told():
+    assert Started.of({}) == Started.of({"RANK": "1"}) == Started()
+    expected = Started(rank=5, size=8, local_rank=1, local_size=4, job="job", restarts=2)
+    assert Started.of(TORCHRUN) == expected
+    assert Started.of({**TORCHRUN, FOLDER: "here"}).folder == Path("here")
+    with pytest.raises(UsageError, match="WORLD_SIZE: 'x' is not a number"):
+        Started.of({**TORCHRUN, "WORLD_SIZE": "x"})
+
+
+def test_the_command_says_how_it_began(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["x", "train", "gta2city"])
+    assert command_of(Started()) == "dabench train gta2city"
+    of_torchrun = "torchrun --nnodes 2 --nproc-per-node 4 -m dabench train gta2city"
+    assert command_of(Started.of(TORCHRUN)) == of_torchrun
+    assert command_of(Started.of({**TORCHRUN, FOLDER: "x"})) == "dabench train gta2city"
+
+
+def test_torchrun_says_how_many():
+    started = Started.of(TORCHRUN)
+    assert [processes_asked(None, started), processes_asked(8, started)] == [8, 8]
+    assert [processes_asked(None, Started()), processes_asked(3, Started())] == [1, 3]
+    with pytest.raises(UsageError, match="--nproc: '2' is not allowed; torchrun has started 8"):
+        processes_asked(2, started)
+
+
+def test_after_a_restart_the_run_is_found(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    again = Started.of(TORCHRUN)
+    assert cut_off(None, again) is None
+    for name, job in (("a", "job"), ("b", "other"), ("c", "job")):
+        folder = tmp_path / "results" / name
+        folder.mkdir(parents=True)
+        document = {"schema": 5, "kind": "suite", "run_id": name, "created": "", "command": "",
+                    "environment": {}, "runs": {}, "job": job}  # fmt: skip
+        (folder / "run.json").write_text(json.dumps(document))
+    (tmp_path / "results" / "d").mkdir()
+    assert cut_off(None, again) == "results/c"
+    assert cut_off(None, Started()) is None
+    assert cut_off(tmp_path / "results" / "b", again) == str(tmp_path / "results" / "b")
+    assert cut_off(tmp_path / "results" / "d", again) is None
