@@ -8,10 +8,14 @@ import clusters
 import command
 import psutil
 import pytest
+import torch
 
 import dabench
+from dabench.data.standin import write_standin
+from dabench.network import checkpoint
 from dabench.records.folder import read_run
 from dabench.records.timings import read_launches
+from dabench.records.trainings import read_epochs
 
 pytestmark = pytest.mark.extras
 
@@ -172,3 +176,65 @@ def test_an_unreachable_head_is_one_line(tmp_path):
     assert done.returncode == 2
     assert done.stderr.startswith("dabench: --on: cannot reach ray://127.0.0.1:1: ")
     assert list(tmp_path.iterdir()) == []
+
+
+def wait_until(condition, process):
+    deadline = time.monotonic() + 200
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_training_goes_on_elsewhere_and_ends_with_the_same_weights(cluster, tmp_path):
+    write_standin(tmp_path / "drawn", scale=0.03)
+    roots = {
+        "DABENCH_CACHE": tmp_path / "cache",
+        "DABENCH_GTA5_ROOT": tmp_path / "drawn" / "gta5",
+        "DABENCH_CITYSCAPES_ROOT": tmp_path / "drawn" / "cityscapes",
+    }
+    words = (
+        "train gta2city --disc dw-disc --size 32x64 --batch 2 --limit 6 --dtype fp32 --threads 1 "
+        "--epochs 7 -q --out"
+    )
+    alone = command.dabench(*words.split(), "home", cwd=tmp_path, **roots)
+    assert alone.returncode == 0, alone.stderr
+    clusters.add_node(cluster)
+    store = tmp_path / "store"
+    on = ["--on", cluster.for_clients, "--storage", store]
+    process = command.start(*words.split(), "away", *on, cwd=tmp_path, **roots)
+
+    def steps():
+        found = store.glob("*/*/checkpoints/step-*.pt")
+        return max((int(path.name.split("-")[1]) for path in found), default=0)
+
+    wait_until(lambda: steps() >= 3, process)
+    node = next(
+        node
+        for node, raylet in raylets(cluster).items()
+        if any(child.cmdline()[:1] == ["ray::train"] for child in psutil.Process(raylet).children())
+    )
+    cluster.remove_node(node, allow_graceful=False)
+    at = steps()
+    wait_until(lambda: steps() > at + 3, process)
+    process.kill()
+    process.communicate()
+    name = "adversarial-dw-disc-seed0"
+    assert not (tmp_path / "away" / name).exists()
+
+    again = command.dabench("train", "--resume", "away", "--on", cluster.for_clients, "-q",
+                            cwd=tmp_path, **roots)  # fmt: skip
+    assert again.returncode == 0, again.stderr
+    ours, theirs = (tmp_path / run / name for run in ("away", "home"))
+    weights = [
+        checkpoint.load(run / "weights.pt")["segmenter"]["network"] for run in (ours, theirs)
+    ]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[1])
+    assert [row.loss for row in read_epochs(ours)] == [row.loss for row in read_epochs(theirs)]
+    there = {node.node_id[:8] for node in cluster.worker_nodes}
+    assert read_run(ours)["node"].split()[-1] in there | {node.node_id[:8]}
+    # What was kept for going on is gone.
+    assert not any(store.iterdir())
+    refused = command.dabench("train", "--resume", "away", cwd=tmp_path, **roots)
+    assert refused.returncode == 2
+    assert "away was begun on a cluster; name it by --on" in refused.stderr

@@ -282,7 +282,7 @@ def a_launch(*, error=None, messages=None):
         future.set_exception(error)
     elif messages is not None:
         future.set_result(messages)
-    return cluster._Launch(
+    return cluster.Launch(
         SimpleNamespace(exceptions=ERRORS), SimpleNamespace(future=lambda: future)
     )
 

@@ -99,7 +99,7 @@ def fake_runs(monkeypatch):
         record.run.close()
         return result
 
-    monkeypatch.setattr(module, "_run_one", run_one)
+    monkeypatch.setattr(module, "run_one", run_one)
     return scores
 
 
@@ -134,14 +134,14 @@ def test_seeds_are_added_until_it_is_decided(claim, verdict, seeds, fake_runs, t
 def test_runs_that_a_claim_still_needs_are_pending(fake_runs, tmp_path, monkeypatch):
     fake_runs["augment"] = lambda seed: 0.2
     fake_runs["minent"] = lambda seed: 0.2 + 0.01 * (-1) ** seed
-    real = module._run_one
+    real = module.run_one
 
     def cut_off(folder, name, config, *rest):
         if config.seed == 5:
             raise KeyboardInterrupt
         return real(folder, name, config, *rest)
 
-    monkeypatch.setattr(module, "_run_one", cut_off)
+    monkeypatch.setattr(module, "run_one", cut_off)
     with pytest.raises(KeyboardInterrupt):
         asked(tmp_path / "suite", "minent > augment", most=6)
     loaded = load_training([tmp_path / "suite"])

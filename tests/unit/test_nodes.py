@@ -62,7 +62,7 @@ def test_what_ray_changed_is_as_the_node_was_started(node, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.setenv("LD_PRELOAD", "users.so")
-    assert nodes._as_the_node_was_started() == []
+    assert nodes.as_started() == []
     assert os.environ["OMP_NUM_THREADS"] == "3"
     assert "CUDA_VISIBLE_DEVICES" not in os.environ
     # Ray loads an allocator of its own into the raylet alone.

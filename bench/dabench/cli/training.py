@@ -13,6 +13,7 @@ import typer
 
 from dabench.base.errors import UsageError, bad_value, check_choice
 from dabench.base.started import Started
+from dabench.cli.clusters import Spread, check_spread
 from dabench.cli.output import console, print_json, print_table
 from dabench.plan.grids import parse
 
@@ -168,6 +169,19 @@ def train(
         str | None,
         _option("--batch-norm", "Statistics of: local (each process's images), sync, frozen."),
     ] = None,
+    on: Annotated[
+        str | None,
+        typer.Option(
+            "--on",
+            metavar="ray|ray://HOST:PORT",
+            help="Trains on the nodes of a Ray cluster, each run on a GPU or on --threads cores.",
+            show_default=False,
+        ),
+    ] = None,
+    storage: Annotated[
+        str | None,
+        _option("--storage", "Of a cluster: a URL or path for checkpoints, by fsspec."),
+    ] = None,
     backbone_weights: Annotated[
         str | None,
         _option("--backbone-weights", "ImageNet checkpoint, or resnet18: torchvision's."),
@@ -212,11 +226,14 @@ def train(
             "normalise",
             "tensorboard",
             "processes",
+            "on",
             *(f"{name}_root" for name in roots),
         }
         if others := sorted(given.keys() - allowed):
             raise UsageError(f"--resume goes on as planned; leave out {others[0]!r}")
-        raise typer.Exit(_resumed(resume_from, places, started, **shown))
+        asked = None if on is None else Spread(on, None, places, roots)
+        raise typer.Exit(_resumed(resume_from, places, started, asked, **shown))
+    check_spread(on, storage, given["processes"])
     if pair is None:
         raise UsageError(f"train needs a pair; choices: {', '.join(places.pairs)}")
     if split is not None:
@@ -239,6 +256,13 @@ def train(
     from dabench.records.folder import new_run_folder
 
     name = f"{scene.slug}-{'-'.join(chosen)}"
+    if on is not None:
+        with new_run_folder(out, name) as folder:
+            spread = Spread(on, storage, places, roots)
+            code = run_suite(
+                scene, folder, plan, split=split, question=question, spread=spread, **shown
+            )
+        raise typer.Exit(code)
     if base.processes > started.size:
         with new_run_folder(out, name) as folder:
             raise typer.Exit(start(base.processes, folder))
@@ -255,17 +279,25 @@ def train(
     raise typer.Exit(code)
 
 
-def _resumed(folder: Path, places: Places, started: Started, **shown: Unpack[_Shown]) -> int:
-    """Goes on with a run, in as many processes as it was begun with."""
+def _resumed(
+    folder: Path,
+    places: Places,
+    started: Started,
+    spread: Spread | None,
+    **shown: Unpack[_Shown],
+) -> int:
+    """Goes on with a run, where and in as many processes as it was begun."""
     from dabench.cli.processes import made_once, start, together
     from dabench.training.scene import set_scene
     from dabench.training.suite import processes_of, read_suite
 
     with together(started) as world:
         document = made_once(world, lambda: read_suite(folder))
+        if "cluster" in document and spread is None:
+            raise UsageError(f"--resume: {folder} was begun on a cluster; name it by --on")
         if world is not None or processes_of(document) == 1:
             scene = set_scene(document["data"]["asked"], places)
-            return run_suite(scene, folder, None, split=None, world=world, **shown)
+            return run_suite(scene, folder, None, split=None, world=world, spread=spread, **shown)
     return start(processes_of(document), folder)
 
 
@@ -389,6 +421,7 @@ def run_suite(
     again: str | None = None,
     question: Question | None = None,
     world: World | None = None,
+    spread: Spread | None = None,
 ) -> int:
     """Starts or, without a plan, resumes a suite; prints what came of it.
 
@@ -403,6 +436,7 @@ def run_suite(
         again: The command that continues after an interruption.
         question: What further seeds are to decide.
         world: The processes that train together, all of which call this; None is one.
+        spread: The cluster whose machines train; None is this machine.
 
     Returns:
         The exit code: 0 if every run has a result, 2 if one was refused, else 1.
@@ -427,7 +461,9 @@ def run_suite(
 
             observer = stack.enter_context(TensorBoard(folder, observer))
         try:
-            if plan is None:
+            if spread is not None:
+                results = spread.results(folder, scene, plan, split, observer, question)
+            elif plan is None:
                 results = resume_suite(folder, scene, observer=observer, world=world)
             else:
                 results = start_suite(
@@ -439,7 +475,8 @@ def run_suite(
         except KeyboardInterrupt:
             interrupted = True
     if interrupted:
-        again = again or f"dabench train --resume {folder}"
+        where = "" if spread is None else f" --on {spread.on}"
+        again = again or f"dabench train --resume {folder}{where}"
         if world.first:
             console(stderr=True).print(f"Interrupted; '{again}' continues.", markup=False)
         raise typer.Exit(INTERRUPTED)

@@ -7,6 +7,7 @@ measurements share a device or its cores, whoever asked for them.
 from __future__ import annotations
 
 import importlib
+import math
 import os
 import signal
 import socket
@@ -131,8 +132,14 @@ class Cluster:
             asked = [self._at(self._tidy, node.id).remote() for k in kinds for node in k.nodes]
             self._ray.wait(asked, num_returns=len(asked), timeout=REACH_S)
 
-    def _at(self, function: Any, node: str, slots: float = 0.0) -> Any:
+    def sent(self, content: Any) -> Any:
+        """Something large, which goes to the cluster by itself; what to pass in its place."""
+        with _while_it_is_there():
+            return self._ray.put(content)
+
+    def _at(self, function: Any, node: str, slots: float = 0.0, gpus: int = 0) -> Any:
         return function.options(
+            num_gpus=gpus,
             resources={SLOT: slots} if slots else {},
             scheduling_strategy=self._affinity(node, soft=False),
         )
@@ -166,7 +173,7 @@ class Cluster:
                 left_out.append(f"{nodes[node]}: {_cause(error)}")
         return answers, left_out
 
-    def _start(self, node: Node, request: Message, timeout_s: float) -> _Launch:
+    def _start(self, node: Node, request: Message, timeout_s: float) -> Launch:
         """Begins a launch.
 
         Raises:
@@ -174,7 +181,28 @@ class Cluster:
         """
         task = self._at(self._launch, node.id, node.slots)
         with _while_it_is_there():
-            return _Launch(self._ray, task.remote(request, timeout_s, node.name))
+            return Launch(self._ray, task.remote(request, timeout_s, node.name))
+
+    def begin(
+        self, function: Callable[..., Any], node: Node, slots: float, gpus: int, *arguments: Any
+    ) -> Launch:
+        """Begins a function in a fresh process on a node.
+
+        Args:
+            function: Of a module that nodes have.
+            node: Where.
+            slots: How much of the node's `SLOT` it claims.
+            gpus: How many GPUs, which are then all that it sees.
+            *arguments: Of the function.
+
+        Raises:
+            DabenchError: The cluster is gone.
+        """
+        task = self._ray.remote(num_cpus=0, max_retries=0, max_calls=1)(function)
+        # Ray counts in ten thousandths; a sum of shares must not be more than there is.
+        share = math.floor(slots * 1e4) / 1e4
+        with _while_it_is_there():
+            return Launch(self._ray, self._at(task, node.id, share, gpus).remote(*arguments))
 
     def _cancel(self, launched: Any) -> None:
         # Of a cluster that is gone nothing runs.
@@ -182,17 +210,17 @@ class Cluster:
             self._ray.cancel(launched, force=True)
 
 
-class _Launch:
+class Launch:
     """A launch as a task of Ray; a `dabench.run.pool.Launched`."""
 
     def __init__(self, ray: Any, task: Any) -> None:
         self._ray = ray
         self._task = task
         # Waits without asking again and again, which the head would have to answer.
-        self._future: Future[list[Message]] = task.future()
+        self._future: Future[Any] = task.future()
 
-    def result(self, seconds: float) -> list[Message] | None:
-        """Its messages; None if it runs still after some seconds."""
+    def result(self, seconds: float) -> Any:
+        """What it returns, of a launch its messages; None if it runs still after some seconds."""
         errors = self._ray.exceptions
         with _while_it_is_there():
             if not wait([self._future], seconds).done:
@@ -353,6 +381,17 @@ def _cause(error: Any) -> str:
     """The error that a task raised, or Ray's own, in one line."""
     cause = getattr(error, "cause", None)
     return one_line(str(cause if cause is not None else error)) or type(error).__name__
+
+
+def kind_like(environment: Mapping[str, Any], kinds: Iterable[Kind]) -> Kind | str:
+    """The nodes that are like a machine that was described, or why there are none."""
+    reasons = []
+    for kind in kinds:
+        found = difference(environment, kind.environment, FACTS)
+        if found is None:
+            return kind
+        reasons.append(f"{kind.name}: {found}")
+    return "; ".join(reasons)
 
 
 def by_kind(nodes: Sequence[Node]) -> list[Kind]:

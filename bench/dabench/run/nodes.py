@@ -57,7 +57,7 @@ def describe(networks: Sequence[str]) -> Message:
         UsageError: The source of one is not here.
         DabenchError: No worker could be started.
     """
-    _as_the_node_was_started()
+    as_started()
     with _host_alone(), Launcher() as launcher:
         return {
             "environment": describe_host() | probe(launcher),
@@ -83,7 +83,7 @@ def launch(request: Message, timeout_s: float, node: str) -> list[Message]:
     Raises:
         DabenchError: The process that starts workers is gone.
     """
-    notes = _as_the_node_was_started()
+    notes = as_started()
     for key in _PATHS:
         if request.get(key):
             request = {**request, key: str(_scratch() / Path(request[key]).name)}
@@ -105,7 +105,7 @@ def launch(request: Message, timeout_s: float, node: str) -> list[Message]:
     return [*messages, last]
 
 
-def _as_the_node_was_started() -> list[str]:
+def as_started() -> list[str]:
     """Undoes what Ray does to its workers, which would show in every time.
 
     It sets torch's threads to the processors that a task claims, hides GPUs that it does not, and
@@ -134,12 +134,25 @@ def _as_the_node_was_started() -> list[str]:
 
 @contextmanager
 def _host_alone() -> Iterator[None]:
-    """Waits until nobody else measures on this host for a cluster."""
+    """Waits until nobody else measures or trains on this host for a cluster."""
+    with _locked(fcntl.LOCK_EX):
+        yield
+
+
+@contextmanager
+def beside_others() -> Iterator[None]:
+    """Waits until nobody measures on this host for a cluster; several may train at once."""
+    with _locked(fcntl.LOCK_SH):
+        yield
+
+
+@contextmanager
+def _locked(how: int) -> Iterator[None]:
     file = _opened(_LOCK)
     try:
         if file is not None:
             # Goes with the process, however that ends.
-            fcntl.flock(file, fcntl.LOCK_EX)
+            fcntl.flock(file, how)
         yield
     finally:
         if file is not None:

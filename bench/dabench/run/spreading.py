@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from dabench.base.errors import UsageError
-from dabench.device.machine import difference
 from dabench.plan.axes import OPTIONAL
 from dabench.plan.cases import Case, PlannedCase, expand, remaining
 from dabench.plan.devices import resolve_all, resolve_device
@@ -30,7 +29,7 @@ from dabench.run.calibrating import (
     calibrations,
     calibrations_again,
 )
-from dabench.run.cluster import FACTS, Cluster, Found, connected
+from dabench.run.cluster import Cluster, Found, connected, kind_like
 from dabench.run.luggage import packed
 from dabench.run.pool import Kind, NodePool
 from dabench.run.runner import Observer, Outcome, Runner, fits
@@ -146,16 +145,6 @@ class _Begun:
         plan = read_plan(path, document)
         return cls(path, document, plan, calibrations_again(path, document, plan, roots))
 
-    def kind(self, kinds: Iterable[Kind]) -> Kind | str:
-        """The nodes that are of its kind, or why there are none."""
-        reasons = []
-        for kind in kinds:
-            found = difference(self.document["environment"], kind.environment, FACTS)
-            if found is None:
-                return kind
-            reasons.append(f"{kind.name}: {found}")
-        return "; ".join(reasons)
-
     def is_done(self) -> bool:
         """Whether all first launches were made, but of cases that failed or took too long."""
         launches = launches_by_case(self.path, self.plan)
@@ -187,7 +176,7 @@ def resume_spread(
     images = dict.fromkeys(path for run in begun for path in _images(run.calibrated))
     with packed(networks, images) as luggage, connected(place, luggage) as cluster:
         found = _found(cluster, networks, observer)
-        kinds = [run.kind(found.kinds) for run in begun]
+        kinds = [kind_like(run.document["environment"], found.kinds) for run in begun]
         with ExitStack() as stack:
             runs = [
                 _Run(

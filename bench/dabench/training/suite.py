@@ -174,22 +174,7 @@ def start_suite(
         # Before the minutes that decoding takes.
         backbone_file(weights)
     environment = {**describe_host(), **describe_torch()}
-    device = _device(plan[0].config.device, environment, world)
-    # One measurement per network, so that runs that are compared compute alike.
-    segmenter = plan[0].config.segmenter_dtype
-    discs: dict[str, str] = {}
-    configs = {}
-    for planned in plan:
-        threads = planned.config.threads or world.threads or None
-        config = replace(planned.config, device=device, segmenter_dtype=segmenter, threads=threads)
-        judged = method_of(config.method).judged
-        if judged:
-            config = replace(config, disc_dtype=discs.get(config.disc, config.disc_dtype))
-        config = settle(config, len(scene.target.classes), observer, world)
-        segmenter = config.segmenter_dtype
-        if judged:
-            discs[config.disc] = config.disc_dtype
-        configs[planned.name] = config
+    configs = settled(plan, environment, len(scene.target.classes), observer, world)
     document: dict[str, Any] = {
         "command": command,
         "environment": environment,
@@ -203,6 +188,37 @@ def start_suite(
         RunFolder.create(folder, SUITE, **document) if world.first else Following(folder, document)
     )
     return _run_all(run, scene, observer, world)
+
+
+def settled(
+    plan: Sequence[Planned],
+    environment: Mapping[str, Any],
+    classes: int,
+    observer: SuiteObserver,
+    world: World = ALONE,
+) -> dict[str, TrainConfig]:
+    """The configurations of a suite's runs as this machine carries them out, by name.
+
+    Raises:
+        UsageError: The device is not there.
+    """
+    device = _device(plan[0].config.device, environment, world)
+    # One measurement per network, so that runs that are compared compute alike.
+    segmenter = plan[0].config.segmenter_dtype
+    discs: dict[str, str] = {}
+    configs = {}
+    for planned in plan:
+        threads = planned.config.threads or world.threads or None
+        config = replace(planned.config, device=device, segmenter_dtype=segmenter, threads=threads)
+        judged = method_of(config.method).judged
+        if judged:
+            config = replace(config, disc_dtype=discs.get(config.disc, config.disc_dtype))
+        config = settle(config, classes, observer, world)
+        segmenter = config.segmenter_dtype
+        if judged:
+            discs[config.disc] = config.disc_dtype
+        configs[planned.name] = config
+    return configs
 
 
 def _device(name: str, environment: Mapping[str, Any], world: World) -> str:
@@ -272,7 +288,7 @@ def _run_all(
             if result is None:
                 observer.run(name, number + 1, len(runs), config["batch"])
                 parsed = TrainConfig.of(config)
-                result = _run_one(folder, name, parsed, run.document, scene, observer, world)
+                result = run_one(folder, name, parsed, run.document, scene, observer, world)
                 observer.done(name, result)
             results[name] = result
         run.write_json(RELEASED, released(runs, results))
@@ -305,19 +321,30 @@ def _scored(runs: Configs, results: Results) -> Iterator[tuple[str, str, int, fl
             yield name, label_of(config["method"], config["disc"]), config["seed"], miou
 
 
-def _run_one(
+def run_one(
     folder: Path,
     name: str,
     config: TrainConfig,
     suite: Mapping[str, Any],
     scene: Scene,
     observer: SuiteObserver,
-    world: World,
+    world: World = ALONE,
 ) -> dict[str, Any]:
-    document = {key: suite[key] for key in ("command", "environment")}
+    """Carries out one run of a suite, from its last checkpoint if it has one.
+
+    Args:
+        folder: Of the suite.
+        name: Of the run, and of its folder there.
+        config: What to do.
+        suite: The suite's document.
+        scene: The data.
+        observer: Told of the progress.
+        world: The processes that train together, all of which call this.
+    """
+    document = {key: suite[key] for key in ("command", "environment", "node") if key in suite}
     split = suite["split"]
     begun = world.share(lambda: has_run(folder / name))
-    twin: str | None = world.share(lambda: _trained_twin(folder, config, suite))
+    twin: str | None = world.share(lambda: trained_twin(folder, config, suite))
     try:
         if twin is not None:
             return _adapt_statistics(
@@ -335,7 +362,7 @@ def _run_one(
         return failed(error)
 
 
-def _trained_twin(folder: Path, config: TrainConfig, suite: Mapping[str, Any]) -> str | None:
+def trained_twin(folder: Path, config: TrainConfig, suite: Mapping[str, Any]) -> str | None:
     """The name of the finished run that ``adabn`` continues from, if the suite has it."""
     method = method_of(config.method)
     if not method.recomputes:

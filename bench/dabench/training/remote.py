@@ -1,0 +1,160 @@
+"""What a machine of a cluster does of a suite: it says what its runs will be, and carries one out.
+
+Called by Ray's workers, a fresh process each; imports nothing of Ray.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from dabench.base.errors import DabenchError
+from dabench.data.roots import Pair, Places, find_places
+from dabench.device.machine import describe_host, describe_torch
+from dabench.plan.trained import CHECKPOINTS, WEIGHTS
+from dabench.records.folder import LOCK
+from dabench.records.trainings import RESULT, EpochRow, read_result
+from dabench.run.nodes import as_started, beside_others
+from dabench.training.config import TrainConfig
+from dabench.training.scene import Scene, set_scene
+from dabench.training.storage import Mirror, Storage
+from dabench.training.suite import Planned, run_one, settled
+
+Message = dict[str, Any]
+
+GPUS = "CUDA_VISIBLE_DEVICES"
+
+
+class _Silent:
+    """Keeps what a user should know; tells a mirror of epochs."""
+
+    def __init__(self, mirror: Mirror | None = None) -> None:
+        self.notes: list[str] = []
+        self._mirror = mirror
+
+    def preparing(self, what: str, done: int, of: int) -> None:
+        pass
+
+    def run(self, name: str, number: int, of: int, batch: int) -> None:
+        pass
+
+    def done(self, name: str, result: Mapping[str, Any]) -> None:
+        pass
+
+    def step(self, step: int, of: int, epoch: int, result: Mapping[str, float], lr: float) -> None:
+        pass
+
+    def epoch(self, row: EpochRow) -> None:
+        if self._mirror is not None:
+            self._mirror.epoch_done()
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def prepare(request: Message) -> Message:
+    """Settles what the runs of a suite will be on machines of this kind.
+
+    Args:
+        request: What is asked for (`dabench.training.spread.Asked`), ``runs``: name ->
+            configuration, and ``storage`` or None.
+
+    Returns:
+        ``runs``, their configurations, ``data``, a description, ``title`` and ``notes``; or
+        ``error``.
+    """
+    return _answered(_prepared, request)
+
+
+def _prepared(request: Message) -> Message:
+    _as_started()
+    if request["storage"] is not None:
+        Storage(request["storage"]).check()
+    scene = _scene(request)
+    observer = _Silent()
+    plan = [Planned(name, TrainConfig.of(each)) for name, each in request["runs"].items()]
+    environment = {**describe_host(), **describe_torch()}
+    with beside_others():
+        configs = settled(plan, environment, len(scene.target.classes), observer)
+    return {
+        "runs": {name: config.to_dict() for name, config in configs.items()},
+        "data": scene.describe(request["split"]),
+        "notes": observer.notes,
+    }
+
+
+def train(request: Message, before: Mapping[str, Mapping[str, bytes]]) -> Message:
+    """Carries out one run of a suite, from its last checkpoint if the storage has one.
+
+    Args:
+        request: As for `prepare`; ``suite``, its document, ``name`` of the run, and ``storage`` of
+            this run or None.
+        before: Of the run whose weights this one goes on from: name -> files.
+
+    Returns:
+        ``result``, ``files``, name -> bytes, and ``notes``; or ``error``.
+    """
+    return _answered(partial(_trained, before=before), request)
+
+
+def _trained(request: Message, before: Mapping[str, Mapping[str, bytes]]) -> Message:
+    _as_started()
+    scene, name, suite = _scene(request), request["name"], request["suite"]
+    with tempfile.TemporaryDirectory(prefix="dabench-train-") as scratch, beside_others():
+        folder = Path(scratch)
+        for run, files in before.items():
+            (folder / run).mkdir()
+            for file, content in files.items():
+                (folder / run / file).write_bytes(content)
+        mirror = None
+        if request["storage"] is not None:
+            mirror = Mirror(Storage(request["storage"]), folder / name)
+            mirror.restore()
+        observer = _Silent(mirror)
+        result = read_result(folder / name)
+        if result is None:
+            config = TrainConfig.of(suite["runs"][name])
+            result = run_one(folder, name, config, suite, scene, observer)
+        if mirror is not None:
+            # Should nobody hear of it: who asks again need not train again.
+            mirror.epoch_done()
+        return {"result": result, "files": _files(folder / name), "notes": observer.notes}
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    """What a finished run left, the result last."""
+    paths = [path for path in folder.iterdir() if path.name not in (CHECKPOINTS, LOCK)]
+    paths.sort(key=lambda path: path.name == RESULT)
+    return {path.name: path.read_bytes() for path in paths}
+
+
+def files_for_others(folder: Path) -> dict[str, bytes]:
+    """What a run needs of the one whose weights it goes on from."""
+    return {name: (folder / name).read_bytes() for name in (WEIGHTS, RESULT)}
+
+
+def _scene(request: Message) -> Scene:
+    own = find_places({name: Path(path) for name, path in request["given"].items()})
+    # What the user's machine knows serves where this one has the same folders.
+    theirs = {name: Path(path) for name, path in request["roots"].items() if Path(path).is_dir()}
+    pairs = {name: Pair(name, *ends) for name, ends in request["pairs"].items()}
+    return set_scene(request["asked"], Places({**theirs, **own.roots}, pairs))
+
+
+def _as_started() -> None:
+    """As the node was started, but with the GPU that Ray chose for this process."""
+    own = os.environ.get(GPUS)
+    as_started()
+    if own:
+        os.environ[GPUS] = own
+
+
+def _answered(function: Callable[[Message], Message], request: Message) -> Message:
+    try:
+        return function(request)
+    except DabenchError as error:
+        return {"error": str(error)}
