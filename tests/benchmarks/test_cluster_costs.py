@@ -1,7 +1,9 @@
 """What measuring on a cluster costs, and whether it gives the same times."""
 
 import math
-from statistics import median
+import time
+from itertools import count
+from statistics import fmean, median
 
 import clusters
 import pytest
@@ -11,13 +13,19 @@ from dabench.plan.cases import expand
 from dabench.plan.places import Place
 from dabench.plan.settings import Grid, Settings
 from dabench.run.cluster import connected
+from dabench.run.forecast import SweepCosts, forecast_sweep
 from dabench.run.launcher import Launcher
 from dabench.run.luggage import Luggage
 from dabench.run.runner import launch_case
+from dabench.run.session import NoProgress
+from dabench.run.spreading import spread_grids
 from dabench.timing.statistics import ratio_interval
 from dabench.timing.verdicts import DELTA
 
 pytestmark = pytest.mark.extras
+
+DRIVER_S = 0.006
+"""To keep a launch of 200 samples and begin the next (docs/scaling.md)."""
 
 
 @pytest.fixture
@@ -72,3 +80,55 @@ def test_a_node_measures_what_home_measures(compare, pools):
     compare.check(
         "difference over the noise floor", abs(math.log(found.estimate)) / floor, at_most=1
     )
+
+
+class Clocked(NoProgress):
+    """An observer that knows when the first launch began and when the last one ended."""
+
+    def __init__(self):
+        self.begun = self.ended = 0.0
+
+    def started(self, case):
+        self.begun = self.begun or time.perf_counter()
+
+    def finished(self, record):
+        assert record.status == "ok", record.reason
+        self.ended = time.perf_counter()
+
+
+def test_a_sweep_takes_as_long_as_the_model_says(compare, monkeypatch, tmp_path):
+    """On two nodes, against a forecast from what launches take at home, in turn with it."""
+    pytest.importorskip("ray")
+    grid = Grid(models=("dw-disc",), devices=("cpu",), sizes=((128, 128),), batches=(1, 2, 3, 4))
+    settings = Settings.of(repeat=100, launches=3)
+    plan = expand(grid, settings)
+    numbers = count()
+
+    def swept():
+        observer = Clocked()
+        spread_grids(
+            [(grid, settings)], place=Place(), machines="any",
+            folder=tmp_path / str(next(numbers)), observer=observer, command="",
+        )  # fmt: skip
+        took.append(observer.ended - observer.begun)
+
+    def launched():
+        for planned in plan:
+            begin = time.perf_counter()
+            assert launch_case(planned, home, 0).status == "ok"
+            at_home.append(time.perf_counter() - begin)
+
+    took, at_home = [], []
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    with clusters.started(2) as started, Launcher() as home:
+        monkeypatch.setenv("RAY_ADDRESS", started.address)
+        # A node's first launch also starts Ray's process there, which is no launch's cost.
+        swept()
+        compare.times(launched, swept, rounds=2, warmup=0)
+    # Nodes of one host take turns: they are one machine to the model.
+    costs = SweepCosts(machines=1, launch_s=fmean(at_home), driver_s=DRIVER_S)
+    found = forecast_sweep(plan, costs).seconds
+    ours = fmean(took[1:])
+    print(f"\na sweep took {ours:.2f} s ({min(took):.2f} to {max(took):.2f}), forecast {found:.2f}")
+    compare.check("a sweep or its forecast over the other", max(ours / found, found / ours),
+                  at_most=1.1)  # fmt: skip

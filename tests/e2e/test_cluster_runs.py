@@ -204,9 +204,14 @@ def test_a_training_goes_on_elsewhere_and_ends_with_the_same_weights(cluster, tm
     on = ["--on", cluster.for_clients, "--storage", store]
     process = command.start(*words.split(), "away", *on, cwd=tmp_path, **roots)
 
+    furthest = []
+
     def steps():
         found = store.glob("*/*/checkpoints/step-*.pt")
-        return max((int(path.name.split("-")[1]) for path in found), default=0)
+        furthest.append(max((int(path.name.split("-")[1]) for path in found), default=0))
+        # A run that was begun anew would replace its checkpoints by earlier ones.
+        assert furthest == sorted(furthest)
+        return furthest[-1]
 
     wait_until(lambda: steps() >= 3, process)
     node = next(

@@ -127,7 +127,8 @@ def test_real_images_by_day_and_at_dusk(home):
 
 def test_a_killed_process_of_two_is_started_again_and_ends_with_the_same_weights(home):
     arguments = (
-        f"train gta2city --disc dw-disc --steps 12 --device cpu {SMALL} --batch 4 --threads 1"
+        f"train gta2city --disc dw-disc --steps 12 --device cpu {SMALL} --batch 4 --threads 1 "
+        "--batch-norm frozen"
     )
     out, err = dabench(f"{arguments} --nproc 2 --out undisturbed", home, command.shell)
     assert out.count("adversarial-dw-disc-seed0") == err.count("SYNTHETIC") == 1
@@ -142,6 +143,8 @@ def test_a_killed_process_of_two_is_started_again_and_ends_with_the_same_weights
     while not any(len(read_epochs(run)) >= 2 for run in runs.glob("*/adversarial-*")):
         assert time.monotonic() < deadline
         time.sleep(0.01)
+    (run,) = runs.glob("*/adversarial-*")
+    before = read_epochs(run)[:1]
     killed, second = psutil.Process(torchrun.pid).children()
     assert {each.environ()["RANK"] for each in (killed, second)} == {"0", "1"}
     (killed if killed.environ()["RANK"] == "1" else second).kill()
@@ -155,3 +158,12 @@ def test_a_killed_process_of_two_is_started_again_and_ends_with_the_same_weights
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     assert read_epochs(suite / run.name)[-1].step == read_epochs(run)[-1].step == 12
     assert read_epochs(run)[-1].exchange_s > 0
+    # It went on from a checkpoint: a run begun anew would take other times.
+    assert read_epochs(suite / run.name)[:1] == before
+    dabench(f"{arguments} --out alone", home)
+    alone = weights_of(home / "alone" / run.name)
+    furthest = max((alone[name] - theirs[name]).abs().max().item() for name in theirs)
+    assert 0 < furthest < 1e-5
+    # Begun by torchrun, continued by whichever.
+    again, _ = dabench(f"train --resume {suite}", home, command.shell)
+    assert again.count("adversarial-dw-disc-seed0") == 1

@@ -25,7 +25,9 @@ def write_suite(
     unfinished: str = "",
     steps: int = 20,
     processes: int = 1,
+    norm: str = "sync",
     epoch_s: float = 4.0,
+    batch: int = 2,
 ) -> Path:
     """Writes a suite of every method; ``dw-disc`` stays at chance."""
     drawn = "synthetic " if synthetic else ""
@@ -35,9 +37,9 @@ def write_suite(
         "target": f"{drawn}cityscapes", "classes": ["road", "sky"], "evaluated_split": "test",
     }  # fmt: skip
     base = TrainConfig(
-        pair="gta2city", method="augment", steps=steps, height=32, width=64, batch=2,
+        pair="gta2city", method="augment", steps=steps, height=32, width=64, batch=batch,
         segmenter_dtype="fp32", disc_dtype="fp32", processes=processes,
-        batch_norm="local" if processes == 1 else "sync",
+        batch_norm="local" if processes == 1 else norm,
     )  # fmt: skip
     plan = plan_suite(base, METHODS, ("disc", "dw-disc"), seeds)
     common = {

@@ -13,7 +13,7 @@ from dabench.base.errors import DabenchError, UsageError
 from dabench.plan.places import Place
 from dabench.run import cluster, pool
 from dabench.run.luggage import Luggage
-from dabench.run.pool import TRIES, Hosts, Kind, LostError, Node, NodePool
+from dabench.run.pool import TRIES, FaultError, Hosts, Kind, LostError, Node, NodePool
 
 NOTHING = Luggage(None, {})
 DONE = {"kind": "done"}
@@ -267,12 +267,19 @@ class RayError(Exception):
     pass
 
 
+class RayTaskError(RayError):
+    pass
+
+
 class NodeDiedError(RayError):
     pass
 
 
 ERRORS = SimpleNamespace(
-    RayError=RayError, NodeDiedError=NodeDiedError, TaskUnschedulableError=NodeDiedError
+    RayError=RayError,
+    NodeDiedError=NodeDiedError,
+    TaskUnschedulableError=NodeDiedError,
+    RayTaskError=RayTaskError,
 )
 
 
@@ -294,6 +301,10 @@ def test_what_comes_of_a_task_of_rays():
         with pytest.raises(LostError, match="a b") as raised:
             a_launch(error=error).result(1.0)
         assert raised.value.gone is gone
+        assert not isinstance(raised.value, FaultError)
+    with pytest.raises(FaultError, match="of its own") as raised:
+        a_launch(error=RayTaskError("of its own")).result(1.0)
+    assert raised.value.gone is False
     for error in (ConnectionError("Client is shutting down."), TimeoutError("late")):
         with pytest.raises(DabenchError, match=r"the cluster is gone .*--resume goes on") as raised:
             a_launch(error=error).result(1.0)

@@ -105,8 +105,8 @@ def test_folders_of_processes_that_are_gone_are_removed(node, tmp_path):
     lock = os.open(used, os.O_RDONLY)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        own = nodes._scratch()
-        assert nodes._scratch() == own
+        own = nodes.scratch_folder()
+        assert nodes.scratch_folder() == own
         assert sorted(tmp_path.glob("dabench-node-*")) == sorted([own, used])
         nodes.tidy()
         assert list(tmp_path.glob("dabench-node-*")) == [used]

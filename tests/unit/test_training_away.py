@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -16,7 +17,7 @@ from dabench.plan.places import Place
 from dabench.plan.trained import CHECKPOINTS
 from dabench.records.folder import read_run
 from dabench.run.cluster import Found
-from dabench.run.pool import Kind, LostError, Node
+from dabench.run.pool import FaultError, Kind, LostError, Node
 from dabench.training import spread
 from dabench.training.config import TrainConfig
 from dabench.training.deciding import parse_claim
@@ -27,7 +28,9 @@ from dabench.training.suite import plan_decision, plan_suite
 
 CPU = {**ENVIRONMENT, "usable_cores": 4, "gpus": [], "devices": ["cpu"]}
 GPU = {**CPU, "cpu": "Host of GPUs", "gpus": ["GPU", "GPU"], "devices": ["cuda", "cpu"]}
-ASKED = Asked("gta2city", Places({}, PAIRS), {}, None)
+DATA = {"asked": "gta2city", "title": "a -> b", "synthetic": False, "pair": "gta2city",
+        "evaluated_split": "val"}  # fmt: skip
+ASKED = Asked("gta2city", DATA, Places({}, PAIRS), {}, None)
 BASE = TrainConfig(
     pair="gta2city", method="augment", steps=2, threads=2, segmenter_dtype="fp32", disc_dtype="fp32"
 )
@@ -74,6 +77,7 @@ class Cluster:
     """A cluster whose machines train by a function: (node, name, before) -> answer or error."""
 
     ray_version = "2"
+    data = DATA
 
     def __init__(self, train, *kinds, files):
         self._train, self._kinds, self._files = train, kinds, files
@@ -90,9 +94,7 @@ class Cluster:
         self.claims.add((slots, gpus))
         if function is prepare:
             self.requests.append(request)
-            data = {"asked": "gta2city", "title": "a -> b", "synthetic": False, "pair": "gta2city",
-                    "evaluated_split": "val"}  # fmt: skip
-            return Launch({"runs": request["runs"], "data": data, "notes": ["settled"]})
+            return Launch({"runs": request["runs"], "data": self.data, "notes": ["settled"]})
         name = request["name"]
         with self._lock:
             self.trained.append((name, node.name))
@@ -150,7 +152,10 @@ def test_runs_share_the_cores_of_machines_and_come_home(place, tmp_path):
     assert cluster.claims == {(0.5, 0)}
     document = read_run(tmp_path / "run", "suite")
     assert document["environment"]["cpu"] == CPU["cpu"]
-    assert document["cluster"] == {"ray": "2", "left_out": ["far away is busy"], "storage": None}
+    assert document["cluster"] == {
+        "ray": "2", "left_out": ["far away is busy"], "storage": None, "nodes": ["a", "b"],
+        "at_once_on_each": 2,
+    }  # fmt: skip
     assert {config["threads"] for config in document["runs"].values()} == {2}
     for name in results:
         assert (tmp_path / "run" / name / "weights.pt").read_bytes() == b"weights"
@@ -172,19 +177,104 @@ def test_on_gpus_each_run_has_one(place, tmp_path):
     assert {each["device"] for each in cluster.requests[-1]["runs"].values()} == {"cuda"}
 
 
-def test_what_is_lost_is_begun_again_where_there_is_a_machine(place, tmp_path):
-    lost = [LostError("worker died"), LostError("node died", gone=True)]
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch):
+    monkeypatch.setattr(spread, "AGAIN_S", 0.0)
+
+
+def test_what_is_lost_is_begun_again_on_another_machine(place, tmp_path):
+    both = threading.Barrier(2)
+    lost = []
 
     def train(node, name, before):
-        return lost.pop() if node == "b" and lost else None
+        if len(lost) < 1:
+            both.wait(10)
+        if node == "b" and not lost:
+            lost.append(name)
+            return LostError("worker died")
+        return None
 
     cluster = place(train, Kind("k", nodes({**CPU, "usable_cores": 2}, "a", "b")))
     seen = Seen()
+    plan = plan_suite(BASE, ("augment", "minent"), ("disc",), (0,))
+    assert len(begun(plan, tmp_path / "run", seen)) == 2
+    assert [node for name, node in cluster.trained if name == lost[0]] == ["b", "a"]
+    assert any("lost on b (worker died)" in note for note in seen.notes)
+
+
+def test_nothing_is_begun_on_a_machine_that_is_gone(place, tmp_path):
+    both = threading.Barrier(2)
+    begun_on = []
+
+    def train(node, name, before):
+        begun_on.append(node)
+        if len(begun_on) <= 2:
+            both.wait(10)
+        return LostError("node died", gone=True) if node == "b" else None
+
+    place(train, Kind("k", nodes({**CPU, "usable_cores": 2}, "a", "b")))
     plan = plan_suite(BASE, ("augment", "minent", "fda"), ("disc",), (0,))
-    assert len(begun(plan, tmp_path / "run", seen)) == 3
-    # Once its node was gone nothing was begun there.
-    assert [node for _, node in cluster.trained].count("b") == 1
-    assert any("lost on b (node died)" in note for note in seen.notes)
+    assert len(begun(plan, tmp_path / "run")) == 3
+    assert begun_on.count("b") == 1
+
+
+def test_nodes_of_one_host_have_its_cores_together(place, tmp_path):
+    several = tuple(Node(name, name, "one host", 1.0, CPU, frozenset()) for name in ("a", "b", "c"))
+    at_once, most = [], []
+
+    def train(node, name, before):
+        at_once.append(name)
+        most.append(len(at_once))
+        time.sleep(0.05)
+        at_once.remove(name)
+
+    place(train, Kind("k", several))
+    begun(plan_suite(BASE, ("augment",), ("disc",), range(9)), tmp_path / "run")
+    assert max(most) <= 3
+
+
+def test_other_data_than_the_users_are_refused_before_anything_is_trained(place, tmp_path):
+    cluster = place(fine, Kind("k", nodes(CPU, "a")))
+    cluster.data = {**DATA, "title": "synthetic a -> b", "synthetic": True}
+    with pytest.raises(UsageError, match="gta2city is synthetic a -> b on a and a -> b here"):
+        begun(plan_suite(BASE, ("augment",), ("disc",), (0,)), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_fault_is_not_tried_again_and_the_others_end(place, tmp_path):
+    both = threading.Barrier(2)
+
+    def train(node, name, before):
+        both.wait(10)
+        if name == "augment-seed0":
+            return FaultError("CUDA out of memory")
+        time.sleep(0.1)
+        return None
+
+    cluster = place(train, Kind("k", nodes({**CPU, "usable_cores": 2}, "a", "b")))
+    plan = plan_suite(BASE, ("augment", "minent", "fda"), ("disc",), (0,))
+    with pytest.raises(DabenchError, match=r"augment-seed0 on .: CUDA out of memory"):
+        begun(plan, tmp_path / "run")
+    assert len(cluster.trained) == 2
+    assert (tmp_path / "run" / "minent-seed0" / "result.json").exists()
+
+
+def test_results_of_other_frames_are_refused_after_a_resume_too(place, tmp_path):
+    def train(node, name, before):
+        return LostError("gone", gone=True) if name == "minent-seed0" else None
+
+    one = Kind("k", nodes({**CPU, "usable_cores": 2}, "a"))
+    place(train, one)
+    plan = plan_suite(BASE, ("augment", "minent"), ("disc",), (0,))
+    with pytest.raises(DabenchError, match="no node"):
+        begun(plan, tmp_path / "run")
+
+    def other(node, name, before):
+        return cluster.good(name, {"runs": {name: {"method": "minent", "seed": 0}}}, "another")
+
+    cluster = place(other, one)
+    with pytest.raises(UsageError, match="a has other evaluation frames"):
+        resume_spread_suite(tmp_path / "run", ASKED, place=Place(), observer=Seen())
 
 
 def test_without_a_machine_what_was_trained_is_kept_and_goes_on(place, tmp_path):
@@ -260,6 +350,11 @@ def test_no_machine_is_large_enough(place, tmp_path):
     plan = plan_suite(BASE, ("augment",), ("disc",), (0,))
     with pytest.raises(UsageError, match="--threads: '2' is not allowed; machines have 1 cores"):
         begun(plan, tmp_path / "run")
+    # Another kind has enough.
+    small = {**CPU, "cpu": "small", "usable_cores": 1}
+    cluster = place(fine, Kind("s", nodes(small, "a", "b")), Kind("k", nodes(CPU, "c")))
+    begun(plan, tmp_path / "other")
+    assert cluster.trained == [("augment-seed0", "c")]
     assert not (tmp_path / "run").exists()
 
 
@@ -304,10 +399,20 @@ def test_rows_are_there_before_the_checkpoint_that_follows_them(run, monkeypatch
     assert order == ["epochs.csv", "run.json", "checkpoints/step-1.pt"]
 
 
-def test_any_file_system_will_do():
-    storage = Storage("memory://bucket/folder")
+def test_what_says_that_a_run_is_over_is_stored_last(run, monkeypatch):
+    folder, storage = run
+    for name in ("result.json", "weights.pt", "epochs.csv"):
+        (folder / name).touch()
+    order = []
+    monkeypatch.setattr(storage, "put", lambda path, name: order.append(name))
+    Mirror(storage, folder).epoch_done()
+    assert order == ["epochs.csv", "run.json", "weights.pt", "result.json"]
+
+
+def test_a_storage_is_tried_as_it_is_used(tmp_path):
+    storage = Storage(f"file://{tmp_path}/store")
     storage.check()
-    assert storage.names() == []
+    assert list((tmp_path / "store").iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -315,11 +420,18 @@ def test_any_file_system_will_do():
     [
         ("here", "it takes a URL, or a path from the root"),
         ("nothing://x", "Protocol not known: nothing"),
+        ("memory://x", "what is there ends with the process"),
     ],
 )
 def test_a_storage_that_is_none_is_one_line(url, words):
     with pytest.raises(UsageError, match=f"--storage: '{url}' is not allowed; {words}"):
         check_spread("ray", url, 1)
+
+
+def test_a_password_does_not_go_into_records():
+    with pytest.raises(UsageError, match="a URL with a password is not allowed") as refused:
+        check_spread("ray", "ftp://me:hunter2@host/x", 1)
+    assert "hunter2" not in str(refused.value)
 
 
 def test_a_storage_that_cannot_be_written_is_one_line(tmp_path):

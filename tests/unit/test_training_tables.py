@@ -132,14 +132,21 @@ def test_more_processes_are_set_against_the_fewest(tmp_path):
     two = write_suite(tmp_path, "two", seeds=(0,), processes=2, epoch_s=2.5)
     loaded = load_training([one, two])
     found = scaling(loaded).set_index(["label", "processes"])
-    assert found.loc[("augment", 1)].tolist()[1:] == [2, 1, 5.0, 1.0, 1.0, 0.0]
-    assert found.loc[("augment", 2)].tolist()[1:] == [2, 1, 8.0, 1.6, 0.8, 0.1]
+    assert found.loc[("augment", 1)].tolist()[2:] == [2, 1, 5.0, 1.0, 1.0, 0.0]
+    assert found.loc[("augment", 2)].tolist()[2:] == [2, 1, 8.0, 1.6, 0.8, 0.1]
     assert scaling(load_training([one])).empty
     # Another protocol: their scores are never pooled.
     assert loaded.runs["protocol"].nunique() == 2
     write_report([one, two], folder=tmp_path / "report", name="report")
     report = (tmp_path / "report" / "report.md").read_text()
-    assert "| augment | 2 | 2 | 1 | 8.0 | 1.60 | 80% | 10% |" in report
+    assert "| augment | synchronised batch norm | 2 | 2 | 1 | 8.0 | 1.60 | 80% | 10% |" in report
     assert "2 processes, synchronised batch norm" in report
     assert "2 processes of 2 threads" in report
     assert "averaging gradients over the processes" in report
+    # Each kind of batch norm by itself, beside the one process that is without.
+    several = [
+        write_suite(tmp_path / f"{n}", f"{norm}", seeds=(0,), batch=4, processes=n, norm=norm)
+        for n, norm in ((1, "local"), (2, "local"), (2, "sync"))
+    ]
+    found = scaling(load_training(several))
+    assert found[found["label"] == "augment"]["processes"].tolist() == [1, 2, 1, 2]

@@ -6,19 +6,29 @@ import os
 import socket
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import ranks
 import torch
+import torch.distributed as dist
+from fakes import FakeClock
 from torch import nn
 
 from dabench.base.errors import UsageError
 from dabench.base.started import FOLDER, Started
-from dabench.cli.processes import command_of, cut_off, processes_asked
+from dabench.cli.processes import ProcessError, command_of, cut_off, is_told, processes_asked
+from dabench.data.loader import SeededBatches
 from dabench.training.config import TrainConfig
+from dabench.training.learners import segmenter_of
+from dabench.training.methods.build import parts_of
 from dabench.training.norms import FrozenNorm, norms_of, set_norms
-from dabench.training.world import ALONE, World
+from dabench.training.step import Trainer
+from dabench.training.stopwatch import Stopwatch
+from dabench.training.world import ALONE, World, agreed
 from dabench_models import build
 
 
@@ -29,7 +39,12 @@ def both(tmp_path_factory):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    told = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+    told = {
+        "MASTER_ADDR": "localhost",
+        "MASTER_PORT": str(port),
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+    }
     processes = [
         subprocess.Popen(
             [sys.executable, ranks.__file__, folder],
@@ -138,17 +153,21 @@ def test_what_can_be_shared():
 
 TORCHRUN = {
     "RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4",
-    "MASTER_ADDR": "head", "TORCHELASTIC_RUN_ID": "job", "TORCHELASTIC_RESTART_COUNT": "2",
+    "MASTER_ADDR": "head", "MASTER_PORT": "1", "TORCHELASTIC_RUN_ID": "none",
 }  # fmt: skip
 
 
 def test_a_process_reads_what_it_is_told():
-    assert Started.of({}) == Started.of({"RANK": "1"}) == Started()
-    expected = Started(rank=5, size=8, local_rank=1, local_size=4, job="job", restarts=2)
-    assert Started.of(TORCHRUN) == expected
+    assert Started.of({}) == Started.of({"RANK": "1", "LOCAL_RANK": "1"}) == Started()
+    started = Started.of(TORCHRUN)
+    assert replace(started, job=None) == Started(rank=5, size=8, local_rank=1, local_size=4)
+    # Whoever started it, not what torchrun calls the job: that may be the same tomorrow.
+    assert str(os.getppid()) in started.job.split()
     assert Started.of({**TORCHRUN, FOLDER: "here"}).folder == Path("here")
     with pytest.raises(UsageError, match="WORLD_SIZE: 'x' is not a number"):
         Started.of({**TORCHRUN, "WORLD_SIZE": "x"})
+    with pytest.raises(UsageError, match="LOCAL_RANK is missing in the environment"):
+        Started.of({name: value for name, value in TORCHRUN.items() if name != "LOCAL_RANK"})
 
 
 def test_the_command_says_how_it_began(monkeypatch):
@@ -167,18 +186,77 @@ def test_torchrun_says_how_many():
         processes_asked(2, started)
 
 
-def test_after_a_restart_the_run_is_found(tmp_path, monkeypatch):
+def test_after_a_restart_the_run_is_found_and_no_other(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    again = Started.of(TORCHRUN)
-    assert cut_off(None, again) is None
-    for name, job in (("a", "job"), ("b", "other"), ("c", "job")):
+    here = Started.of(TORCHRUN)
+    assert cut_off(None, here) is None
+    for name, job in (("a", here.job), ("b", "other"), ("c", None)):
         folder = tmp_path / "results" / name
         folder.mkdir(parents=True)
         document = {"schema": 5, "kind": "suite", "run_id": name, "created": "", "command": "",
                     "environment": {}, "runs": {}, "job": job}  # fmt: skip
         (folder / "run.json").write_text(json.dumps(document))
     (tmp_path / "results" / "d").mkdir()
-    assert cut_off(None, again) == "results/c"
+    assert cut_off(None, here) == "results/a"
     assert cut_off(None, Started()) is None
-    assert cut_off(tmp_path / "results" / "b", again) == str(tmp_path / "results" / "b")
-    assert cut_off(tmp_path / "results" / "d", again) is None
+    # Somebody else's run that lies where this one was to go.
+    assert cut_off(tmp_path / "results" / "b", here) is None
+    assert cut_off(tmp_path / "results" / "a", here) == str(tmp_path / "results" / "a")
+    assert cut_off(tmp_path / "results" / "d", here) is None
+
+
+def test_processes_agree_whatever_others_left_in_the_store():
+    store = dist.HashStore()
+    for other in (1, 2):
+        store.set(f"dabench/hello/{other}", "of one that has ended")
+    store.set("dabench/hello/answer/of one that has ended", "old")
+    with ThreadPoolExecutor(3) as threads:
+        first = threads.submit(agreed, store, 0, 3)
+        time.sleep(0.1)
+        assert not first.done()
+        others = [threads.submit(agreed, store, rank, 3) for rank in (1, 2)]
+        words = {each.result(30) for each in (first, *others)}
+    assert len(words) == 1
+    assert "old" not in words
+
+
+def test_one_on_each_machine_says_what_all_know(monkeypatch):
+    error, own = UsageError("x"), ProcessError("process 5: x")
+    assert not is_told(error)
+    monkeypatch.setattr(os, "environ", {"LOCAL_RANK": "1"})
+    assert not is_told(error)
+    monkeypatch.setattr(os, "environ", TORCHRUN)
+    assert is_told(error)
+    assert not is_told(own)
+    monkeypatch.setattr(os, "environ", {**TORCHRUN, "LOCAL_RANK": "0"})
+    assert not is_told(error)
+
+
+def test_parts_of_batches_are_disjoint_and_whole():
+    whole = list(SeededBatches(10, 4, 7, 0, 4))
+    parts = [list(SeededBatches(10, 4, 7, 0, 4, World(rank, 2).part(4))) for rank in range(2)]
+    assert [a + b for a, b in zip(*parts, strict=True)] == whole
+    assert {len(part) for each in parts for part in each} == {2}
+
+
+def test_halves_at_once_share_frozen_statistics():
+    """A double of the network would normalise by statistics that nothing was loaded into."""
+    entropies = []
+    for threads in (1, 2):
+        settings = config(
+            method="minent", batch=2, batch_norm="frozen", height=32, width=32,
+            segmenter_dtype="fp32", disc_dtype="fp32",
+        )  # fmt: skip
+        cpu = torch.device("cpu")
+        segmenter = segmenter_of(settings, 3, cpu)
+        trainer = Trainer(
+            segmenter, parts_of(settings, 3, cpu), passes_target=True, ohem=False, detail=False,
+            watch=Stopwatch(FakeClock()), threads=threads,
+        )  # fmt: skip
+        for norm in norms_of(segmenter.network):
+            norm.running_var.fill_(4.0)
+        random = torch.Generator().manual_seed(0)
+        images = torch.randint(0, 256, (2, 3, 32, 32), generator=random, dtype=torch.uint8)
+        labels = torch.randint(0, 3, (2, 32, 32), generator=random)
+        entropies.append(trainer.step(images, labels, images.flip(0)).entropy.item())
+    assert entropies[0] == pytest.approx(entropies[1], rel=1e-4)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 from dabench.base.errors import UsageError
 
@@ -21,8 +25,8 @@ class Started:
         size: How many there are, on all machines.
         local_rank: Its number on its machine.
         local_size: How many there are on it.
-        job: What torchrun calls all of them, the same after a restart; None without torchrun.
-        restarts: How often all were started again.
+        job: Which process started it, and since when that runs: the same after a restart, and never
+            the same for two trainings; None without torchrun.
         folder: Of the run, where dabench started them.
     """
 
@@ -31,7 +35,6 @@ class Started:
     local_rank: int = 0
     local_size: int = 1
     job: str | None = None
-    restarts: int = 0
     folder: Path | None = None
 
     @classmethod
@@ -39,10 +42,14 @@ class Started:
         """Reads torch's variables; a process that has none is alone.
 
         Raises:
-            UsageError: One is not a number.
+            UsageError: One is not a number, or missing.
         """
         if not {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= environment.keys():
             return cls()
+        if environment["WORLD_SIZE"] != "1":
+            for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_PORT"):
+                if name not in environment:
+                    raise UsageError(f"{name} is missing in the environment; torchrun sets it")
 
         def number(name: str, otherwise: int) -> int:
             text = environment.get(name)
@@ -59,7 +66,12 @@ class Started:
             size=size,
             local_rank=number("LOCAL_RANK", 0),
             local_size=number("LOCAL_WORLD_SIZE", size),
-            job=environment.get("TORCHELASTIC_RUN_ID"),
-            restarts=number("TORCHELASTIC_RESTART_COUNT", 0),
+            job=_launcher() if "TORCHELASTIC_RUN_ID" in environment else None,
             folder=None if folder is None else Path(folder),
         )
+
+
+def _launcher() -> str:
+    """The process that started this one: its machine, number and when it was started itself."""
+    process = psutil.Process(os.getppid())
+    return f"{platform.node()} {process.pid} {process.create_time():.2f}"

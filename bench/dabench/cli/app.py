@@ -111,13 +111,10 @@ def _given(error: Any) -> str:
 
 
 def _refuse(message: str) -> NoReturn:
-    """Ends with one line, or under ``--debug`` with the traceback of the error at hand.
-
-    Of processes that train together one on each machine says it for all.
-    """
+    """Ends with one line, or under ``--debug`` with the traceback of the error at hand."""
     if "--debug" in sys.argv:
         traceback.print_exc()
-    elif not os.environ.get("LOCAL_RANK", "0").strip("0"):
+    else:
         error_line(message)
     sys.exit(2)
 
@@ -143,6 +140,11 @@ def main() -> None:
     except typer.Abort:
         sys.exit(INTERRUPTED)
     except DabenchError as error:
+        if sys.argv[1:2] == ["train"]:
+            from dabench.cli.processes import is_told
+
+            if is_told(error):
+                sys.exit(2)
         _refuse(str(error))
     except BrokenPipeError:
         # The reader of our output, such as head, has gone: not an error.

@@ -107,7 +107,7 @@ class Spread:
         from dabench.training.spread import Asked, resume_spread_suite, spread_suite
 
         given = {name: root for name, root in self.roots.items() if root is not None}
-        asked = Asked(scene.asked, self.places, given, split)
+        asked = Asked(scene.asked, scene.describe(split), self.places, given, split)
         place = Place.of(self.on)
         if plan is None:
             return resume_spread_suite(folder, asked, place=place, observer=observer)

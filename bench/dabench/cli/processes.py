@@ -19,6 +19,16 @@ if TYPE_CHECKING:
     from dabench.training.world import World
 
 
+class ProcessError(DabenchError):
+    """What one of several processes alone knows."""
+
+
+def is_told(error: DabenchError) -> bool:
+    """Whether another process on this machine says the same."""
+    started = Started.of(os.environ)
+    return started.size > 1 and started.local_rank > 0 and not isinstance(error, ProcessError)
+
+
 def processes_asked(asked: int | None, started: Started) -> int:
     """How many processes are to train together.
 
@@ -39,10 +49,17 @@ def together(started: Started) -> Iterator[World | None]:
     if started.size == 1:
         yield None
         return
-    from dabench.training.world import joined
+    from dabench.training.world import OtherProcessError, joined
 
-    with joined(started) as world:
-        yield world
+    try:
+        with joined(started) as world:
+            yield world
+    except (OtherProcessError, DiedError):
+        raise
+    except DabenchError as error:
+        if started.rank == 0:
+            raise
+        raise ProcessError(f"process {started.rank}: {error}") from error
 
 
 def command_of(started: Started) -> str:
@@ -79,6 +96,8 @@ def start(processes: int, folder: Path) -> int:
     # What the launcher would say of a process that ends, that process or we say.
     logging.disable()
     os.environ[FOLDER] = str(folder)
+    # As torchrun does: a run goes on under either. What a training uses it sets itself.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -86,6 +105,7 @@ def start(processes: int, folder: Path) -> int:
         run_id=folder.name,
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
+        local_addr="localhost",
         max_restarts=0,
     )
     command = ("-m", "dabench", *sys.argv[1:])
@@ -111,14 +131,13 @@ def cut_off(out: Path | None, started: Started) -> str | None:
         out: As the user named it; else it is found among the runs.
         started: This process.
     """
-    from dabench.records.folder import has_run, read_run
+    from dabench.records.folder import read_run
     from dabench.records.trainings import SUITE
 
-    if not started.restarts:
+    if started.job is None:
         return None
-    if out is not None:
-        return str(out) if has_run(out) else None
-    for folder in sorted(Path("results").glob("*"), reverse=True):
+    folders = sorted(Path("results").glob("*"), reverse=True) if out is None else [out]
+    for folder in folders:
         with contextlib.suppress(DabenchError):
             if read_run(folder, SUITE).get("job") == started.job:
                 return str(folder)

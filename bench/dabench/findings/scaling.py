@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pandas as pd
 
-from dabench.findings.trainings import TrainingResults, task_of
+from dabench.findings.trainings import TrainingResults, sharing_of, task_of
 
 SCALING_COLUMNS = (
-    "data", "label", "processes", "threads", "runs", "images_per_s", "speedup", "efficiency",
-    "exchange",
+    "data", "label", "norm", "processes", "threads", "runs", "images_per_s", "speedup",
+    "efficiency", "exchange",
 )  # fmt: skip
 
-_SAME = ["data", "task", "label", "machine", "device", "threads"]
+_SAME = ["data", "task", "label", "machine", "device", "threads", "norm"]
 """What runs that differ in their processes must have in common."""
 
 
@@ -25,7 +25,13 @@ def scaling(loaded: TrainingResults) -> pd.DataFrame:
         time that averaging gradients takes. Empty where no two numbers were run.
     """
     good = loaded.runs[loaded.runs["status"] == "ok"]
-    good = good.assign(task=good["protocol"].map(task_of))
+    norms = good["protocol"].map(sharing_of).str.split(", ").str[-1]
+    good = good.assign(task=good["protocol"].map(task_of), norm=norms)
+    # One process's images are all there are: it stands beside either.
+    alone = good[(good["processes"] == 1) & (norms == "")]
+    kinds = list(dict.fromkeys(norms[good["processes"] > 1]))
+    beside = [alone.assign(norm=norm) for norm in kinds if "frozen" not in norm]
+    good = pd.concat([good[norms != ""], *beside])
     rows = []
     for same, runs in good.groupby(_SAME, sort=False):
         if runs["processes"].nunique() < 2:
@@ -44,6 +50,7 @@ def scaling(loaded: TrainingResults) -> pd.DataFrame:
                 {
                     "data": facts["data"],
                     "label": facts["label"],
+                    "norm": facts["norm"],
                     "processes": many,
                     "threads": facts["threads"],
                     "runs": len(group),

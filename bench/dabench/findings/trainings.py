@@ -259,6 +259,11 @@ def task_of(protocol: str) -> str:
     return protocol.partition(_SHARED)[0]
 
 
+def sharing_of(protocol: str) -> str:
+    """How processes share a protocol's work; nothing where one does it all as usual."""
+    return protocol.partition(_SHARED)[2]
+
+
 _ALWAYS_SAID = ("adversarial_weight", "disc_input", "disc_lr")
 _OWN_SETTINGS = {
     each.name: each.default

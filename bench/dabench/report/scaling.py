@@ -19,6 +19,7 @@ def scaling_table(out: Writer, loaded: TrainingResults) -> None:
         {
             "data": found["data"],
             "run": found["label"],
+            "in training": found["norm"],
             "processes": found["processes"].astype(str),
             "threads of each": found["threads"].astype(str),
             "runs": found["runs"].astype(str),

@@ -31,7 +31,7 @@ from dabench.plan.networks import is_still
 from dabench.plan.places import Place
 from dabench.run.luggage import Luggage
 from dabench.run.nodes import describe, launch, tidy
-from dabench.run.pool import Hosts, Kind, LostError, Message, Node, NodePool
+from dabench.run.pool import FaultError, Hosts, Kind, LostError, Message, Node, NodePool
 
 SLOT = "dabench"
 """The resource that a node is started with if it may be measured on."""
@@ -229,6 +229,8 @@ class Launch:
                 return self._future.result()
             except (errors.NodeDiedError, errors.TaskUnschedulableError) as error:
                 raise LostError(_cause(error), gone=True) from None
+            except errors.RayTaskError as error:
+                raise FaultError(_cause(error)) from error
             except errors.RayError as error:
                 raise LostError(_cause(error)) from None
 

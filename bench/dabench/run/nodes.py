@@ -86,7 +86,7 @@ def launch(request: Message, timeout_s: float, node: str) -> list[Message]:
     notes = as_started()
     for key in _PATHS:
         if request.get(key):
-            request = {**request, key: str(_scratch() / Path(request[key]).name)}
+            request = {**request, key: str(scratch_folder() / Path(request[key]).name)}
     messages: list[Message] = []
 
     def receive(message: Message) -> None:
@@ -168,7 +168,7 @@ def _opened(path: Path) -> int | None:
     return None
 
 
-def _scratch() -> Path:
+def scratch_folder() -> Path:
     """This process's folder; Ray ends processes without a word, and those before left theirs."""
     if not _own:
         _remove_left_ones()

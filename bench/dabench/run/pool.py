@@ -85,6 +85,10 @@ class LostError(DabenchError):
         self.gone = gone
 
 
+class FaultError(LostError):
+    """What was to run ended by an error of its own, and may do so again."""
+
+
 class Launched(Protocol):
     """A launch that was begun on a node."""
 

@@ -102,13 +102,14 @@ def check_same_frames(folder: Path, frames: Frames) -> None:
             f"--resume: {folder} was begun by a dabench that did not note what its frames were; "
             "begin it anew"
         )
-    now = _digests(frames)
+    now = digests_of(frames)
     differing = [part for part, key in then.items() if now.get(part) != key]
     if differing:
         raise UsageError(f"--resume: the {differing[0]} frames are not those of the run")
 
 
-def _digests(frames: Frames) -> dict[str, str | None]:
+def digests_of(frames: Frames) -> dict[str, str | None]:
+    """What is in the frames of each part."""
     return {
         "training": frames.training.digest,
         "target": None if frames.target is None else frames.target.digest,
@@ -122,5 +123,5 @@ def _sizes(frames: Frames) -> dict[str, Any]:
         "target_frames": None if frames.target is None else len(frames.target),
         "evaluation_frames": len(frames.evaluation),
         "left_out": list(frames.training.left_out + frames.evaluation.left_out),
-        "digests": _digests(frames),
+        "digests": digests_of(frames),
     }

@@ -118,3 +118,8 @@ def _become(network: nn.Module, kind: type[Norm]) -> list[Norm]:
 def norms_of(network: nn.Module) -> list[_BatchNorm]:
     """All batch norms, in a network's order."""
     return [module for module in network.modules() if isinstance(module, _BatchNorm)]
+
+
+def is_frozen(network: nn.Module) -> bool:
+    """Whether passing images changes no statistics."""
+    return all(isinstance(norm, FrozenNorm) for norm in norms_of(network))

@@ -5,6 +5,7 @@ Called by Ray's workers, a fresh process each; imports nothing of Ray.
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Callable, Mapping
@@ -12,13 +13,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dabench.base.errors import DabenchError
+from dabench.base.errors import DabenchError, UsageError
+from dabench.base.files import json_text
 from dabench.data.roots import Pair, Places, find_places
 from dabench.device.machine import describe_host, describe_torch
-from dabench.plan.trained import CHECKPOINTS, WEIGHTS
+from dabench.plan.trained import WEIGHTS
 from dabench.records.folder import LOCK
 from dabench.records.trainings import RESULT, EpochRow, read_result
-from dabench.run.nodes import as_started, beside_others
+from dabench.run.nodes import as_started, beside_others, scratch_folder
 from dabench.training.config import TrainConfig
 from dabench.training.scene import Scene, set_scene
 from dabench.training.storage import Mirror, Storage
@@ -64,7 +66,7 @@ def prepare(request: Message) -> Message:
             configuration, and ``storage`` or None.
 
     Returns:
-        ``runs``, their configurations, ``data``, a description, ``title`` and ``notes``; or
+        ``runs``, their configurations, ``data``, a description, and ``notes``; or
         ``error``.
     """
     return _answered(_prepared, request)
@@ -102,10 +104,12 @@ def train(request: Message, before: Mapping[str, Mapping[str, bytes]]) -> Messag
 
 
 def _trained(request: Message, before: Mapping[str, Mapping[str, bytes]]) -> Message:
-    _as_started()
+    notes = _as_started()
     scene, name, suite = _scene(request), request["name"], request["suite"]
-    with tempfile.TemporaryDirectory(prefix="dabench-train-") as scratch, beside_others():
+    # Where those are looked for that Ray has ended without a word.
+    with tempfile.TemporaryDirectory(dir=scratch_folder()) as scratch, beside_others():
         folder = Path(scratch)
+        _check_data(scene, suite)
         for run, files in before.items():
             (folder / run).mkdir()
             for file, content in files.items():
@@ -116,20 +120,39 @@ def _trained(request: Message, before: Mapping[str, Mapping[str, bytes]]) -> Mes
             mirror.restore()
         observer = _Silent(mirror)
         result = read_result(folder / name)
-        if result is None:
+        whole = (folder / name / WEIGHTS).exists()
+        if result is None or (result["status"] == "ok" and not whole):
             config = TrainConfig.of(suite["runs"][name])
             result = run_one(folder, name, config, suite, scene, observer)
         if mirror is not None:
             # Should nobody hear of it: who asks again need not train again.
             mirror.epoch_done()
-        return {"result": result, "files": _files(folder / name), "notes": observer.notes}
+        files = _files(folder / name)
+        if "reason" in result:
+            result["reason"] = result["reason"].replace(f"{folder}/", "")
+            files[RESULT] = json_text(result).encode()
+        return {"result": result, "files": files, "notes": [*notes, *observer.notes]}
+
+
+def _check_data(scene: Scene, suite: Mapping[str, Any]) -> None:
+    """Checks that this machine's data are what the suite was begun with.
+
+    Raises:
+        UsageError: They are not: another's roots, or none and so drawn ones.
+    """
+    now = json.loads(json.dumps(scene.describe(suite["split"])))
+    differing = [name for name in now if suite["data"].get(name) != now[name]]
+    if differing:
+        raise UsageError(
+            f"data differ in {differing[0]}: {now[differing[0]]!r} here, "
+            f"{suite['data'].get(differing[0])!r} in the run"
+        )
 
 
 def _files(folder: Path) -> dict[str, bytes]:
-    """What a finished run left, the result last."""
-    paths = [path for path in folder.iterdir() if path.name not in (CHECKPOINTS, LOCK)]
-    paths.sort(key=lambda path: path.name == RESULT)
-    return {path.name: path.read_bytes() for path in paths}
+    """What a run left, checkpoints too if it failed, by name."""
+    paths = [path for path in folder.rglob("*") if path.is_file() and path.name != LOCK]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
 def files_for_others(folder: Path) -> dict[str, bytes]:
@@ -145,12 +168,17 @@ def _scene(request: Message) -> Scene:
     return set_scene(request["asked"], Places({**theirs, **own.roots}, pairs))
 
 
-def _as_started() -> None:
-    """As the node was started, but with the GPU that Ray chose for this process."""
+def _as_started() -> list[str]:
+    """As the node was started, but with the GPU that Ray chose for this process.
+
+    Returns:
+        What could not be undone of what Ray does, in words.
+    """
     own = os.environ.get(GPUS)
-    as_started()
+    notes = as_started()
     if own:
         os.environ[GPUS] = own
+    return notes
 
 
 def _answered(function: Callable[[Message], Message], request: Message) -> Message:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import uuid
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +21,11 @@ from dabench.plan.devices import resolve_device
 from dabench.plan.methods import method_of
 from dabench.plan.places import Place
 from dabench.plan.trained import RELEASED
-from dabench.records.folder import RunFolder, check_new_run
+from dabench.records.folder import RunFolder, check_new_run, read_run
 from dabench.records.trainings import RESULT, SUITE, read_epochs, read_result
 from dabench.run.cluster import Cluster, Launch, connected, kind_like
 from dabench.run.luggage import Luggage
-from dabench.run.pool import POLL_S, TRIES, Kind, LostError, Node
+from dabench.run.pool import AGAIN_S, POLL_S, TRIES, FaultError, Kind, LostError, Node
 from dabench.training.config import TrainConfig
 from dabench.training.deciding import Question, answer, question_of
 from dabench.training.remote import Message, files_for_others, prepare, train
@@ -46,12 +48,14 @@ class Asked:
 
     Attributes:
         pair: As the user named it.
+        data: What it stands for here (`Scene.describe`).
         places: Roots and pairs as they are known here; a machine's own roots come before.
         given: Roots that the user gave as options, which come before those.
         split: Evaluated instead of the reported one.
     """
 
     pair: str
+    data: Mapping[str, Any]
     places: Places
     given: Mapping[str, Path]
     split: str | None
@@ -60,8 +64,8 @@ class Asked:
         """What machines are told of it."""
         return {
             "asked": self.pair,
-            "given": {name: str(path) for name, path in self.given.items()},
-            "roots": {name: str(path) for name, path in self.places.roots.items()},
+            "given": {name: str(path.absolute()) for name, path in self.given.items()},
+            "roots": {name: str(path.absolute()) for name, path in self.places.roots.items()},
             "pairs": {name: (pair.source, pair.target) for name, pair in self.places.pairs.items()},
             "split": self.split,
         }
@@ -100,14 +104,18 @@ def spread_suite(
         found = cluster.found({})
         for line in found.left_out:
             observer.note(f"left out: {line}")
-        kind, device = _chosen(found.kinds, plan[0].config.device)
+        kind, device = _chosen(found.kinds, plan[0].config)
         own = f"{folder.resolve().name}-{uuid.uuid4().hex[:8]}"
         kept = None if storage is None else f"{Storage(storage).url}/{own}"
         runs = {planned.name: {**planned.config.to_dict(), "device": device} for planned in plan}
         seats = _Seats(cluster, kind, device, plan[0].config.threads)
-        if device == "cpu":
-            runs = {name: {**each, "threads": seats.threads} for name, each in runs.items()}
+        runs = {name: {**each, "threads": seats.threads} for name, each in runs.items()}
         said = seats.ask(prepare, {**asked.request(), "runs": runs, "storage": storage})
+        if said["data"] != json.loads(json.dumps(asked.data)):
+            raise UsageError(
+                f"--on: {asked.pair} is {said['data']['title']} on {kind.nodes[0].name} and "
+                f"{asked.data['title']} here; say where its data are"
+            )
         for note in said["notes"]:
             observer.note(note)
         run = RunFolder.create(
@@ -119,7 +127,13 @@ def spread_suite(
             split=asked.split,
             runs=said["runs"],
             decide=None if question is None else question.to_dict(),
-            cluster={"ray": cluster.ray_version, "left_out": found.left_out, "storage": kept},
+            cluster={
+                "ray": cluster.ray_version,
+                "left_out": found.left_out,
+                "storage": kept,
+                "nodes": [node.name for node in kind.nodes],
+                "at_once_on_each": seats.each,
+            },
         )
         return _Suite(run, asked, seats, observer).carried_out()
 
@@ -138,6 +152,8 @@ def resume_spread_suite(
         raise UsageError(f"--resume: {folder} was not begun on a cluster; leave out --on")
     with connected(place, NOTHING) as cluster:
         found = cluster.found({})
+        for line in found.left_out:
+            observer.note(f"left out: {line}")
         kind = kind_like(document["environment"], found.kinds)
         if isinstance(kind, str):
             raise UsageError(
@@ -149,21 +165,23 @@ def resume_spread_suite(
         return _Suite(run, asked, seats, observer).carried_out()
 
 
-def _chosen(kinds: Sequence[Kind], device: str) -> tuple[Kind, str]:
-    """The kind that has the device, that with most machines first, and the device there.
+def _chosen(kinds: Sequence[Kind], config: TrainConfig) -> tuple[Kind, str]:
+    """The kind that has device and cores, that with most machines first, and the device there.
 
     Raises:
-        UsageError: None has it.
+        UsageError: None has them.
     """
     refused: UsageError | None = None
     for kind in kinds:
+        cores = int(kind.environment["usable_cores"])
         try:
-            found = resolve_device(device, kind.environment)
+            found = resolve_device(config.device, kind.environment)
+            if found == "cpu" and (config.threads or 1) > cores:
+                raise bad_value("--threads", config.threads, f"machines have {cores} cores")
         except UsageError as error:
             refused = refused or error
             continue
         return kind, found.partition(":")[0]
-    assert refused is not None
     raise UsageError(f"--on: on all of the cluster's kinds of machines: {refused}")
 
 
@@ -175,25 +193,31 @@ class _Seats:
         kind: Of the machines.
         device: Of the runs.
         threads: Cores of each run on a processor; None takes a machine's.
-
-    Raises:
-        UsageError: A machine has fewer cores.
     """
 
     def __init__(self, cluster: Cluster, kind: Kind, device: str, threads: int | None) -> None:
         self._cluster, self.kind = cluster, kind
         cores = int(kind.environment["usable_cores"])
-        self.threads = threads or cores
-        if device == "cpu" and self.threads > cores:
-            raise bad_value("--threads", threads, f"machines have {cores} cores")
         self.gpus = 1 if device == "cuda" else 0
-        self.each = len(kind.environment["gpus"]) if self.gpus else cores // self.threads
+        self.each = 1
+        if device == "cuda":
+            self.each = len(kind.environment["gpus"])
+        elif device == "cpu":
+            self.each = max(cores // (threads or cores), 1)
+        self.threads = threads or max(cores // self.each, 1)
         self.gone: set[str] = set()
 
     def nodes(self) -> list[Node]:
         """A machine for each seat; several runs may be on one."""
         there = [node for node in self.kind.nodes if node.id not in self.gone]
-        return [node for _ in range(self.each) for node in there]
+        # Nodes of one host have its cores and GPUs together.
+        hosts = Counter(node.host for node in there)
+        return [
+            node
+            for number in range(self.each)
+            for node in there
+            if number < max(self.each // hosts[node.host], 1)
+        ]
 
     def begin(self, function: Any, node: Node, *arguments: Any) -> Launch:
         """Begins something on a machine."""
@@ -247,11 +271,13 @@ class _Suite:
         self._runs: Mapping[str, dict[str, Any]] = self._document["runs"]
         self._question = question_of(self._document)
         self._results: dict[str, dict[str, Any]] = {}
-        self._tries: dict[str, int] = {}
+        # On which machines a run was lost.
+        self._tries: dict[str, list[str]] = {}
+        self._failure: DabenchError | None = None
         self._frames: dict[tuple[str, bool], str | None] = {}
         self._pending: deque[str] = deque()
         self._lock = threading.Lock()
-        self._stopped = threading.Event()
+        self._interrupted = threading.Event()
 
     def carried_out(self) -> dict[str, dict[str, Any]]:
         """All runs, or as many as it takes to decide; the results by name."""
@@ -264,7 +290,7 @@ class _Suite:
             self._run.write_json(RELEASED, released(self._runs, results))
             storage = self._document["cluster"]["storage"]
             if storage is not None:
-                Storage(storage).remove()
+                self._emptied(storage)
         return results
 
     def _phases(self) -> Iterator[list[str]]:
@@ -298,46 +324,82 @@ class _Suite:
                 self._pending.append(name)
             else:
                 self._results[name] = result
-        while self._pending:
-            seats = self._seats.nodes()[: len(self._pending)]
+                self._check_frames(name, read_run(self._folder / name), "here")
+        while self._pending and self._failure is None:
+            seats = self._seats.nodes()
             if not seats:
                 raise DabenchError(
                     f"no node of {self._seats.kind.name} is left; what was trained is kept, and "
                     "--resume goes on once there is one"
                 )
             with ThreadPoolExecutor(len(seats), "seat") as pool:
-                working = [pool.submit(self._sit, node) for node in seats]
                 try:
+                    working = [pool.submit(self._sit, node) for node in seats]
                     while wait(working, POLL_S).not_done:
                         pass
-                finally:
-                    self._stopped.set()
-            self._stopped.clear()
+                except BaseException:
+                    self._interrupted.set()
+                    raise
             for each in working:
                 each.result()
+        if self._failure is not None:
+            raise self._failure
 
     def _sit(self, node: Node) -> None:
-        """Carries out runs on a machine until there are no more, or it is gone."""
-        while not self._stopped.is_set() and node.id not in self._seats.gone:
-            with self._lock:
-                if not self._pending:
-                    return
-                name = self._pending.popleft()
-                self._observer.note(f"{name} on {node.name}")
+        """Carries out runs on a machine until there are no more, it is gone, or one cannot be."""
+        while (name := self._taken(node)) is not None:
             try:
                 result = self._one(name, node)
+            except FaultError as error:
+                fault = DabenchError(f"{name} on {node.name}: {error}")
+                fault.__cause__ = error
+                self._failed(fault)
             except LostError as error:
                 self._lost(name, node, error)
-                continue
-            except BaseException:
-                # Nobody begins what would end like this.
-                self._stopped.set()
-                raise
-            if result is None:
-                return
-            with self._lock:
-                self._results[name] = result
-                self._tell(name, result)
+            except DabenchError as error:
+                self._failed(error)
+            else:
+                if result is None:
+                    return
+                with self._lock:
+                    self._results[name] = result
+                    self._tell(name, result)
+
+    def _taken(self, node: Node) -> str | None:
+        """The next run for a machine; None if there is none that it should begin."""
+        with self._lock:
+            over = self._interrupted.is_set() or self._failure is not None
+            if over or node.id in self._seats.gone:
+                return None
+            there = {each.id for each in self._seats.nodes()}
+            for name in self._pending:
+                before = set(self._tries.get(name, ()))
+                # Where it was lost before another may do better, if there is any.
+                if node.id not in before or there <= before:
+                    self._pending.remove(name)
+                    self._observer.note(f"{name} on {node.name}")
+                    return name
+            return None
+
+    def _failed(self, error: DabenchError) -> None:
+        """Begins nothing more; what runs goes on to its end."""
+        with self._lock:
+            self._failure = self._failure or error
+
+    def _lost(self, name: str, node: Node, error: LostError) -> None:
+        with self._lock:
+            tries = self._tries.setdefault(name, [])
+            if error.gone:
+                self._seats.gone.add(node.id)
+            else:
+                tries.append(node.id)
+            self._observer.note(f"{name}: lost on {node.name} ({error})")
+            if len(tries) < TRIES:
+                self._pending.append(name)
+            else:
+                lost = DabenchError(f"{name} was lost {TRIES} times: {error}")
+                self._failure = self._failure or lost
+        self._interrupted.wait(AGAIN_S)
 
     def _tell(self, name: str, result: dict[str, Any]) -> None:
         """Tells all of a run that is over: several at once would be told mixed up."""
@@ -346,18 +408,6 @@ class _Suite:
         for row in read_epochs(self._folder / name):
             self._observer.epoch(row)
         self._observer.done(name, result)
-
-    def _lost(self, name: str, node: Node, error: LostError) -> None:
-        with self._lock:
-            if error.gone:
-                self._seats.gone.add(node.id)
-            else:
-                self._tries[name] = self._tries.get(name, 0) + 1
-            self._observer.note(f"{name}: lost on {node.name} ({error})")
-            if self._tries.get(name, 0) >= TRIES:
-                self._stopped.set()
-                raise DabenchError(f"{name} was lost {TRIES} times: {error}") from error
-            self._pending.append(name)
 
     def _one(self, name: str, node: Node) -> dict[str, Any] | None:
         """The result of a run; None if it was stopped.
@@ -380,33 +430,38 @@ class _Suite:
         launch = self._seats.begin(train, node, request, self._seats.sent(before))
         try:
             while (said := launch.result(POLL_S)) is None:
-                if self._stopped.is_set():
+                if self._interrupted.is_set():
                     return None
         finally:
             launch.cancel()
         _checked(said, node)
         with self._lock:
-            self._check_frames(name, said["files"], node)
+            self._check_frames(name, json.loads(said["files"]["run.json"]), node.name)
             self._write(name, said["files"])
             for note in said["notes"]:
                 self._observer.note(f"{name}: {note}")
         if storage is not None:
-            Storage(f"{storage}/{name}").remove()
+            self._emptied(f"{storage}/{name}")
         result: dict[str, Any] = said["result"]
         return result
 
-    def _check_frames(self, name: str, files: Mapping[str, bytes], node: Node) -> None:
+    def _emptied(self, storage: str) -> None:
+        """Removes what is of no more use; where this machine cannot, it stays."""
+        with suppress(Exception):
+            Storage(storage).remove()
+
+    def _check_frames(self, name: str, run: Mapping[str, Any], where: str) -> None:
         """Checks that a machine's frames are those of the others.
 
         Raises:
             UsageError: They are not.
         """
         method = method_of(self._runs[name]["method"])
-        digests = json.loads(files["run.json"])["data"]["digests"]
+        digests: Mapping[str, str | None] = run["data"].get("digests", {})
         for part, digest in digests.items():
             key = (part, part == "training" and method.on_target)
             if digest is not None and self._frames.setdefault(key, digest) != digest:
-                raise UsageError(f"--on: {node.name} has other {part} frames than the others")
+                raise UsageError(f"--on: {where} has other {part} frames than the others")
 
     def _write(self, name: str, files: Mapping[str, bytes]) -> None:
         """Keeps a run's files, its result last."""
@@ -414,6 +469,11 @@ class _Suite:
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             for file in sorted(files, key=lambda file: file == RESULT):
-                unfinished = folder / f".{file}"
-                unfinished.write_bytes(files[file])
-                unfinished.replace(folder / file)
+                target = folder / file
+                target.parent.mkdir(exist_ok=True)
+                unfinished = target.with_name(f".{target.name}")
+                with unfinished.open("wb") as opened:
+                    opened.write(files[file])
+                    opened.flush()
+                    os.fsync(opened.fileno())
+                unfinished.replace(target)

@@ -13,7 +13,7 @@ from torch import Tensor
 from dabench.training.halves import Double, Halves, with_own_norms
 from dabench.training.losses import segmentation_loss
 from dabench.training.methods.part import Part, StepData
-from dabench.training.norms import norms_of
+from dabench.training.norms import is_frozen, norms_of
 from dabench.training.passes import Learner, Passes
 from dabench.training.stopwatch import Stopwatch
 from dabench.training.world import ALONE, World
@@ -105,7 +105,7 @@ class Trainer:
             self.target_network = with_own_norms(network)
             own = [each for norm in norms_of(self.target_network) for each in norm.parameters()]
             segmenter.optimizer.add_param_group({"params": own})
-        elif self._halves.at_once:
+        elif self._halves.at_once and not is_frozen(network):
             self._double = Double(network)
         passes = partial(Passes, segmenter, normalised=normalised, put_off=self._halves.put_off)
         # Off processors whole maps cost little to fetch; on them hard pixels are sought in them.

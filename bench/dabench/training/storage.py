@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import fsspec
 
 from dabench.base.errors import UsageError, bad_value, one_line
 from dabench.plan.trained import CHECKPOINTS
+from dabench.records.trainings import RESULT
 
 _UNFINISHED = ".part"
 
@@ -28,6 +32,14 @@ class Storage:
         self.url = url.rstrip("/")
         if "://" not in url and not Path(url).is_absolute():
             raise bad_value("--storage", url, "it takes a URL, or a path from the root")
+        if url.startswith("memory:"):
+            raise bad_value("--storage", url, "what is there ends with the process")
+        if urlsplit(url).password is not None:
+            # It would be in every record.
+            raise UsageError(
+                "--storage: a URL with a password is not allowed; it goes into fsspec's own "
+                "configuration"
+            )
         try:
             found: tuple[Any, str] = fsspec.core.url_to_fs(self.url)
         except (ImportError, ValueError, OSError) as error:
@@ -44,7 +56,9 @@ class Storage:
         # Every file system has errors of its own.
         try:
             self._fs.makedirs(self._root, exist_ok=True)
-            self._fs.pipe_file(probe, b"dabench")
+            for content in (b"before", b"dabench"):
+                self._fs.pipe_file(probe + _UNFINISHED, content)
+                self._fs.mv(probe + _UNFINISHED, probe)
             whole = self._fs.cat_file(probe) == b"dabench"
             self._fs.rm_file(probe)
         except Exception as error:
@@ -65,8 +79,10 @@ class Storage:
         target = f"{self._root}/{name}"
         try:
             self._fs.makedirs(target.rpartition("/")[0], exist_ok=True)
-            self._fs.put_file(str(file), target + _UNFINISHED)
-            self._fs.mv(target + _UNFINISHED, target)
+            # Of this process: one that is thought to be gone may write still.
+            unfinished = f"{target}.{uuid.uuid4().hex[:8]}{_UNFINISHED}"
+            self._fs.put_file(str(file), unfinished)
+            self._fs.mv(unfinished, target)
         except Exception as error:
             raise self._refused(error) from error
 
@@ -90,7 +106,8 @@ class Storage:
                 self._fs.rm(self._root, recursive=True)
             return
         for name in names:
-            self._fs.rm_file(f"{self._root}/{name}")
+            with suppress(FileNotFoundError):
+                self._fs.rm_file(f"{self._root}/{name}")
 
 
 class Mirror:
@@ -111,7 +128,8 @@ class Mirror:
     def epoch_done(self) -> None:
         """Copies rows, then the checkpoint that follows them; drops what it replaces."""
         present = set(self._storage.names())
-        for path in sorted(self._folder.glob("*.*")):
+        # What says that a run is over comes after all else that it left.
+        for path in sorted(self._folder.glob("*.*"), key=lambda path: (path.name == RESULT, path)):
             if path.is_file() and not path.name.startswith("."):
                 self._storage.put(path, path.name)
         kept = [f"{CHECKPOINTS}/{path.name}" for path in (self._folder / CHECKPOINTS).glob("*.pt")]

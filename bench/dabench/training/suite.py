@@ -169,6 +169,8 @@ def start_suite(
         ResultsError: The disk is full or gone.
     """
     world.share(lambda: check_new_run(folder))
+    asked = [{"name": each.name, **each.config.to_dict()} for each in plan]
+    world.check_same("the options", asked)
     weights = plan[0].config.backbone_weights
     if weights is not None:
         # Before the minutes that decoding takes.
@@ -183,6 +185,7 @@ def start_suite(
         "runs": {name: config.to_dict() for name, config in configs.items()},
         "decide": None if question is None else question.to_dict(),
         **({} if job is None else {"job": job}),
+        **({} if world.size == 1 else {"machines": world.size // world.local_size}),
     }
     run = (
         RunFolder.create(folder, SUITE, **document) if world.first else Following(folder, document)

@@ -30,7 +30,14 @@ from dabench.training.backbone import backbone_file
 from dabench.training.budget import Budget, BudgetError
 from dabench.training.config import TrainConfig
 from dabench.training.evaluate import confusion_on, recompute_statistics
-from dabench.training.frames import DataObserver, Frames, check_same_frames, gather, run_document
+from dabench.training.frames import (
+    DataObserver,
+    Frames,
+    check_same_frames,
+    digests_of,
+    gather,
+    run_document,
+)
 from dabench.training.health import CHANCE_LOSS, at_chance
 from dabench.training.learners import configured, segmenter_of, settle
 from dabench.training.methods.build import parts_of
@@ -170,15 +177,30 @@ class Training:
         """Scores of the network as it is now; of AdaBN after its statistics are new."""
         if self._method.recomputes:
             assert self.frames.target is not None
+            network = self._alone()
             recompute_statistics(
-                self.network,
+                network,
                 self.frames.target,
                 device=self._where,
                 precision=self._trainer.segmenter.precision,
                 normalised=self.config.normalise,
                 batch=self.config.batch,
             )
+            self.network.load_state_dict(network.state_dict())
         return self.evaluate()
+
+    def _alone(self) -> BiSeNet:
+        """The network, or its twin whose batch norms know of no other process.
+
+        Each process recomputes all statistics.
+        """
+        if self.world.size == 1:
+            return self.network
+        config = replace(self.config, batch_norm="local", processes=1)
+        twin = segmenter_of(config, len(self.classes), self._where).network
+        twin.load_state_dict(self.network.state_dict())
+        assert isinstance(twin, BiSeNet)
+        return twin
 
     def evaluate(self) -> Scores:
         """Scores on the evaluation frames; what they rest on is then in ``evaluated``."""
@@ -386,8 +408,10 @@ class Training:
     ) -> NotFiniteError:
         names = ", ".join(name for name, value in values.items() if not math.isfinite(value))
         state = f"epoch {self.epochs_done}" if self.epochs_done else "none"
+        others = "" if self.world.size == 1 else " of process 0, of several"
         return NotFiniteError(
-            f"{names} is not a number at step {step + 1}; frames: {', '.join(frames) or '-'}; "
+            f"{names} is not a number at step {step + 1}; frames{others}: "
+            f"{', '.join(frames) or '-'}; "
             f"last good checkpoint: {state} in {self._record.folder / CHECKPOINTS}"
         )
 
@@ -417,6 +441,7 @@ def start(
         DabenchError: Bad data, a full disk, or a loss that is not a number.
     """
     frames = gather(config, scene, split, observer)
+    world.check_same("the frames", digests_of(frames))
     config = settle(config, len(scene.target.classes), observer, world)
     record = (
         TrainRecord.create(folder, run_document(document, config, scene, split, frames))
@@ -454,6 +479,7 @@ def resume(
         return content
 
     content = world.share_bytes(last)
+    world.check_same("the frames", digests_of(frames))
     state = checkpoint.parse(content, folder / CHECKPOINTS) if content else None
     epochs = 0 if state is None else state["epochs_done"]
     record = TrainRecord.resume(folder, epochs) if world.first else TrainRecord.follow(folder)

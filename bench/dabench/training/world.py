@@ -9,6 +9,8 @@ which precision is faster) the first does for all: `World.share`.
 from __future__ import annotations
 
 import json
+import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from dabench.base.cores import usable_cores
-from dabench.base.errors import DabenchError, DiedError
+from dabench.base.errors import DabenchError, DiedError, UsageError
 from dabench.base.started import Started
 from dabench.timing.clock import host_clock
 
@@ -29,6 +31,12 @@ PATIENCE = timedelta(hours=6)
 """How long processes wait for one that decodes frames or evaluates. Of one that has ended they
 hear from who started them.
 """
+
+
+_ENDED = ("closed by peer", "reset by peer", "Broken pipe", "timed out", "Timed out")
+"""In what gloo and NCCL say where another process is no more."""
+
+_ASK_S = 0.02
 
 
 class OtherProcessError(DabenchError):
@@ -101,6 +109,19 @@ class World:
             sent = torch.frombuffer(bytearray(content), dtype=torch.uint8)
         dist.broadcast(sent, src=0)
         return sent.numpy().tobytes()
+
+    def check_same(self, what: str, own: Any) -> None:
+        """Checks that all have what the first has.
+
+        Args:
+            what: In words.
+            own: A JSON document.
+
+        Raises:
+            UsageError: This process has another.
+        """
+        if self.share(lambda: own) != json.loads(json.dumps(own)):
+            raise UsageError(f"{what} are not those of process 0")
 
     def total(self, value: Tensor) -> Tensor:
         """The sum over all processes, which stays out of gradients."""
@@ -188,6 +209,37 @@ class _Nothing(nn.Module):
         return torch.stack([each.sum() for each in self.all]).sum() * 0
 
 
+def agreed(store: Any, rank: int, size: int) -> str:
+    """A word that those processes have in common which are there now.
+
+    torchrun's store outlives a restart, and its agents do not count restarts alike: who came first
+    would look for what one that has ended left there. So each says hello by a word of its own, and
+    the first answers with a new one until all have said that they heard it.
+
+    Args:
+        store: Of torch, that all see.
+        rank: Of this process.
+        size: How many there are.
+    """
+    hello = "dabench/hello"
+    if rank:
+        own = uuid.uuid4().hex
+        store.set(f"{hello}/{rank}", own)
+        word = str(store.get(f"{hello}/answer/{own}").decode())
+        store.set(f"{hello}/{word}/{rank}", "heard")
+        return word
+    word = uuid.uuid4().hex
+    silent = set(range(1, size))
+    while silent:
+        for other in sorted(silent):
+            if store.check([f"{hello}/{other}"]):
+                store.set(f"{hello}/answer/{store.get(f'{hello}/{other}').decode()}", word)
+            if store.check([f"{hello}/{word}/{other}"]):
+                silent.discard(other)
+        time.sleep(_ASK_S)
+    return word
+
+
 @contextmanager
 def joined(started: Started) -> Iterator[World]:
     """Joins the processes that were started together, until the end of the context.
@@ -207,8 +259,7 @@ def joined(started: Started) -> Iterator[World]:
     store, _, _ = next(dist.rendezvous("env://", timeout=PATIENCE))
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if cuda else "gloo",
-        # torchrun's store outlives a restart: who came first would look for those that ended.
-        store=dist.PrefixStore(f"dabench-{started.restarts}", store),
+        store=dist.PrefixStore(agreed(store, started.rank, started.size), store),
         rank=started.rank,
         world_size=started.size,
         timeout=PATIENCE,
@@ -216,8 +267,8 @@ def joined(started: Started) -> Iterator[World]:
     try:
         yield World(started.rank, started.size, started.local_rank, started.local_size)
     except RuntimeError as error:
-        if not (isinstance(error, dist.DistError) or "gloo" in str(error)):
+        if not any(sign in str(error) for sign in _ENDED):
             raise
-        raise DiedError("another process of the training ended") from None
+        raise DiedError("another process of the training ended") from error
     # After an error nobody waits for the others.
     dist.destroy_process_group()
