@@ -236,7 +236,9 @@ def test_nodes_of_one_host_have_its_cores_together(place, tmp_path):
 def test_other_data_than_the_users_are_refused_before_anything_is_trained(place, tmp_path):
     cluster = place(fine, Kind("k", nodes(CPU, "a")))
     cluster.data = {**DATA, "title": "synthetic a -> b", "synthetic": True}
-    with pytest.raises(UsageError, match="gta2city is synthetic a -> b on a and a -> b here"):
+    with pytest.raises(
+        UsageError, match="gta2city is synthetic a -> b on the cluster's machines and a -> b here"
+    ):
         begun(plan_suite(BASE, ("augment",), ("disc",), (0,)), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -440,6 +442,26 @@ def test_a_storage_that_cannot_be_written_is_one_line(tmp_path):
         Storage(str(tmp_path / "file" / "folder")).check()
     with pytest.raises(UsageError, match="it cannot be written"):
         Storage(str(tmp_path / "file" / "folder")).put(tmp_path / "file", "x")
+
+
+def test_a_busy_machine_is_not_waited_for_without_end(place, tmp_path, monkeypatch):
+    cluster = place(fine, Kind("k", nodes(CPU, "a", "b")))
+    begin, ended = cluster.begin, []
+
+    def busy(function, node, *arguments):
+        if node.name == "b":
+            return begin(function, node, *arguments)
+        launch = Launch(None)
+        launch.cancel = lambda: ended.append(node.name)
+        return launch
+
+    monkeypatch.setattr(cluster, "begin", busy)
+    seats = spread._Seats(cluster, cluster.found({}).kinds[0], "cpu", 2)
+    assert seats.ask(prepare, {"runs": {}})["notes"] == ["settled"]
+    assert ended == ["a"]
+    monkeypatch.setattr(cluster, "begin", lambda *_: Launch(LostError("gone")))
+    with pytest.raises(UsageError, match="no node says what it would train: a: gone; b: gone"):
+        seats.ask(prepare, {"runs": {}})
 
 
 def test_what_only_a_cluster_has_or_has_not():

@@ -9,19 +9,22 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import ranks
 import torch
 import torch.distributed as dist
+import typer
 from fakes import FakeClock
 from torch import nn
 
-from dabench.base.errors import UsageError
+from dabench.base.errors import DiedError, UsageError
 from dabench.base.started import FOLDER, Started
-from dabench.cli.processes import ProcessError, command_of, cut_off, is_told, processes_asked
+from dabench.cli.processes import ProcessError, command_of, cut_off, processes_asked, said_once
 from dabench.data.loader import SeededBatches
+from dabench.training import world
 from dabench.training.config import TrainConfig
 from dabench.training.learners import segmenter_of
 from dabench.training.methods.build import parts_of
@@ -190,11 +193,13 @@ def test_after_a_restart_the_run_is_found_and_no_other(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     here = Started.of(TORCHRUN)
     assert cut_off(None, here) is None
-    for name, job in (("a", here.job), ("b", "other"), ("c", None)):
+    own = command_of(here)
+    runs = (("a", here.job, own), ("b", "other", own), ("c", None, own), ("e", here.job, "x"))
+    for name, job, command in runs:
         folder = tmp_path / "results" / name
         folder.mkdir(parents=True)
-        document = {"schema": 5, "kind": "suite", "run_id": name, "created": "", "command": "",
-                    "environment": {}, "runs": {}, "job": job}  # fmt: skip
+        document = {"schema": 5, "kind": "suite", "run_id": name, "created": "",
+                    "command": command, "environment": {}, "runs": {}, "job": job}  # fmt: skip
         (folder / "run.json").write_text(json.dumps(document))
     (tmp_path / "results" / "d").mkdir()
     assert cut_off(None, here) == "results/a"
@@ -220,16 +225,30 @@ def test_processes_agree_whatever_others_left_in_the_store():
     assert "old" not in words
 
 
-def test_one_on_each_machine_says_what_all_know(monkeypatch):
+def said(started, error):
+    """What a process on its way out raises of an error."""
+    try:
+        with said_once(started):
+            raise error
+    except (UsageError, ProcessError, typer.Exit) as raised:
+        return raised
+
+
+def test_one_on_each_machine_says_what_all_know():
     error, own = UsageError("x"), ProcessError("process 5: x")
-    assert not is_told(error)
-    monkeypatch.setattr(os, "environ", {"LOCAL_RANK": "1"})
-    assert not is_told(error)
-    monkeypatch.setattr(os, "environ", TORCHRUN)
-    assert is_told(error)
-    assert not is_told(own)
-    monkeypatch.setattr(os, "environ", {**TORCHRUN, "LOCAL_RANK": "0"})
-    assert not is_told(error)
+    first, other = Started(rank=4, size=8), Started(rank=5, size=8, local_rank=1)
+    assert said(Started(), error) is said(first, error) is error
+    silent = said(other, error)
+    assert isinstance(silent, typer.Exit)
+    assert silent.exit_code == 2
+    assert said(other, own) is own
+
+
+def test_processes_that_never_come_are_named(monkeypatch):
+    monkeypatch.setattr(world, "JOINING", timedelta(seconds=2))
+    monkeypatch.setattr(world, "host_clock", iter(range(9)).__next__)
+    with pytest.raises(DiedError, match="never came: 1, 2"):
+        agreed(dist.HashStore(), 0, 3)
 
 
 def test_parts_of_batches_are_disjoint_and_whole():

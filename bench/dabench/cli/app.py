@@ -140,11 +140,6 @@ def main() -> None:
     except typer.Abort:
         sys.exit(INTERRUPTED)
     except DabenchError as error:
-        if sys.argv[1:2] == ["train"]:
-            from dabench.cli.processes import is_told
-
-            if is_told(error):
-                sys.exit(2)
         _refuse(str(error))
     except BrokenPipeError:
         # The reader of our output, such as head, has gone: not an error.

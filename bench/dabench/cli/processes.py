@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from dabench.base.errors import DabenchError, DiedError, bad_value
 from dabench.base.started import FOLDER, Started
 
@@ -23,10 +25,15 @@ class ProcessError(DabenchError):
     """What one of several processes alone knows."""
 
 
-def is_told(error: DabenchError) -> bool:
-    """Whether another process on this machine says the same."""
-    started = Started.of(os.environ)
-    return started.size > 1 and started.local_rank > 0 and not isinstance(error, ProcessError)
+@contextlib.contextmanager
+def said_once(started: Started) -> Iterator[None]:
+    """Of what all processes say one on each machine does; the others end without a word."""
+    try:
+        yield
+    except DabenchError as error:
+        if started.local_rank == 0 or isinstance(error, ProcessError):
+            raise
+        raise typer.Exit(2) from error
 
 
 def processes_asked(asked: int | None, started: Started) -> int:
@@ -139,6 +146,8 @@ def cut_off(out: Path | None, started: Started) -> str | None:
     folders = sorted(Path("results").glob("*"), reverse=True) if out is None else [out]
     for folder in folders:
         with contextlib.suppress(DabenchError):
-            if read_run(folder, SUITE).get("job") == started.job:
+            document = read_run(folder, SUITE)
+            # Whatever else the same process has started was asked for otherwise.
+            if (document.get("job"), document["command"]) == (started.job, command_of(started)):
                 return str(folder)
     return None

@@ -79,28 +79,6 @@ class LiveProgress(_Bar):
         self._console.print(text, markup=False)
 
 
-class NoProgress:
-    """Of a process that leaves telling to another."""
-
-    def run(self, name: str, number: int, of: int, batch: int) -> None:
-        """Nothing."""
-
-    def done(self, name: str, result: Mapping[str, Any]) -> None:
-        """Nothing."""
-
-    def preparing(self, what: str, done: int, of: int) -> None:
-        """Nothing."""
-
-    def step(self, step: int, of: int, epoch: int, result: Mapping[str, float], lr: float) -> None:
-        """Nothing."""
-
-    def epoch(self, row: EpochRow) -> None:
-        """Nothing."""
-
-    def note(self, text: str) -> None:
-        """Nothing."""
-
-
 class TrainProgress(_Bar):
     """Shows a training suite (`dabench.training.suite.SuiteObserver`); a context manager.
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
 import typer
 
@@ -20,7 +20,6 @@ from dabench.plan.grids import parse
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dabench.data.roots import Places
     from dabench.training.config import TrainConfig
     from dabench.training.deciding import Claim, Question
     from dabench.training.scene import Scene
@@ -209,94 +208,106 @@ def train(
     """
     # Not by truth: zero is a value, and to be refused where it makes no sense.
     given = {k: v for k, v in locals().items() if v is not None and v is not False}
-    from dabench.cli.processes import cut_off, made_once, processes_asked, start, together
-    from dabench.data.roots import find_places
-    from dabench.training.scene import set_scene
+    from dabench.cli.processes import processes_asked, said_once
 
     started = Started.of(os.environ)
-    given["processes"] = processes_asked(nproc, started)
-    roots = {"gta5": gta5_root, "cityscapes": cityscapes_root, "camvid": camvid_root}
-    places = find_places(roots)
-    shown: _Shown = {"quiet": quiet, "json": json, "tensorboard": tensorboard}
-    if resume_from is not None:
-        allowed = {
-            "resume_from",
-            "quiet",
-            "json",
-            "normalise",
-            "tensorboard",
-            "processes",
-            "on",
-            *(f"{name}_root" for name in roots),
-        }
-        if others := sorted(given.keys() - allowed):
-            raise UsageError(f"--resume goes on as planned; leave out {others[0]!r}")
-        asked = None if on is None else Spread(on, None, places, roots)
-        raise typer.Exit(_resumed(resume_from, places, started, asked, **shown))
-    check_spread(on, storage, given["processes"])
+    with said_once(started):
+        given["processes"] = processes_asked(nproc, started)
+        code = (_begun if resume_from is None else _resumed)(given, started)
+    raise typer.Exit(code)
+
+
+def _roots(given: Mapping[str, Any]) -> dict[str, Path | None]:
+    return {name: given.get(f"{name}_root") for name in ("gta5", "cityscapes", "camvid")}
+
+
+def _to_show(given: Mapping[str, Any]) -> _Shown:
+    return {
+        "quiet": "quiet" in given, "json": "json" in given, "tensorboard": "tensorboard" in given,
+    }  # fmt: skip
+
+
+def _begun(given: Mapping[str, Any], started: Started) -> int:
+    """Checks what is asked for, and begins it: here, in several processes, or on a cluster."""
+    from dabench.cli.processes import cut_off, made_once, start, together
+    from dabench.data.roots import find_places
+    from dabench.records.folder import new_run_folder
+    from dabench.training.scene import set_scene
+
+    pair, out, split, on = (given.get(name) for name in ("pair", "out", "split", "on"))
+    places, shown = find_places(_roots(given)), _to_show(given)
+    check_spread(on, given.get("storage"), given["processes"])
     if pair is None:
         raise UsageError(f"train needs a pair; choices: {', '.join(places.pairs)}")
     if split is not None:
         check_choice("--eval-split", split, ("train", "val", "test"))
-    settings, methods, discs, numbers = _settings(given)
+    asked = _settings(given)
     places.pair(pair)
     scene = set_scene(pair, places)
+    plan, question, chosen = _planned(given, scene, *asked)
+    name = f"{scene.slug}-{'-'.join(chosen)}"
+    if on is not None:
+        spread = Spread(on, given.get("storage"), places, _roots(given))
+        with new_run_folder(out, name) as folder:
+            return run_suite(
+                scene, folder, plan, split=split, question=question, spread=spread, **shown
+            )
+    if given["processes"] > started.size:
+        with new_run_folder(out, name) as folder:
+            return start(given["processes"], folder)
+    with together(started) as world, contextlib.ExitStack() as stack:
+        again = made_once(world, lambda: cut_off(out, started))
+        if again is not None:
+            return run_suite(scene, Path(again), None, split=split, world=world, **shown)
+        new = new_run_folder(out or started.folder, name)
+        path = made_once(world, lambda: str(stack.enter_context(new)))
+        return run_suite(
+            scene, Path(path), plan, split=split, question=question, world=world, **shown
+        )
+
+
+def _planned(
+    given: Mapping[str, Any],
+    scene: Scene,
+    settings: dict[str, Any],
+    methods: tuple[str, ...],
+    discs: tuple[str, ...],
+    seeds: tuple[int, ...],
+) -> tuple[list[Planned], Question | None, Sequence[str]]:
+    """The runs, what further ones are to decide, and the methods that name the folder."""
     from dabench.training.suite import plan_decision, plan_suite
 
     base = base_config(scene, settings)
     discs = discs or ("disc",)
-    question = None
-    if decide is None:
+    if "decide" not in given:
         chosen = methods or (("adversarial",) if scene.pair.crosses else ("augment",))
-        plan = plan_suite(base, chosen, discs, numbers)
-    else:
-        claim, most = _claim(given, discs[0], numbers)
-        chosen = methods or (claim.better.method, claim.than.method)
-        plan, question = plan_decision(base, claim, methods, discs, numbers, most)
-    from dabench.records.folder import new_run_folder
-
-    name = f"{scene.slug}-{'-'.join(chosen)}"
-    if on is not None:
-        with new_run_folder(out, name) as folder:
-            spread = Spread(on, storage, places, roots)
-            code = run_suite(
-                scene, folder, plan, split=split, question=question, spread=spread, **shown
-            )
-        raise typer.Exit(code)
-    if base.processes > started.size:
-        with new_run_folder(out, name) as folder:
-            raise typer.Exit(start(base.processes, folder))
-    with together(started) as world, contextlib.ExitStack() as stack:
-        again = made_once(world, lambda: cut_off(out, started))
-        if again is not None:
-            code = run_suite(scene, Path(again), None, split=split, world=world, **shown)
-        else:
-            new = new_run_folder(out or started.folder, name)
-            path = made_once(world, lambda: str(stack.enter_context(new)))
-            code = run_suite(
-                scene, Path(path), plan, split=split, question=question, world=world, **shown
-            )
-    raise typer.Exit(code)
+        return plan_suite(base, chosen, discs, seeds), None, chosen
+    claim, most = _claim(given, discs[0], seeds)
+    plan, question = plan_decision(base, claim, methods, discs, seeds, most)
+    return plan, question, methods or (claim.better.method, claim.than.method)
 
 
-def _resumed(
-    folder: Path,
-    places: Places,
-    started: Started,
-    spread: Spread | None,
-    **shown: Unpack[_Shown],
-) -> int:
+def _resumed(given: Mapping[str, Any], started: Started) -> int:
     """Goes on with a run, where and in as many processes as it was begun."""
     from dabench.cli.processes import made_once, start, together
+    from dabench.data.roots import find_places
     from dabench.training.scene import set_scene
     from dabench.training.suite import processes_of, read_suite
 
+    roots = _roots(given)
+    allowed = {"resume_from", "quiet", "json", "normalise", "tensorboard", "processes", "on",
+               *(f"{name}_root" for name in roots)}  # fmt: skip
+    if others := sorted(given.keys() - allowed):
+        raise UsageError(f"--resume goes on as planned; leave out {others[0]!r}")
+    folder, on, places = given["resume_from"], given.get("on"), find_places(roots)
+    spread = None if on is None else Spread(on, None, places, roots)
     with together(started) as world:
         document = made_once(world, lambda: read_suite(folder))
         if "cluster" in document and spread is None:
             raise UsageError(f"--resume: {folder} was begun on a cluster; name it by --on")
         if world is not None or processes_of(document) == 1:
             scene = set_scene(document["data"]["asked"], places)
+            shown = _to_show(given)
             return run_suite(scene, folder, None, split=None, world=world, spread=spread, **shown)
     return start(processes_of(document), folder)
 
@@ -442,8 +453,8 @@ def run_suite(
         The exit code: 0 if every run has a result, 2 if one was refused, else 1.
     """
     from dabench.cli.processes import command_of
-    from dabench.cli.progress import NoProgress, TrainProgress
-    from dabench.training.suite import resume_suite, start_suite
+    from dabench.cli.progress import TrainProgress
+    from dabench.training.suite import Silent, resume_suite, start_suite
     from dabench.training.world import ALONE
 
     world = world or ALONE
@@ -453,7 +464,7 @@ def run_suite(
     interrupted = False
     results: dict[str, dict[str, Any]] = {}
     with contextlib.ExitStack() as stack:
-        observer: SuiteObserver = NoProgress()
+        observer: SuiteObserver = Silent()
         if world.first:
             observer = stack.enter_context(TrainProgress(quiet=quiet or json))
         if tensorboard and world.first:

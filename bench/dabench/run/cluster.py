@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from dabench.base.errors import DabenchError, UsageError, one_line
 from dabench.device.machine import (
@@ -383,6 +383,20 @@ def _cause(error: Any) -> str:
     """The error that a task raised, or Ray's own, in one line."""
     cause = getattr(error, "cause", None)
     return one_line(str(cause if cause is not None else error)) or type(error).__name__
+
+
+class Notes(Protocol):
+    """Whoever is told what a user should know."""
+
+    def note(self, text: str) -> None:
+        """Something the user should know."""
+
+
+def noted(found: Found, observer: Notes) -> Found:
+    """What a cluster has; the observer hears of nodes that are left out."""
+    for line in found.left_out:
+        observer.note(f"left out: {line}")
+    return found
 
 
 def kind_like(environment: Mapping[str, Any], kinds: Iterable[Kind]) -> Kind | str:

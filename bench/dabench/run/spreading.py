@@ -29,7 +29,7 @@ from dabench.run.calibrating import (
     calibrations,
     calibrations_again,
 )
-from dabench.run.cluster import Cluster, Found, connected, kind_like
+from dabench.run.cluster import Cluster, connected, kind_like, noted
 from dabench.run.luggage import packed
 from dabench.run.pool import Kind, NodePool
 from dabench.run.runner import Observer, Outcome, Runner, fits
@@ -81,7 +81,7 @@ def spread_grids(
     networks = list(dict.fromkeys(planned.case.model for planned in asked))
     _, chosen = calibrations(asked, roots)
     with packed(networks, _images(chosen)) as luggage, connected(place, luggage) as cluster:
-        found = _found(cluster, networks, observer)
+        found = noted(cluster.found(identities(networks)), observer)
         kinds = _chosen(found.kinds, grids, machines)
         with ExitStack() as stack:
             runs = []
@@ -103,14 +103,6 @@ def spread_grids(
                 stack.enter_context(run)
                 runs.append(_Run(kind, run, plan, calibrated))
             return _side_by_side(runs, cluster, observer)
-
-
-def _found(cluster: Cluster, networks: Sequence[str], observer: Observer) -> Found:
-    """What a cluster has; the observer hears of nodes that are left out."""
-    found = cluster.found(identities(networks))
-    for line in found.left_out:
-        observer.note(f"left out: {line}")
-    return found
 
 
 def _placed(folder: Path, kind: Kind, kinds: Sequence[Kind], machines: str) -> dict[str, Any]:
@@ -175,7 +167,7 @@ def resume_spread(
     networks = list(dict.fromkeys(each.case.model for run in begun for each in run.plan))
     images = dict.fromkeys(path for run in begun for path in _images(run.calibrated))
     with packed(networks, images) as luggage, connected(place, luggage) as cluster:
-        found = _found(cluster, networks, observer)
+        found = noted(cluster.found(identities(networks)), observer)
         kinds = [kind_like(run.document["environment"], found.kinds) for run in begun]
         with ExitStack() as stack:
             runs = [

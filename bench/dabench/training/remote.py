@@ -5,7 +5,6 @@ Called by Ray's workers, a fresh process each; imports nothing of Ray.
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from collections.abc import Callable, Mapping
@@ -24,37 +23,27 @@ from dabench.run.nodes import as_started, beside_others, scratch_folder
 from dabench.training.config import TrainConfig
 from dabench.training.scene import Scene, set_scene
 from dabench.training.storage import Mirror, Storage
-from dabench.training.suite import Planned, run_one, settled
+from dabench.training.suite import Planned, Silent, data_differences, run_one, settled
 
 Message = dict[str, Any]
 
 GPUS = "CUDA_VISIBLE_DEVICES"
 
 
-class _Silent:
+class _Noting(Silent):
     """Keeps what a user should know; tells a mirror of epochs."""
 
     def __init__(self, mirror: Mirror | None = None) -> None:
         self.notes: list[str] = []
         self._mirror = mirror
 
-    def preparing(self, what: str, done: int, of: int) -> None:
-        pass
-
-    def run(self, name: str, number: int, of: int, batch: int) -> None:
-        pass
-
-    def done(self, name: str, result: Mapping[str, Any]) -> None:
-        pass
-
-    def step(self, step: int, of: int, epoch: int, result: Mapping[str, float], lr: float) -> None:
-        pass
-
     def epoch(self, row: EpochRow) -> None:
+        """The storage has it, too."""
         if self._mirror is not None:
             self._mirror.epoch_done()
 
     def note(self, text: str) -> None:
+        """For whoever asked."""
         self.notes.append(text)
 
 
@@ -77,7 +66,7 @@ def _prepared(request: Message) -> Message:
     if request["storage"] is not None:
         Storage(request["storage"]).check()
     scene = _scene(request)
-    observer = _Silent()
+    observer = _Noting()
     plan = [Planned(name, TrainConfig.of(each)) for name, each in request["runs"].items()]
     environment = {**describe_host(), **describe_torch()}
     with beside_others():
@@ -118,7 +107,7 @@ def _trained(request: Message, before: Mapping[str, Mapping[str, bytes]]) -> Mes
         if request["storage"] is not None:
             mirror = Mirror(Storage(request["storage"]), folder / name)
             mirror.restore()
-        observer = _Silent(mirror)
+        observer = _Noting(mirror)
         result = read_result(folder / name)
         whole = (folder / name / WEIGHTS).exists()
         if result is None or (result["status"] == "ok" and not whole):
@@ -140,13 +129,8 @@ def _check_data(scene: Scene, suite: Mapping[str, Any]) -> None:
     Raises:
         UsageError: They are not: another's roots, or none and so drawn ones.
     """
-    now = json.loads(json.dumps(scene.describe(suite["split"])))
-    differing = [name for name in now if suite["data"].get(name) != now[name]]
-    if differing:
-        raise UsageError(
-            f"data differ in {differing[0]}: {now[differing[0]]!r} here, "
-            f"{suite['data'].get(differing[0])!r} in the run"
-        )
+    if differing := data_differences(suite, scene):
+        raise UsageError(f"the data differ from the run's in {', '.join(differing)}")
 
 
 def _files(folder: Path) -> dict[str, bytes]:

@@ -23,19 +23,19 @@ from dabench.plan.places import Place
 from dabench.plan.trained import RELEASED
 from dabench.records.folder import RunFolder, check_new_run, read_run
 from dabench.records.trainings import RESULT, SUITE, read_epochs, read_result
-from dabench.run.cluster import Cluster, Launch, connected, kind_like
+from dabench.run.cluster import PROBE_S, Cluster, Launch, connected, kind_like, noted
 from dabench.run.luggage import Luggage
 from dabench.run.pool import AGAIN_S, POLL_S, TRIES, FaultError, Kind, LostError, Node
 from dabench.training.config import TrainConfig
-from dabench.training.deciding import Question, answer, question_of
+from dabench.training.deciding import Question, question_of
 from dabench.training.remote import Message, files_for_others, prepare, train
 from dabench.training.storage import Storage
 from dabench.training.suite import (
     Planned,
     SuiteObserver,
+    is_spared,
     read_suite,
     released,
-    scores_of,
     trained_twin,
 )
 
@@ -101,21 +101,12 @@ def spread_suite(
     """
     check_new_run(folder)
     with connected(place, NOTHING) as cluster:
-        found = cluster.found({})
-        for line in found.left_out:
-            observer.note(f"left out: {line}")
+        found = noted(cluster.found({}), observer)
         kind, device = _chosen(found.kinds, plan[0].config)
         own = f"{folder.resolve().name}-{uuid.uuid4().hex[:8]}"
         kept = None if storage is None else f"{Storage(storage).url}/{own}"
-        runs = {planned.name: {**planned.config.to_dict(), "device": device} for planned in plan}
         seats = _Seats(cluster, kind, device, plan[0].config.threads)
-        runs = {name: {**each, "threads": seats.threads} for name, each in runs.items()}
-        said = seats.ask(prepare, {**asked.request(), "runs": runs, "storage": storage})
-        if said["data"] != json.loads(json.dumps(asked.data)):
-            raise UsageError(
-                f"--on: {asked.pair} is {said['data']['title']} on {kind.nodes[0].name} and "
-                f"{asked.data['title']} here; say where its data are"
-            )
+        said = _settled(plan, asked, seats, device, storage)
         for note in said["notes"]:
             observer.note(note)
         run = RunFolder.create(
@@ -138,6 +129,25 @@ def spread_suite(
         return _Suite(run, asked, seats, observer).carried_out()
 
 
+def _settled(
+    plan: Sequence[Planned], asked: Asked, seats: _Seats, device: str, storage: str | None
+) -> Message:
+    """The runs as machines carry them out, as one of these says (`prepare`).
+
+    Raises:
+        UsageError: Something is wrong with the request, or its data are not those that are here.
+    """
+    facts = {"device": device, "threads": seats.threads}
+    runs = {planned.name: {**planned.config.to_dict(), **facts} for planned in plan}
+    said = seats.ask(prepare, {**asked.request(), "runs": runs, "storage": storage})
+    if said["data"] != asked.data:
+        raise UsageError(
+            f"--on: {asked.pair} is {said['data']['title']} on the cluster's machines and "
+            f"{asked.data['title']} here; say where its data are"
+        )
+    return said
+
+
 def resume_spread_suite(
     folder: Path, asked: Asked, *, place: Place, observer: SuiteObserver
 ) -> dict[str, dict[str, Any]]:
@@ -151,9 +161,7 @@ def resume_spread_suite(
     if "cluster" not in document:
         raise UsageError(f"--resume: {folder} was not begun on a cluster; leave out --on")
     with connected(place, NOTHING) as cluster:
-        found = cluster.found({})
-        for line in found.left_out:
-            observer.note(f"left out: {line}")
+        found = noted(cluster.found({}), observer)
         kind = kind_like(document["environment"], found.kinds)
         if isinstance(kind, str):
             raise UsageError(
@@ -229,17 +237,24 @@ class _Seats:
         return self._cluster.sent(content) if content else {}
 
     def ask(self, function: Any, request: Message) -> Message:
-        """What the first machine answers.
+        """What one of the machines answers: the first that does so in time.
 
         Raises:
-            UsageError: It says what is wrong with the request.
-            DabenchError: It is gone.
+            UsageError: It says what is wrong with the request, or none answers.
         """
-        node = self.kind.nodes[0]
-        launch = self.begin(function, node, request)
-        while (said := launch.result(POLL_S)) is None:
-            pass
-        return _checked(said, node)
+        reasons = []
+        for node in self.kind.nodes:
+            launch = self.begin(function, node, request)
+            try:
+                if (said := launch.result(PROBE_S)) is not None:
+                    return _checked(said, node)
+                launch.cancel()
+                reasons.append(f"{node.name} is busy: no answer within {PROBE_S:g} s")
+            except FaultError:
+                raise
+            except LostError as error:
+                reasons.append(f"{node.name}: {error}")
+        raise UsageError(f"--on: no node says what it would train: {'; '.join(reasons)}")
 
 
 def _checked(said: Message, node: Node) -> Message:
@@ -283,7 +298,8 @@ class _Suite:
         """All runs, or as many as it takes to decide; the results by name."""
         with self._run:
             for names in self._phases():
-                if self._is_decided(names[0]):
+                config = self._runs[names[0]]
+                if is_spared(config, self._question, self._runs, self._results):
                     break
                 self._all_of(names)
             results = {name: self._results[name] for name in self._runs if name in self._results}
@@ -304,13 +320,6 @@ class _Suite:
             groups.setdefault((seed, recomputes), []).append(name)
         order = [-1, *further]
         yield from (groups[key] for key in sorted(groups, key=lambda k: (order.index(k[0]), k[1])))
-
-    def _is_decided(self, name: str) -> bool:
-        question = self._question
-        if question is None or self._runs[name]["seed"] not in question.seeds[question.first :]:
-            return False
-        decision = answer(question, scores_of(self._runs, self._results))
-        return decision is not None and decision.verdict != "undecided"
 
     def _all_of(self, names: Sequence[str]) -> None:
         """Carries out runs, as many at once as there are seats.

@@ -23,7 +23,7 @@ from dabench.records.folder import (
     has_run,
     read_run,
 )
-from dabench.records.trainings import SUITE, TrainRecord, read_result
+from dabench.records.trainings import SUITE, EpochRow, read_result
 from dabench.training.backbone import backbone_file
 from dabench.training.config import TrainConfig
 from dabench.training.deciding import (
@@ -41,6 +41,7 @@ from dabench.training.train import (
     FAILURES,
     Training,
     TrainObserver,
+    begun_record,
     failed,
     finish,
     resume,
@@ -70,6 +71,28 @@ class SuiteObserver(TrainObserver, Protocol):
 
     def done(self, name: str, result: Mapping[str, Any]) -> None:
         """A run ended, well or not."""
+
+
+class Silent:
+    """An observer of a process that leaves telling to another."""
+
+    def run(self, name: str, number: int, of: int, batch: int) -> None:
+        """Nothing."""
+
+    def done(self, name: str, result: Mapping[str, Any]) -> None:
+        """Nothing."""
+
+    def preparing(self, what: str, done: int, of: int) -> None:
+        """Nothing."""
+
+    def step(self, step: int, of: int, epoch: int, result: Mapping[str, float], lr: float) -> None:
+        """Nothing."""
+
+    def epoch(self, row: EpochRow) -> None:
+        """Nothing."""
+
+    def note(self, text: str) -> None:
+        """Nothing."""
 
 
 def plan_suite(
@@ -170,7 +193,7 @@ def start_suite(
     """
     world.share(lambda: check_new_run(folder))
     asked = [{"name": each.name, **each.config.to_dict()} for each in plan]
-    world.check_same("the options", asked)
+    world.check_same("the options", [split, *asked])
     weights = plan[0].config.backbone_weights
     if weights is not None:
         # Before the minutes that decoding takes.
@@ -260,9 +283,7 @@ def resume_suite(
     many = processes_of(document)
     if many != world.size:
         raise bad_value("--nproc", world.size, f"{folder} was begun with {many}")
-    now = scene.describe(document["split"])
-    differing = [name for name in now if document["data"].get(name) != now[name]]
-    if differing:
+    if differing := data_differences(document, scene):
         raise UsageError(f"--resume: the data differ from the run's in {', '.join(differing)}")
     environment = {**describe_host(), **describe_torch()}
     world.share(lambda: check_same_machine(folder, document["environment"], environment))
@@ -283,10 +304,8 @@ def _run_all(
     question = question_of(run.document)
     with run:
         for number, (name, config) in enumerate(runs.items()):
-            if question is not None and config["seed"] in question.seeds[question.first :]:
-                decision = answer(question, scores_of(runs, results))
-                if decision is not None and decision.verdict != "undecided":
-                    break
+            if is_spared(config, question, runs, results):
+                break
             result = world.share(partial(read_result, folder / name))
             if result is None:
                 observer.run(name, number + 1, len(runs), config["batch"])
@@ -296,6 +315,22 @@ def _run_all(
             results[name] = result
         run.write_json(RELEASED, released(runs, results))
     return results
+
+
+def is_spared(
+    config: Mapping[str, Any], question: Question | None, runs: Configs, results: Results
+) -> bool:
+    """Whether a run is one of the further seeds of a claim that is decided."""
+    if question is None or config["seed"] not in question.seeds[question.first :]:
+        return False
+    decision = answer(question, scores_of(runs, results))
+    return decision is not None and decision.verdict != "undecided"
+
+
+def data_differences(document: Mapping[str, Any], scene: Scene) -> list[str]:
+    """In what the data differ from those that a suite was begun with."""
+    now = scene.describe(document["split"])
+    return [name for name in now if document["data"].get(name) != now[name]]
 
 
 def released(runs: Configs, results: Results) -> dict[str, str]:
@@ -396,11 +431,7 @@ def _adapt_statistics(
     settle(config, len(scene.target.classes), observer, world)
     full = run_document(document, config, scene, split, frames)
     full["weights_of"] = twin.name
-    record = (
-        TrainRecord.create(folder / name, full, replace=True)
-        if world.first
-        else TrainRecord.follow(folder / name)
-    )
+    record = begun_record(folder / name, full, world, replace=True)
     training = Training(config, frames, scene.target.classes, record, observer, world)
     result = world.share(lambda: read_result(twin)) or {}
     content = world.share_bytes((twin / WEIGHTS).read_bytes)

@@ -443,14 +443,19 @@ def start(
     frames = gather(config, scene, split, observer)
     world.check_same("the frames", digests_of(frames))
     config = settle(config, len(scene.target.classes), observer, world)
-    record = (
-        TrainRecord.create(folder, run_document(document, config, scene, split, frames))
-        if world.first
-        else TrainRecord.follow(folder)
-    )
+    record = begun_record(folder, run_document(document, config, scene, split, frames), world)
     training = Training(config, frames, scene.target.classes, record, observer, world)
     training.begin()
     return finish(training, record)
+
+
+def begun_record(
+    folder: Path, document: Mapping[str, Any], world: World, *, replace: bool = False
+) -> TrainRecord:
+    """A run's new record, which the first process writes and the others follow."""
+    if world.first:
+        return TrainRecord.create(folder, document, replace=replace)
+    return TrainRecord.follow(folder)
 
 
 def resume(

@@ -32,6 +32,8 @@ PATIENCE = timedelta(hours=6)
 hear from who started them.
 """
 
+JOINING = timedelta(minutes=30)
+"""How long they wait for each other at the beginning."""
 
 _ENDED = ("closed by peer", "reset by peer", "Broken pipe", "timed out", "Timed out")
 """In what gloo and NCCL say where another process is no more."""
@@ -220,6 +222,9 @@ def agreed(store: Any, rank: int, size: int) -> str:
         store: Of torch, that all see.
         rank: Of this process.
         size: How many there are.
+
+    Raises:
+        DiedError: Others did not come for `JOINING`.
     """
     hello = "dabench/hello"
     if rank:
@@ -230,7 +235,11 @@ def agreed(store: Any, rank: int, size: int) -> str:
         return word
     word = uuid.uuid4().hex
     silent = set(range(1, size))
+    until = host_clock() + JOINING.total_seconds()
     while silent:
+        if host_clock() > until:
+            missing = ", ".join(map(str, sorted(silent)))
+            raise DiedError(f"processes that train together never came: {missing}")
         for other in sorted(silent):
             if store.check([f"{hello}/{other}"]):
                 store.set(f"{hello}/answer/{store.get(f'{hello}/{other}').decode()}", word)
@@ -256,7 +265,7 @@ def joined(started: Started) -> Iterator[World]:
     cuda = torch.cuda.is_available()
     if cuda and started.local_rank < torch.cuda.device_count():
         torch.cuda.set_device(started.local_rank)
-    store, _, _ = next(dist.rendezvous("env://", timeout=PATIENCE))
+    store, _, _ = next(dist.rendezvous("env://", timeout=JOINING))
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if cuda else "gloo",
         store=dist.PrefixStore(agreed(store, started.rank, started.size), store),
