@@ -334,16 +334,23 @@ def test_why_a_cluster_cannot_be_used_is_said_whole(fake_ray):
         pass
 
 
-@pytest.mark.parametrize(("failures", "connects"), [(1, True), (2, False)])
-def test_a_head_that_could_not_serve_us_is_asked_once_more(
-    fake_ray, monkeypatch, failures, connects
-):
-    asked = []
+NOT_SERVED = """Initialization failure from server:
+Traceback (most recent call last):
+  File "proxier.py", line 765, in Datapath
+    if not self.proxy_manager.start_specific_server(
+RuntimeError: Starting Ray client server failed. See x
+"""
+
+
+@pytest.mark.parametrize(("failures", "connects"), [(1, True), (2, True), (3, False)])
+def test_a_head_that_could_not_serve_us_is_asked_again(fake_ray, monkeypatch, failures, connects):
+    asked, slept = [], []
+    monkeypatch.setattr(cluster.time, "sleep", slept.append)
 
     def init(*_, **__):
         asked.append(1)
         if len(asked) <= failures:
-            raise ConnectionAbortedError("RuntimeError: Starting Ray client server failed. See x")
+            raise ConnectionAbortedError(NOT_SERVED)
 
     fake_ray.init = init
     monkeypatch.setattr(cluster, "Cluster", lambda ray, luggage: "connected")
@@ -352,11 +359,16 @@ def test_a_head_that_could_not_serve_us_is_asked_once_more(
             assert found == "connected"
     else:
         with (
-            pytest.raises(UsageError, match="cannot use this machine's Ray cluster"),
+            pytest.raises(
+                UsageError,
+                match="cannot use this machine's Ray cluster: Initialization failure from server: "
+                "RuntimeError: Starting Ray client server failed",
+            ),
             cluster.connected(Place(), NOTHING),
         ):
             pass
-    assert len(asked) == 2
+    assert len(asked) == min(failures + 1, 3)
+    assert slept == [0.0, 2.0, 5.0][: len(asked)]
 
 
 def test_rays_handler_of_sigterm_is_taken_back(fake_ray, monkeypatch):

@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, redirect_stdout, suppress
@@ -39,7 +40,9 @@ SLOT = "dabench"
 REACH_S = 5.0
 PROBE_S = 180.0
 
-_NOT_STARTED = "Starting Ray client server failed"
+_NOT_SERVED = "Initialization failure from server"
+_PAUSES_S = (0.0, 2.0, 5.0)
+"""Before each try to connect."""
 
 FACTS = (*FINGERPRINT, "governor", "cpu_flags")
 """What nodes of one kind have in common."""
@@ -280,7 +283,7 @@ def connected(place: Place, luggage: Luggage) -> Iterator[Cluster]:
         try:
             _init(ray, place, environment)
         except Exception as error:
-            raise UsageError(f"--on: cannot use {place}: {one_line(str(error))}") from error
+            raise UsageError(f"--on: cannot use {place}: {_said(error)}") from error
     try:
         # Ray says what it has lost on standard output, which is for results.
         with redirect_stdout(sys.stderr):
@@ -291,17 +294,28 @@ def connected(place: Place, luggage: Luggage) -> Iterator[Cluster]:
 
 
 def _init(ray: Any, place: Place, environment: Mapping[str, str]) -> None:
-    """Connects; once more where the head could not start what serves a client.
+    """Connects; again where the head could not start what serves a client.
 
-    It forks that process, which now and then hangs before it answers (seen with Ray 2.60).
+    It forks that process, which on a busy head now and then ends or hangs before it answers (seen
+    with Ray 2.60): nothing of ours has run by then.
     """
     facts = {"runtime_env": environment, "logging_level": "ERROR", "log_to_driver": False}
-    try:
-        ray.init(place.address, **facts)
-    except Exception as error:
-        if _NOT_STARTED not in str(error):
-            raise
-        ray.init(place.address, **facts)
+    for left, pause in zip(range(len(_PAUSES_S) - 1, -1, -1), _PAUSES_S, strict=True):
+        time.sleep(pause)
+        try:
+            ray.init(place.address, **facts)
+            return
+        except Exception as error:
+            if not left or _NOT_SERVED not in str(error):
+                raise
+
+
+def _said(error: Exception) -> str:
+    """An error in one line: of a traceback that the head sends, its last."""
+    lines = str(error).strip().splitlines()
+    first = lines[0] if lines else type(error).__name__
+    traced = any(line.startswith("Traceback") for line in lines)
+    return one_line(f"{first} {lines[-1]}" if traced else "\n".join(lines) or first)
 
 
 @contextmanager
