@@ -99,7 +99,7 @@ def launch_interval(launches: Sequence[Sequence[float]]) -> Interval:
     if len(launches) == 1:
         return median_interval(launches[0])
     medians = [median(samples) for samples in launches]
-    centre, half = student(np.log(medians))
+    centre, half = student(_logs(medians))
     return _holding(median(medians), float(centre), float(half))
 
 
@@ -168,11 +168,12 @@ def log_ratio(
     """
     tops, bottoms = ([median(samples) for samples in side] for side in (top, bottom))
     estimate = median(tops) / median(bottoms)
-    centre, error, freedom = map(float, _welch(np.log(tops), np.log(bottoms)))
+    centre, error, freedom = map(float, _welch(_logs(tops), _logs(bottoms)))
     found = LogRatio(estimate, centre, error, freedom, "welch")
     pairs = _pairs(tops, bottoms, rounds)
     if len(pairs) > 1:
-        differences = np.log(pairs)[:, 0] - np.log(pairs)[:, 1]
+        ours, theirs = zip(*pairs, strict=True)
+        differences = _logs(ours) - _logs(theirs)
         paired_error = float(differences.std(ddof=1)) / math.sqrt(len(pairs))
         paired_half = float(stdtrit(len(pairs) - 1, 1 - level / 2)) * paired_error
         welch_half = float(stdtrit(found.freedom, 1 - level / 2)) * found.error
@@ -252,9 +253,20 @@ def _ratio_within_launches(
 def _holding(estimate: float, centre: float, half: float) -> Interval:
     """An interval from the logarithmic scale, stretched to the estimate should that lie outside."""
     # Of two launches far apart an interval may reach beyond the largest number.
-    with np.errstate(over="ignore"):
-        low, high = float(np.exp(centre - half)), float(np.exp(centre + half))
+    low, high = (_exp(centre + sign * half) for sign in (-1, 1))
     return Interval(estimate, min(low, estimate), max(high, estimate))
+
+
+# NumPy's own, by vector instructions, differ in the last digit from one processor to another.
+def _logs(values: Sequence[float]) -> Array:
+    return np.array([math.log(value) for value in values])
+
+
+def _exp(value: float) -> float:
+    try:
+        return math.exp(value)
+    except OverflowError:
+        return math.inf
 
 
 def drift(samples: Sequence[float]) -> float:
