@@ -1,4 +1,4 @@
-"""Charts with Altair: PNG now, and the same specification serves a page later."""
+"""Charts with Altair: one specification each, for pictures and for the page."""
 
 from __future__ import annotations
 
@@ -10,8 +10,16 @@ import pandas as pd
 
 _SCALE = 2.0
 
+Chart = alt.TopLevelMixin
+"""Any chart, whatever it is made of."""
 
-def bars_with_intervals(frame: pd.DataFrame, *, unit: str, title: str, path: Path) -> None:
+
+def save(chart: Chart, path: Path) -> None:
+    """Writes a picture, in the format that its name ends with: PNG or SVG."""
+    chart.save(str(path), scale_factor=_SCALE)
+
+
+def bars_with_intervals(frame: pd.DataFrame, *, unit: str, title: str) -> Chart:
     """Horizontal bars with 95% intervals, one panel per value of ``panel``.
 
     Args:
@@ -19,7 +27,6 @@ def bars_with_intervals(frame: pd.DataFrame, *, unit: str, title: str, path: Pat
             ``low`` and ``high``, in the order they are to appear.
         unit: Of the axis.
         title: Above the chart.
-        path: Of the PNG.
     """
     labels = list(dict.fromkeys(frame["label"]))
     groups = list(dict.fromkeys(frame["group"]))
@@ -50,7 +57,7 @@ def bars_with_intervals(frame: pd.DataFrame, *, unit: str, title: str, path: Pat
         .properties(title=title)
         .resolve_scale(x="shared")
     )
-    chart.save(str(path), scale_factor=_SCALE)
+    return chart
 
 
 def curves(
@@ -58,23 +65,21 @@ def curves(
     *,
     unit: str,
     title: str,
-    path: Path,
     beside: tuple[str, pd.DataFrame] | None = None,
-) -> None:
+) -> Chart:
     """Lines over epochs, one per value of ``label``.
 
     Args:
         frame: Columns ``label``, ``epoch`` and ``value``.
         unit: Of the vertical axis.
         title: Above the chart.
-        path: Of the PNG.
         beside: Title and frame of a second chart at its right; left out where it has no points.
     """
     chart: alt.Chart | alt.HConcatChart = _lines(frame, unit, title)
     if beside is not None and not beside[1].empty:
         right = _lines(beside[1], unit, beside[0])
         chart = alt.hconcat(chart, right).resolve_scale(color="independent")
-    chart.save(str(path), scale_factor=_SCALE)
+    return chart
 
 
 def _lines(frame: pd.DataFrame, unit: str, title: str) -> alt.Chart:
@@ -97,7 +102,7 @@ def _lines(frame: pd.DataFrame, unit: str, title: str) -> alt.Chart:
     return chart
 
 
-def stacked_bars(frame: pd.DataFrame, *, unit: str, title: str, path: Path) -> None:
+def stacked_bars(frame: pd.DataFrame, *, unit: str, title: str) -> Chart:
     """Horizontal bars of segments, one bar per value of ``label``.
 
     Args:
@@ -105,7 +110,6 @@ def stacked_bars(frame: pd.DataFrame, *, unit: str, title: str, path: Path) -> N
             they are to appear.
         unit: Of the axis.
         title: Above the chart.
-        path: Of the PNG.
     """
     parts = list(dict.fromkeys(frame["part"]))
     labels = list(dict.fromkeys(frame["label"]))
@@ -113,7 +117,7 @@ def stacked_bars(frame: pd.DataFrame, *, unit: str, title: str, path: Path) -> N
     shown = frame.assign(
         value=frame["value"].clip(lower=0), order=frame.groupby("label", sort=False).cumcount()
     )
-    chart = (
+    chart: alt.Chart = (
         alt.Chart(shown)
         .mark_bar(stroke="white", strokeWidth=0.5)
         .encode(
@@ -131,17 +135,16 @@ def stacked_bars(frame: pd.DataFrame, *, unit: str, title: str, path: Path) -> N
         )
         .properties(width=640, height=30 * len(labels), title=title)
     )
-    chart.save(str(path), scale_factor=_SCALE)
+    return chart
 
 
-def roofline(points: pd.DataFrame, roof: pd.DataFrame, *, title: str, path: Path) -> None:
+def roofline(points: pd.DataFrame, roof: pd.DataFrame, *, title: str) -> Chart:
     """Layers under the roof, both axes logarithmic.
 
     Args:
         points: Columns ``label``, ``intensity`` (FLOP/byte), ``rate`` (GFLOP/s), ``share``.
         roof: Columns ``intensity`` and ``rate``: the corners of the roof.
         title: Above the chart.
-        path: Of the PNG.
     """
     labels = list(dict.fromkeys(points["label"]))
     log = alt.Scale(type="log", nice=False, padding=12)
@@ -165,7 +168,7 @@ def roofline(points: pd.DataFrame, roof: pd.DataFrame, *, title: str, path: Path
         )
     )
     chart = alt.layer(line, dots).properties(width=560, height=380, title=title)
-    chart.save(str(path), scale_factor=_SCALE)
+    return chart
 
 
 def dots_with_intervals(
@@ -176,8 +179,7 @@ def dots_with_intervals(
     x: str,
     y: str,
     title: str,
-    path: Path,
-) -> None:
+) -> Chart:
     """Dots with 95% intervals both ways, a line through those on the front, and limits.
 
     Args:
@@ -190,7 +192,6 @@ def dots_with_intervals(
         x: Title of the horizontal axis.
         y: Title of the vertical axis.
         title: Above the chart.
-        path: Of the PNG.
     """
     labels = list(dict.fromkeys(frame["label"]))
     across = alt.X("x:Q", title=x, scale=alt.Scale(zero=False, nice=True, padding=24))
@@ -225,7 +226,7 @@ def dots_with_intervals(
             x=across, y=up, text="way:N"
         ),
     ).properties(width=560, height=340, title=title)
-    chart.save(str(path), scale_factor=_SCALE)
+    return chart
 
 
 def _rules(frame: pd.DataFrame, limits: Mapping[str, float | None]) -> list[alt.Chart]:

@@ -56,9 +56,8 @@ def section(out: Writer, choice: Choice, folder: Path, stem: str) -> None:
         out.table(failed[["model", "way", "status", "reason"]], "What could not be timed, and why.")
     points = _points(choice)
     if len(points) > 1:
-        path = folder / f"{stem}-choice.png"
         title = f"Time and accuracy, {machine}"
-        dots_with_intervals(
+        chart = dots_with_intervals(
             points,
             tiers={name: SHAPES[said] for said, name in _tiers(choice).items()},
             limits={
@@ -68,10 +67,10 @@ def section(out: Writer, choice: Choice, folder: Path, stem: str) -> None:
             x="ms a pass (95% interval)",
             y="mIoU % (95% over images)",
             title=title,
-            path=path,
         )
-        out.picture(
-            path.name,
+        out.chart(
+            chart,
+            folder / f"{stem}-choice",
             f"{title}: a dot per network and way that was scored, its shape by whether it keeps "
             "all limits, hollow where it was left alone early; the front as a line, limits that "
             "are near as dashes. All of it measured here.",

@@ -188,10 +188,12 @@ def _pictures(out: Writer, profiles: Profiles, good: pd.DataFrame, folder: Path,
             "value": 1e3 * profiles.layers["median_s"],
         }
     )
-    path = folder / f"{name}-layers.png"
     title = "Time per layer, coloured by stage"
-    stacked_bars(bars, unit="ms per pass", title=title, path=path)
-    out.picture(path.name, f"{title}: each segment is a layer, in the order they run")
+    out.chart(
+        stacked_bars(bars, unit="ms per pass", title=title),
+        folder / f"{name}-layers",
+        f"{title}: each segment is a layer, in the order they run",
+    )
     machines = {c.device_name for _, c in profiles.ceilings}
     for ceilings, layers in _under_each_roof(profiles):
         if layers.empty:
@@ -205,11 +207,13 @@ def _pictures(out: Writer, profiles: Profiles, good: pd.DataFrame, folder: Path,
             }
         )
         where = f"-{slug(ceilings.device_name)}" if len(machines) > 1 else ""
-        path = folder / f"{name}-roofline{where}-{ceilings.dtype}-{ceilings.threads}t.png"
         threads = format_threads(ceilings.threads)
         title = f"{ceilings.device_name}, {ceilings.dtype}, {threads}: roofline"
-        roofline(points, _roof_line(ceilings, points), title=title, path=path)
-        out.picture(path.name, f"{title}; a point per layer, its size the share of the time")
+        out.chart(
+            roofline(points, _roof_line(ceilings, points), title=title),
+            folder / f"{name}-roofline{where}-{ceilings.dtype}-{ceilings.threads}t",
+            f"{title}; a point per layer, its size the share of the time",
+        )
 
 
 def _apart(models: pd.DataFrame) -> pd.Series[str]:

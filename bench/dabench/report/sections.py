@@ -404,12 +404,11 @@ def pictures(out: Writer, loaded: Results, folder: Path, name: str) -> None:
                 "high": rows["ci_high_s"] * 1e3,
             }
         )
-        path = folder / f"{name}-{family}-{slug(str(machine))}.png"
         title = f"{str(family).capitalize()}s on {machine}: median time and 95% interval"
         if (rows["ci_scope"] == WITHIN_ONE_LAUNCH).any():
             title += f" (some {WITHIN_ONE_LAUNCH})"
-        bars_with_intervals(frame, unit="ms per pass", title=title, path=path)
-        out.picture(path.name, title)
+        chart = bars_with_intervals(frame, unit="ms per pass", title=title)
+        out.chart(chart, folder / f"{name}-{family}-{slug(str(machine))}", title)
 
 
 def _way(rows: pd.DataFrame) -> pd.Series[str]:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
 import pandas as pd
+
+from dabench.report.charts import Chart, save
+
+PICTURES = ("png", "svg")
+"""Formats of charts beside a document."""
 
 _LATEX = str.maketrans(
     {
@@ -33,20 +40,47 @@ class Writer(Protocol):
     def table(self, frame: pd.DataFrame, caption: str) -> None:
         """A table of text cells; numbers go right."""
 
-    def picture(self, path: str, caption: str) -> None:
-        """A picture by its path relative to the document."""
+    def chart(self, chart: Chart, stem: Path, caption: str) -> None:
+        """A chart; as a file it is named as the stem says, which lacks the end of the name."""
+
+    def photo(self, source: Path, path: Path, caption: str) -> None:
+        """A picture that is there, and where a copy of it goes, beside the document."""
 
     def text(self) -> str:
         """The whole document."""
 
 
-class Markdown:
+class _Document:
+    """What is kept in files beside the document.
+
+    Args:
+        pictures: One of `PICTURES`.
+    """
+
+    def __init__(self, pictures: str = "png") -> None:
+        self._parts: list[str] = []
+        self._pictures = pictures
+
+    def chart(self, chart: Chart, stem: Path, caption: str) -> None:
+        path = stem.with_name(f"{stem.name}.{self._pictures}")
+        save(chart, path)
+        self._picture(path.name, caption)
+
+    def photo(self, source: Path, path: Path, caption: str) -> None:
+        shutil.copyfile(source, path)
+        self._picture(path.name, caption)
+
+    def _picture(self, path: str, caption: str) -> None:
+        raise NotImplementedError
+
+    def text(self) -> str:
+        return "\n\n".join(self._parts) + "\n"
+
+
+class Markdown(_Document):
     """GitHub-flavoured Markdown."""
 
     suffix = ".md"
-
-    def __init__(self) -> None:
-        self._parts: list[str] = []
 
     def heading(self, text: str, level: int = 2) -> None:
         self._parts.append(f"{'#' * level} {text}")
@@ -65,20 +99,18 @@ class Markdown:
         lines = ["| " + " | ".join(row) + " |" for row in (header, rule, *rows)]
         self._parts.append("\n".join([*lines, "", f"*{caption}*"]))
 
-    def picture(self, path: str, caption: str) -> None:
+    def _picture(self, path: str, caption: str) -> None:
         self._parts.append(f"![{caption}]({path})")
 
-    def text(self) -> str:
-        return "\n\n".join(self._parts) + "\n"
 
-
-class Latex:
+class Latex(_Document):
     """LaTeX with booktabs tables, to be input into a paper."""
 
     suffix = ".tex"
 
-    def __init__(self) -> None:
-        self._parts = ["% needs \\usepackage{booktabs,graphicx}"]
+    def __init__(self, pictures: str = "png") -> None:
+        super().__init__(pictures)
+        self._parts.append("% needs \\usepackage{booktabs,graphicx}")
 
     def heading(self, text: str, level: int = 2) -> None:
         command = {1: "section", 2: "subsection"}.get(level, "subsubsection")
@@ -107,14 +139,11 @@ class Latex:
             "\\bottomrule\n\\end{tabular}\n\\end{table}"
         )
 
-    def picture(self, path: str, caption: str) -> None:
+    def _picture(self, path: str, caption: str) -> None:
         self._parts.append(
             f"\\begin{{figure}}\n\\centering\n\\includegraphics[width=\\linewidth]{{{path}}}\n"
             f"\\caption{{{_escape(caption)}}}\n\\end{{figure}}"
         )
-
-    def text(self) -> str:
-        return "\n\n".join(self._parts) + "\n"
 
 
 def _cell(value: object) -> str:

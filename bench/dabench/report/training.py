@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -367,17 +366,16 @@ def _curves(out: Writer, epochs: pd.DataFrame, folder: Path, name: str, data: st
             continue
         mean = known.groupby(["label", "epoch"], sort=False)[column].mean().reset_index()
         mean["value"] = mean[column] * (1 if column == "loss" else 100)
-        path = folder / f"{name}-{column}.png"
         unit = title if column == "loss" else f"{title} (%)"
-        curves(
+        chart = curves(
             mean,
             unit=unit,
             title=f"{data}: {title} per epoch",
-            path=path,
             beside=(f"as published, {beside}: one run each", _points_of(logs, column)),
         )
-        out.picture(
-            path.name,
+        out.chart(
+            chart,
+            folder / f"{name}-{column}",
             f"{caption} per epoch, mean over seeds ({data}); right: as published ({beside})",
         )
     out.table(
@@ -402,9 +400,8 @@ def _pictures(
 ) -> None:
     for (data, protocol, label), picture in loaded.pictures.items():
         if (data, protocol) == of:
-            target = folder / f"{prefix}-{slug(label)}.png"
-            shutil.copyfile(picture, target)
-            out.picture(target.name, f"{label} ({data}): input, truth, prediction, errors in red")
+            what = f"{label} ({data}): input, truth, prediction, errors in red"
+            out.photo(picture, folder / f"{prefix}-{slug(label)}.png", what)
 
 
 def _not_done(out: Writer, runs: pd.DataFrame) -> None:
