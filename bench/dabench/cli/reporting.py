@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
-from dabench.base.errors import bad_value, check_choice
+from dabench.base.errors import UsageError, bad_value, check_choice
 from dabench.cli.output import console
 
 _FORMATS = ("markdown", "latex")
+_PICTURES = ("png", "svg")
 
 
 def report(
@@ -23,20 +24,40 @@ def report(
     output_format: Annotated[
         str, typer.Option("--format", metavar="FORMAT", help="markdown or latex.")
     ] = "markdown",
+    pictures: Annotated[str, typer.Option(help="Format of charts: png or svg.")] = "png",
+    html: Annotated[
+        bool,
+        typer.Option("--html", help="Write one page instead, which opens anywhere by itself."),
+    ] = False,
 ) -> None:
-    """Write a report from raw records: tables, CSV and charts.
+    """Write a report from raw records: tables, CSV and charts, or one page of everything.
 
     Runs of several machines stand side by side; their times are never averaged.
+
+    Example: dabench report results/demo --html
     """
     check_choice("--format", output_format, _FORMATS)
+    check_choice("--pictures", pictures, _PICTURES)
+    if html and (output_format, pictures) != ("markdown", "png"):
+        raise UsageError("--html: the page has no --format and no --pictures of its own")
     if not name or Path(name).name != name:
         raise bad_value("--name", name, "it takes a file name without folders")
     from dabench.findings.tables import find_runs, parts_of
-    from dabench.report import write_report
 
     # A folder of `dabench reproduce` stands for its parts; any other for itself.
     named = [path for folder in runs or [] for path in parts_of(folder) or [folder]]
     folders = named or find_runs(Path("results"))
-    written = write_report(folders, folder=out, name=name, output_format=output_format)
-    for path in written:
+    for path in _written(folders, out, name, html, output_format, pictures):
         console().print(str(path), markup=False)
+
+
+def _written(
+    runs: list[Path], out: Path, name: str, html: bool, output_format: str, pictures: str
+) -> list[Path]:
+    if html:
+        from dabench.page import write_page
+
+        return [write_page(runs, folder=out, name=name)]
+    from dabench.report import write_report
+
+    return write_report(runs, folder=out, name=name, output_format=output_format, pictures=pictures)

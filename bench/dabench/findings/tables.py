@@ -68,8 +68,8 @@ class Results:
         measurements: A row per case and phase, with ``run_id`` and ``machine``.
         samples: A row per timed pass, warm-up included and marked in ``kind``; words are
             categories.
-        launches: A row per worker process, ``device`` being what it said of
-            its device and settings.
+        launches: A row per worker process, ``device`` being what it said of its device and
+            settings, ``phases`` the text of what it said of each phase, as JSON.
         counts: A row per network, size and mode, per image.
     """
 
@@ -460,7 +460,7 @@ def _read_launches(folder: Path, run_id: str) -> pd.DataFrame:
         read_launches(folder)  # names the line
         raise
     launches.insert(0, "run_id", run_id)
-    return launches.drop(columns="phases")
+    return launches
 
 
 def _read_samples(folder: Path, run_id: str, launches: pd.DataFrame) -> pd.DataFrame:

@@ -10,6 +10,13 @@ import pandas as pd
 
 _SCALE = 2.0
 
+PALETTE = [
+    "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b58900", "#4aa3d9", "#7a5195", "#8c8c8c",
+    "#a6321f", "#3f7f5f",
+]  # fmt: skip
+"""Colours that people who see few of them can tell apart, on white and on black alike; most are
+Okabe and Ito's (https://jfly.uni-koeln.de/color/), the yellow darkened."""
+
 Chart = alt.TopLevelMixin
 """Any chart, whatever it is made of."""
 
@@ -41,7 +48,7 @@ def bars_with_intervals(frame: pd.DataFrame, *, unit: str, title: str) -> Chart:
             "group:N",
             sort=groups,
             title=None,
-            scale=alt.Scale(domain=groups, scheme="tableau10"),
+            scale=alt.Scale(domain=groups, range=PALETTE),
             legend=alt.Legend(orient="bottom", columns=4, labelLimit=400)
             if len(groups) > 1
             else None,
@@ -94,7 +101,7 @@ def _lines(frame: pd.DataFrame, unit: str, title: str) -> alt.Chart:
                 "label:N",
                 sort=labels,
                 title=None,
-                scale=alt.Scale(domain=labels, scheme="tableau10"),
+                scale=alt.Scale(domain=labels, range=PALETTE),
             ),
         )
         .properties(width=560, height=280, title=title)
@@ -129,7 +136,7 @@ def stacked_bars(frame: pd.DataFrame, *, unit: str, title: str) -> Chart:
                 "part:N",
                 sort=parts,
                 title=None,
-                scale=alt.Scale(domain=parts, scheme="tableau20"),
+                scale=alt.Scale(domain=parts, range=PALETTE),
                 legend=alt.Legend(orient="bottom", columns=6),
             ),
         )
@@ -162,7 +169,7 @@ def roofline(points: pd.DataFrame, roof: pd.DataFrame, *, title: str) -> Chart:
                 "label:N",
                 title=None,
                 sort=labels,
-                scale=alt.Scale(domain=labels, scheme="tableau10"),
+                scale=alt.Scale(domain=labels, range=PALETTE),
                 legend=alt.Legend(orient="bottom", columns=1, labelLimit=520),
             ),
         )
@@ -200,7 +207,7 @@ def dots_with_intervals(
         "label:N",
         title=None,
         sort=labels,
-        scale=alt.Scale(domain=labels, scheme="tableau10"),
+        scale=alt.Scale(domain=labels, range=PALETTE),
         legend=alt.Legend(orient="bottom", columns=2, labelLimit=420),
     )
     shape = alt.Shape(
@@ -239,3 +246,61 @@ def _rules(frame: pd.DataFrame, limits: Mapping[str, float | None]) -> list[alt.
             rule = alt.Chart(pd.DataFrame({axis: [limit]})).mark_rule(strokeDash=[2, 2])
             rules.append(rule.encode(**{axis: f"{axis}:Q"}))
     return rules
+
+
+def dumbbells(frame: pd.DataFrame, *, unit: str, title: str) -> Chart:
+    """Two values a row, joined by a line.
+
+    Args:
+        frame: Columns ``label``, ``side`` (colour), ``value``, ``low`` and ``high`` (the ends of
+            the line, the same in both rows of a label) and ``said``, in the order they appear.
+        unit: Of the axis.
+        title: Above the chart.
+    """
+    labels, sides = (list(dict.fromkeys(frame[name])) for name in ("label", "side"))
+    base = alt.Chart(frame)
+    y = alt.Y("label:N", sort=labels, title=None, axis=alt.Axis(labelLimit=420))
+    scale = alt.Scale(type="log", nice=False, padding=16)
+    lines = base.mark_rule(strokeWidth=2, color="#8c8c8c").encode(
+        x=alt.X("low:Q", scale=scale, title=unit), x2="high:Q", y=y
+    )
+    points = base.mark_point(filled=True, size=80, opacity=1).encode(
+        x=alt.X("value:Q", scale=scale),
+        y=y,
+        color=alt.Color(
+            "side:N", sort=sides, title=None, scale=alt.Scale(domain=sides, range=PALETTE),
+            legend=alt.Legend(orient="bottom", labelLimit=420),
+        ),
+        shape=alt.Shape("side:N", sort=sides, title=None),
+        tooltip=["label:N", "side:N", alt.Tooltip("value:Q", title=unit, format=".4~g"), "said:N"],
+    )  # fmt: skip
+    return alt.layer(lines, points).properties(width=560, height=22 * len(labels), title=title)
+
+
+def course(frame: pd.DataFrame, *, unit: str, title: str) -> Chart:
+    """One value over runs with its 95% interval; marks where it changed.
+
+    Args:
+        frame: Columns ``run``, ``commit``, ``value``, ``low``, ``high``, ``step`` (whether it is
+            the first after a change) and ``changed``, oldest first.
+        unit: Of the vertical axis.
+        title: Above the chart.
+    """
+    base = alt.Chart(frame)
+    x = alt.X("run:N", sort=None, title=None, axis=alt.Axis(labelAngle=-40, labelLimit=220))
+    y = alt.Y("value:Q", title=unit, scale=alt.Scale(zero=False, padding=10))
+    tooltip = ["run:N", "commit:N", alt.Tooltip("value:Q", title=unit, format=".4~g"), "changed:N"]
+    rules = base.mark_rule().encode(x=x, y=alt.Y("low:Q", title=unit), y2="high:Q")
+    line = base.mark_line(opacity=0.5, color=PALETTE[0]).encode(x=x, y=y)
+    points = base.mark_point(filled=True, size=70, opacity=1).encode(
+        x=x,
+        y=y,
+        color=alt.Color(
+            "step:N",
+            title="first after a change",
+            scale=alt.Scale(domain=[False, True], range=PALETTE),
+            legend=alt.Legend(orient="bottom"),
+        ),
+        tooltip=tooltip,
+    )
+    return alt.layer(rules, line, points).properties(width=560, height=220, title=title)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shutil
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pandas as pd
 
@@ -26,8 +27,6 @@ _LATEX = str.maketrans(
 class Writer(Protocol):
     """Collects a document piece by piece."""
 
-    suffix: str
-
     def heading(self, text: str, level: int = 2) -> None:
         """A section's title."""
 
@@ -46,16 +45,15 @@ class Writer(Protocol):
     def photo(self, source: Path, path: Path, caption: str) -> None:
         """A picture that is there, and where a copy of it goes, beside the document."""
 
-    def text(self) -> str:
-        """The whole document."""
 
-
-class _Document:
-    """What is kept in files beside the document.
+class Document(ABC):
+    """A document whose pictures are files beside it (`Writer` says what its methods do).
 
     Args:
         pictures: One of `PICTURES`.
     """
+
+    suffix: str
 
     def __init__(self, pictures: str = "png") -> None:
         self._parts: list[str] = []
@@ -70,14 +68,27 @@ class _Document:
         shutil.copyfile(source, path)
         self._picture(path.name, caption)
 
-    def _picture(self, path: str, caption: str) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def heading(self, text: str, level: int = 2) -> None: ...
+
+    @abstractmethod
+    def paragraph(self, text: str) -> None: ...
+
+    @abstractmethod
+    def bullets(self, lines: Sequence[str]) -> None: ...
+
+    @abstractmethod
+    def table(self, frame: pd.DataFrame, caption: str) -> None: ...
+
+    @abstractmethod
+    def _picture(self, path: str, caption: str) -> None: ...
 
     def text(self) -> str:
+        """The whole document."""
         return "\n\n".join(self._parts) + "\n"
 
 
-class Markdown(_Document):
+class Markdown(Document):
     """GitHub-flavoured Markdown."""
 
     suffix = ".md"
@@ -94,7 +105,7 @@ class Markdown(_Document):
 
     def table(self, frame: pd.DataFrame, caption: str) -> None:
         header = [_cell(name) for name in frame.columns]
-        rule = [":--" if _is_words(frame[name]) else "--:" for name in frame.columns]
+        rule = [":--" if is_words(frame[name]) else "--:" for name in frame.columns]
         rows = [[_cell(value) for value in row] for row in frame.itertuples(index=False)]
         lines = ["| " + " | ".join(row) + " |" for row in (header, rule, *rows)]
         self._parts.append("\n".join([*lines, "", f"*{caption}*"]))
@@ -103,7 +114,7 @@ class Markdown(_Document):
         self._parts.append(f"![{caption}]({path})")
 
 
-class Latex(_Document):
+class Latex(Document):
     """LaTeX with booktabs tables, to be input into a paper."""
 
     suffix = ".tex"
@@ -126,7 +137,7 @@ class Latex(_Document):
         self._parts.append(f"\\begin{{itemize}}\n{items}\n\\end{{itemize}}")
 
     def table(self, frame: pd.DataFrame, caption: str) -> None:
-        align = "".join("l" if _is_words(frame[name]) else "r" for name in frame.columns)
+        align = "".join("l" if is_words(frame[name]) else "r" for name in frame.columns)
         header = " & ".join(_escape(str(name)) for name in frame.columns)
         rows = [
             " & ".join(_escape(str(value)) for value in row) + r" \\"
@@ -154,7 +165,7 @@ def _escape(text: str) -> str:
     return text.replace("**", "").replace("`", "").translate(_LATEX)
 
 
-def _is_words(column: pd.Series[str]) -> bool:
+def is_words(column: pd.Series[Any]) -> bool:
     """Whether a column holds words rather than numbers with units."""
     shown = [str(value) for value in column if str(value) not in ("", "-")]
     return not all(text[0].isdigit() or text[0] in "-+" for text in shown)

@@ -61,6 +61,12 @@ SYNTHETIC = (
 )
 
 
+def once_each(runs: pd.DataFrame) -> pd.DataFrame:
+    """Runs with a result, the first of each training and seed."""
+    good = runs[runs["status"] == "ok"]
+    return good[~good.duplicated(["label", "seed"])]
+
+
 def sections(out: Writer, loaded: TrainingResults, folder: Path, name: str) -> None:
     """Everything a report says of training runs."""
     seen: Counter[str] = Counter()
@@ -75,11 +81,9 @@ def sections(out: Writer, loaded: TrainingResults, folder: Path, name: str) -> N
         out.paragraph(f"Settings: {protocol}.")
         if bool(runs["synthetic"].iloc[0]):
             out.paragraph(SYNTHETIC)
-        good = runs[runs["status"] == "ok"]
-        repeated = good.duplicated(["label", "seed"])
-        if repeated.any():
-            out.paragraph(f"{int(repeated.sum())} runs repeat a seed and are left out.")
-            good = good[~repeated]
+        good = once_each(runs)
+        if repeated := int((runs["status"] == "ok").sum()) - len(good):
+            out.paragraph(f"{repeated} runs repeat a seed and are left out.")
         if not good.empty:
             epochs = loaded.epochs.merge(good[["suite", "run"]])
             scored = ScoredRuns(good, loaded)
@@ -187,8 +191,12 @@ def _signs_of(epochs: pd.DataFrame) -> list[Sign]:
     return signs(fooling, telling, fewest=1)
 
 
-def _verdicts(out: Writer, good: pd.DataFrame) -> list[Comparison]:
-    """Says whether each method helps; returns the comparisons that this rests on."""
+def verdicts(good: pd.DataFrame) -> tuple[list[str], list[Comparison]]:
+    """Whether each method helps, a line each, and the comparisons that this rests on.
+
+    Args:
+        good: Rows of runs with a result, of one pair of domains and one protocol.
+    """
     rested: list[Comparison] = []
     groups = {label: str(group["method"].iloc[0]) for label, group in _by_label(good)}
     controls = [label for label, method in groups.items() if method == "control"]
@@ -216,6 +224,12 @@ def _verdicts(out: Writer, good: pd.DataFrame) -> list[Comparison]:
             helps += f" (its discriminator stayed at chance in {len(stuck)} runs)"
         asked = f"Does the adversary help with {label}?" if fools else f"Does {label} help?"
         lines.append(f"{asked} **{helps}**. Against {against}.")
+    return lines, rested
+
+
+def _verdicts(out: Writer, good: pd.DataFrame) -> list[Comparison]:
+    """Says whether each method helps; returns the comparisons that this rests on."""
+    lines, rested = verdicts(good)
     if lines:
         adversaries = [line.startswith("Does the adversary") for line in lines]
         rules = ["The adversary helps only if it beats both the control and AdaBN."]

@@ -13,7 +13,7 @@ from dabench.base.files import write_atomically
 from dabench.findings.choices import choice_of
 from dabench.findings.frames import frames_frame, read_frames
 from dabench.findings.profiles import ceilings_frame, load_profiles
-from dabench.findings.tables import load, load_counts
+from dabench.findings.tables import Results, load, load_counts
 from dabench.findings.trainings import load_training
 from dabench.findings.ways import ways_frame
 from dabench.records.ceilings import read_ceilings
@@ -29,7 +29,7 @@ from dabench.report import (
     variants,
     ways,
 )
-from dabench.report.text import Latex, Markdown, Writer
+from dabench.report.text import Document, Latex, Markdown, Writer
 
 # Kind of run -> end of the name of the table behind its sections.
 _ENDS = {
@@ -44,11 +44,16 @@ _ENDS = {
     "frame": "-frame.csv",
 }
 
-FORMATS: dict[str, type[Markdown | Latex]] = {"markdown": Markdown, "latex": Latex}
+FORMATS: dict[str, type[Document]] = {"markdown": Markdown, "latex": Latex}
 
 
 def write_report(
-    runs: list[Path], *, folder: Path, name: str, output_format: str = "markdown"
+    runs: list[Path],
+    *,
+    folder: Path,
+    name: str,
+    output_format: str = "markdown",
+    pictures: str = "png",
 ) -> list[Path]:
     """Writes ``folder/name.md`` (or ``.tex``), ``name.csv`` and pictures.
 
@@ -57,6 +62,7 @@ def write_report(
         folder: Made if missing.
         name: Of the files.
         output_format: A key of `FORMATS`.
+        pictures: One of `dabench.report.text.PICTURES`.
 
     Returns:
         The document and the CSV files.
@@ -66,7 +72,7 @@ def write_report(
         ResultsError: Damaged records.
     """
     kinds = {run: kind_of(run) for run in runs}
-    out: Writer = FORMATS[output_format]()
+    out = FORMATS[output_format](pictures)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         out.heading(f"dabench report: {name}", level=1)
@@ -146,25 +152,45 @@ def _counts(out: Writer, runs: list[Path], folder: Path, name: str) -> pd.DataFr
 
 def _timing(out: Writer, runs: list[Path], folder: Path, name: str) -> pd.DataFrame:
     loaded = load(runs)
+    timing_sections(out, loaded, folder, name)
+    return loaded.measurements
+
+
+def timing_sections(
+    out: Writer, loaded: Results, folder: Path, name: str, *, rows: bool = True
+) -> None:
+    """Measurements, what follows from them, and how they were made.
+
+    Args:
+        out: The document.
+        loaded: Runs.
+        folder: Of pictures.
+        name: Of the document.
+        rows: Whether to write the measurements themselves; the page shows them by itself.
+    """
     discriminators = bool((loaded.measurements["family"] == "discriminator").any())
     if discriminators:
         for device in ("cpu", "cuda"):
             sections.paper_table(out, loaded, device)
     sections.ratio_table(out, loaded)
-    sections.speed_tables(out, loaded)
+    if rows:
+        sections.speed_tables(out, loaded)
     speeds.section(out, loaded)
-    sections.loads_tables(out, loaded)
+    if rows:
+        sections.loads_tables(out, loaded)
     variants.section(out, loaded)
-    sections.pictures(out, loaded, folder, name)
+    if rows:
+        sections.pictures(out, loaded, folder, name)
     sections.operations_table(out, loaded.counts)
     audit.section(out, loaded, with_published=discriminators)
-    sections.failures(out, loaded)
+    if rows:
+        sections.failures(out, loaded)
     sections.method(out, loaded)
-    return loaded.measurements
 
 
 # In the order of the report: what writes a part, of which kinds of runs.
-_PARTS: dict[Callable[[Writer, list[Path], Path, str], pd.DataFrame], tuple[str, ...]] = {
+Part = Callable[[Writer, list[Path], Path, str], pd.DataFrame]
+OTHER_PARTS: dict[Part, tuple[str, ...]] = {
     _training: ("train", "suite"),
     _choices: ("choice",),
     _frames: ("frame",),
@@ -172,5 +198,5 @@ _PARTS: dict[Callable[[Writer, list[Path], Path, str], pd.DataFrame], tuple[str,
     _profiles: ("profile",),
     _ceilings: ("ceilings",),
     _counts: ("count",),
-    _timing: ("timing",),
 }
+_PARTS: dict[Part, tuple[str, ...]] = {**OTHER_PARTS, _timing: ("timing",)}

@@ -1,0 +1,84 @@
+// Charts by Vega-Embed, drawn when they come near; every one has a text that says what it shows.
+
+const drawn = new Set();
+
+function theme() {
+  const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const [ink, line] = [color("--ink"), color("--line")];
+  return {
+    background: "transparent",
+    font: "system-ui, sans-serif",
+    axis: { labelColor: ink, titleColor: ink, gridColor: line, domainColor: line, tickColor: line },
+    legend: { labelColor: ink, titleColor: ink },
+    header: { labelColor: ink, titleColor: ink },
+    title: { color: ink },
+    rule: { color: ink },
+    text: { color: ink },
+    view: { stroke: line },
+  };
+}
+
+// Lines that a specification draws in black are of the theme's ink.
+function inked(node, ink) {
+  if (Array.isArray(node)) return node.map((each) => inked(each, ink));
+  if (node && typeof node === "object") {
+    return Object.fromEntries(Object.entries(node).map(([key, value]) => [
+      key, key === "color" && value === "black" ? ink : inked(value, ink),
+    ]));
+  }
+  return node;
+}
+
+// A figure; `rows` are put in under that name if given, `onpick` hears of a datum that is clicked.
+function chart(spec, caption, { rows = null, onpick = null, least = 180, eager = false, step = null } = {}) {
+  const place = h("div", {});
+  const holder = h("div", { class: "chart", ...SVG_ROLES, "aria-label": `Chart: ${plain(caption)}`, style: `min-height: ${least}px` }, place);
+  const figure = h("figure", {}, holder, h("figcaption", {}, rich(caption)));
+  const self = { figure, rows, view: null, draw: null, update: null };
+  self.draw = async () => {
+    self.view?.finalize();
+    self.view = null;
+    if (self.rows && !self.rows.length) {
+      place.replaceChildren(h("p", { class: "soft" }, "Nothing to draw: no row that the filters let through has what this chart shows."));
+      return;
+    }
+    const ink = getComputedStyle(document.documentElement).getPropertyValue("--ink").trim();
+    const whole = { ...inked(spec, ink), description: plain(caption) };
+    if (self.rows) whole.datasets = { ...whole.datasets, rows: self.rows };
+    // So many pixels for each value of a field.
+    if (step) whole.height = step.pixels * new Set(self.rows.map((row) => row[step.field])).size;
+    const made = await vegaEmbed(place, whole, {
+      actions: false, ast: true, logLevel: 1, renderer: "svg", config: theme(), tooltip: { theme: document.documentElement.dataset.theme },
+    });
+    self.view = made.view;
+    if (onpick) made.view.addEventListener("click", (_, item) => item?.datum && onpick(item.datum));
+    holder.dataset.drawn = "yes";
+  };
+  self.update = (rows) => {
+    self.rows = rows;
+    if (drawn.has(self)) return self.draw();
+    return Promise.resolve();
+  };
+  const start = () => {
+    if (drawn.has(self)) return Promise.resolve();
+    drawn.add(self);
+    return self.draw();
+  };
+  self.start = start;
+  if (!eager) {
+    new IntersectionObserver((entries, observer) => {
+      if (entries.some((entry) => entry.isIntersecting)) {
+        observer.disconnect();
+        start();
+      }
+    }, { rootMargin: "600px" }).observe(holder);
+  }
+  return self;
+}
+
+function redrawCharts() {
+  for (const each of drawn) {
+    if (each.figure.isConnected) each.draw();
+    else drawn.delete(each);
+  }
+}

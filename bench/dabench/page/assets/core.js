@@ -1,0 +1,104 @@
+// Elements, texts and numbers. Whatever comes from records becomes text nodes, never markup.
+
+const SVG_ROLES = { role: "region", tabindex: "0" };
+
+function h(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes ?? {})) {
+    if (value === null || value === undefined || value === false) continue;
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else element.setAttribute(name, value === true ? "" : value);
+  }
+  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined));
+  return element;
+}
+
+// **bold** and `code`, which is all that reports use within a line.
+function rich(text) {
+  return text.split(/(\*\*[^*]+\*\*|`[^`]+`)/).map((part) => {
+    if (part.length > 4 && part.startsWith("**") && part.endsWith("**")) {
+      return h("strong", {}, part.slice(2, -2));
+    }
+    if (part.length > 2 && part.startsWith("`") && part.endsWith("`")) {
+      return h("code", {}, part.slice(1, -1));
+    }
+    return part;
+  });
+}
+
+const plain = (text) => text.replace(/\*\*([^*]+)\*\*/g, "$1").replace(/`([^`]+)`/g, "$1");
+
+// As dabench.base.units writes them.
+function significant(value, digits = 3) {
+  if (value === null || Number.isNaN(value)) return "-";
+  if (value === 0) return "0";
+  const rounded = Number(value.toPrecision(digits));
+  const places = Math.max(0, digits - 1 - Math.floor(Math.log10(Math.abs(rounded))));
+  const text = Math.abs(rounded) >= 10 ** digits ? String(Math.round(value)) : rounded.toFixed(places);
+  return text.includes(".") ? text.replace(/\.?0+$/, "") : text;
+}
+
+const TIMES = [[1, "s"], [1e-3, "ms"], [1e-6, "µs"], [1e-9, "ns"]];
+
+function unitOf(seconds) {
+  const rounded = Number(seconds.toPrecision(3));
+  return TIMES.find(([scale]) => rounded >= scale) ?? TIMES[3];
+}
+
+function formatSeconds(value) {
+  if (value === null || value === undefined) return "-";
+  const [scale, unit] = unitOf(value);
+  return `${significant(value / scale)} ${unit}`;
+}
+
+function formatInterval(low, high) {
+  if (low === null || high === null || low === undefined) return "-";
+  const [scale, unit] = unitOf(high);
+  return `${significant(low / scale)} to ${significant(high / scale)} ${unit}`;
+}
+
+function formatBytes(value) {
+  if (value === null || value === undefined) return "-";
+  let size = value;
+  for (const unit of ["B", "KiB", "MiB"]) {
+    if (Number(size.toPrecision(4)) < 1024) return `${significant(size)} ${unit}`;
+    size /= 1024;
+  }
+  return `${significant(size)} GiB`;
+}
+
+// One message at a time for those who listen, too.
+function say(text) {
+  const status = document.getElementById("status");
+  status.textContent = text;
+  clearTimeout(say.timer);
+  say.timer = setTimeout(() => { status.textContent = ""; }, 2500);
+}
+
+async function copy(text, what) {
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch {
+    // A page that is opened from disk may not use it everywhere.
+    const field = h("textarea", { "aria-hidden": "true" });
+    field.value = text;
+    document.body.append(field);
+    field.select();
+    document.execCommand("copy");
+    field.remove();
+  }
+  window.dabenchCopied = text;
+  say(`${what} copied`);
+}
+
+// What embedded data decompresses to.
+async function unpacked(id) {
+  const text = document.getElementById(id).textContent.trim();
+  const bytes = Uint8Array.from(atob(text), (sign) => sign.charCodeAt(0));
+  return inflated(new Blob([bytes]));
+}
+
+async function inflated(blob) {
+  const stream = blob.stream().pipeThrough(new DecompressionStream("gzip"));
+  return new Response(stream).json();
+}

@@ -1,0 +1,46 @@
+// The measurements: columns of numbers and of words, read by row and name.
+
+function shortNames(models) {
+  const ends = models.map((model) => (model.startsWith("trained:") ? `trained:${model.split("/").at(-1)}` : model));
+  const known = new Map(models.map((model, n) => [model, ends[n]]));
+  return new Set(ends).size === models.length ? known : new Map();
+}
+
+class Rows {
+  constructor(columns) {
+    this.columns = columns;
+    const first = Object.values(columns)[0];
+    this.length = first ? (first.index ?? first.values).length : 0;
+    this.all = Array.from({ length: this.length }, (_, row) => row);
+    this.names = this.all.map((row) => `${this.get(row, "run_id")}|${this.get(row, "case_id")}|${this.get(row, "phase")}`);
+    this.byName = new Map(this.names.map((name, row) => [name, row]));
+    this.texts = null;
+    this.short = shortNames(this.words("model"));
+  }
+
+  // A name as it is shown: of a trained network without the folders that lead to it.
+  shown(name, value) {
+    return name === "model" ? this.short.get(value) ?? value : value;
+  }
+
+  get(row, name) {
+    const column = this.columns[name];
+    if (!column) return null;
+    return column.index ? column.words[column.index[row]] : column.values[row];
+  }
+
+  // The words of a column in the order of numbers or of their first row.
+  words(name) {
+    const column = this.columns[name];
+    if (!column) return [];
+    if (column.words) return column.words.filter((word) => word !== "");
+    return [...new Set(column.values)].filter((value) => value !== null).sort((a, b) => a - b).map(String);
+  }
+
+  text(row) {
+    this.texts ??= this.all.map((each) => Object.keys(this.columns)
+      .filter((name) => this.columns[name].words && name !== "command")
+      .map((name) => this.get(each, name)).join(" ").toLowerCase());
+    return this.texts[row];
+  }
+}

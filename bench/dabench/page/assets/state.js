@@ -1,0 +1,46 @@
+// What is looked at, kept in the address: #case=...&filter=...
+
+const state = { filters: new Map(), search: "", sort: "", descending: false, grouped: true, open: "" };
+
+const packed = (values) => [...values].map(encodeURIComponent).join(",");
+
+function readAddress() {
+  const found = new URLSearchParams(location.hash.slice(1));
+  state.filters = new Map();
+  for (const part of (found.get("filter") ?? "").split(";").filter(Boolean)) {
+    const [axis, values] = part.split(":");
+    const known = (values ?? "").split(",").filter(Boolean);
+    try {
+      state.filters.set(decodeURIComponent(axis), new Set(known.map(decodeURIComponent)));
+    } catch {
+      // Somebody shortened the address: what is left of it still counts.
+    }
+  }
+  state.search = found.get("search") ?? "";
+  state.sort = found.get("sort") ?? "";
+  state.descending = found.get("order") === "descending";
+  state.grouped = found.get("group") !== "no";
+  state.open = found.get("case") ?? "";
+  return found.get("section") ?? "";
+}
+
+function address() {
+  const found = new URLSearchParams();
+  const filters = [...state.filters].filter(([, values]) => values.size);
+  if (state.open) found.set("case", state.open);
+  if (filters.length) {
+    found.set("filter", filters.map(([axis, values]) => `${encodeURIComponent(axis)}:${packed(values)}`).join(";"));
+  }
+  if (state.search) found.set("search", state.search);
+  if (state.sort) found.set("sort", state.sort);
+  if (state.descending) found.set("order", "descending");
+  if (!state.grouped) found.set("group", "no");
+  return `#${found}`;
+}
+
+// Opening a case is a step back for the browser's button; a filter is not.
+function keepAddress(step = false) {
+  if (address() === location.hash) return;
+  if (step) history.pushState(null, "", address());
+  else history.replaceState(null, "", address());
+}

@@ -1,0 +1,223 @@
+"""What the page shows, from the records of runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from dabench.base.units import format_share
+from dabench.device.machine import version_of
+from dabench.findings.choices import Choice, choice_of
+from dabench.findings.proofs import UNPROVEN
+from dabench.findings.standings import STANDINGS_RULE, answers, standings
+from dabench.findings.tables import Results, load
+from dabench.findings.trainings import TrainingResults, load_training
+from dabench.page.changes import change_sections
+from dabench.page.charts import live_charts
+from dabench.page.document import PageDocument
+from dabench.page.measured import failed_launches, measured_columns, name_of, sampled
+from dabench.page.tradeoffs import dots
+from dabench.records.choices import TIMES
+from dabench.records.folder import has_run, kind_of, read_run
+from dabench.report.training import once_each, verdicts
+from dabench.report.write import OTHER_PARTS, timing_sections
+
+_INSIDE = {"choice": TIMES, "profile": "trials"}
+"""Kind of run -> the folder in it that holds its timings."""
+
+MOST_PRINTED = 6
+"""Settings that a machine's headline names before the rest is folded away."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What one page holds, as JSON documents.
+
+    Attributes:
+        title: Of the page.
+        shown: What is shown at once.
+        samples: What is read when somebody opens a case: by measurement.
+    """
+
+    title: str
+    shown: dict[str, Any]
+    samples: dict[str, Any]
+
+
+def gather(runs: Sequence[Path], title: str) -> Page:
+    """Reads runs for a page.
+
+    Args:
+        runs: Their folders, of whatever kinds.
+        title: Of the page.
+
+    Raises:
+        UsageError: A folder without a run.
+        ResultsError: Damaged records.
+    """
+    kinds = {run: kind_of(run) for run in runs}
+    timings = _timings(kinds)
+    loaded = _load(timings) if timings else None
+    choices = {
+        names: choice_of(run)
+        for run, kind in kinds.items()
+        if kind == "choice" and (names := f"{_name(run)}/{TIMES}")
+    }
+    trained = [run for run, kind in kinds.items() if kind in ("train", "suite")]
+    trainings = load_training(trained) if trained else None
+    held = sampled(loaded) if loaded is not None else None
+    places = standings(loaded) if loaded is not None else {}
+    shown = {
+        "title": title,
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "dabench": version_of("dabench"),
+        "rules": {"standing": STANDINGS_RULE, "unproven": UNPROVEN},
+        "runs": [_provenance(run, names) for run, names in _named(kinds, timings).items()],
+        "answers": _answers(loaded, choices, trainings),
+        "measured": {} if loaded is None else measured_columns(loaded, places),
+        "failed": [] if loaded is None else failed_launches(loaded),
+        "tradeoff": dots(choices, printed=any(c.finished for c in choices.values())),
+        "charts": live_charts(),
+        "sections": _sections(kinds, loaded, timings, title),
+        "step": 1 if held is None else held.step,
+    }
+    return Page(title, shown, {} if held is None else held.launches)
+
+
+def _timings(kinds: Mapping[Path, str]) -> dict[str, Path]:
+    """Name -> folder of all timings, those within runs of other kinds included."""
+    found: dict[str, Path] = {}
+    for run, kind in kinds.items():
+        inside = run / _INSIDE[kind] if kind in _INSIDE else run
+        if kind == "timing" or (kind in _INSIDE and has_run(inside)):
+            name = _name(run) + (f"/{inside.name}" if inside != run else "")
+            same = sum(other == name or other.startswith(f"{name} (") for other in found)
+            found[f"{name} ({same + 1})" if same else name] = inside
+    return found
+
+
+def _name(run: Path) -> str:
+    return run.resolve().name
+
+
+def _load(timings: Mapping[str, Path]) -> Results:
+    """Reads timings, each run under the name that the page has for it."""
+    loaded = load(list(timings.values()))
+    # A folder that is named twice is read once.
+    names = dict(zip((run["run_id"] for run in loaded.runs), timings, strict=True))
+    frames = (loaded.measurements, loaded.samples, loaded.launches, loaded.counts)
+    renamed = [
+        frame.assign(run_id=frame["run_id"].map(names)) if not frame.empty else frame
+        for frame in frames
+    ]
+    runs = [{**run, "run_id": names[run["run_id"]]} for run in loaded.runs]
+    return Results(runs, *renamed)
+
+
+def _named(kinds: Mapping[Path, str], timings: Mapping[str, Path]) -> dict[Path, str]:
+    """Folder -> name of every run, timings within others included."""
+    inside = {path: name for name, path in timings.items()}
+    return inside | {run: _name(run) for run in kinds if run not in inside}
+
+
+_KEPT = (
+    "cpu", "cpu_flags", "physical_cores", "logical_cores", "usable_cores", "memory_bytes", "gpus",
+    "driver", "cuda", "cudnn", "os", "python", "dabench", "commit", "torch", "threads",
+    "cpu_capability", "governor", "load_1min", "variables", "packages",
+)  # fmt: skip
+
+
+def _provenance(run: Path, name: str) -> dict[str, Any]:
+    """Where a run's numbers come from."""
+    document = read_run(run)
+    environment = document["environment"]
+    facts = {key: environment[key] for key in _KEPT if environment.get(key) not in (None, [], {})}
+    return {
+        "run_id": name,
+        "kind": document["kind"],
+        "created": document["created"],
+        "command": document["command"],
+        "environment": facts,
+        "rules": document.get("rules", {}),
+        "left_out": document.get("left_out", []),
+    }
+
+
+def _answers(
+    loaded: Results | None,
+    choices: Mapping[str, Choice],
+    trainings: TrainingResults | None,
+) -> list[dict[str, Any]]:
+    """By machine, in words, with the measurements that each sentence rests on."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for run_id, choice in choices.items():
+        keys = [] if choice.chosen is None else [
+            name_of(run_id, choice.chosen.case.case_id, "forward")
+        ]  # fmt: skip
+        task = f"which to deploy (`{run_id}`)"
+        found.setdefault(choice.machine, []).append(
+            {"task": task, "text": " ".join(choice.says), "keys": keys}
+        )
+    if loaded is not None:
+        for each in answers(loaded):
+            line = {"task": each.task, "text": each.text, "keys": [name_of(*k) for k in each.keys]}
+            found.setdefault(each.machine, []).append(line)
+        for machine, line in _deadlines(loaded):
+            found.setdefault(machine, []).append(line)
+    if trainings is not None:
+        for machine, line in _methods(trainings):
+            found.setdefault(machine, []).append(line)
+    return [
+        {"machine": machine, "first": MOST_PRINTED, "lines": lines}
+        for machine, lines in found.items()
+    ]
+
+
+def _deadlines(loaded: Results) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What holds a stream's rate."""
+    rows = loaded.measurements
+    streams = rows[(rows["status"] == "ok") & (rows["protocol"] == "stream")]
+    for row in streams.to_dict("records"):
+        share = row["on_time"]
+        holds = "**keeps up**" if share == 1 else f"has {format_share(share)} of them done in time"
+        yield (
+            row["machine"],
+            {
+                "task": f"{row['rate']:g} frames a second, {row['height']}x{row['width']}",
+                "text": f"`{row['model']}` ({row['dtype']}, {row['memory_format']}) {holds}.",
+                "keys": [name_of(row["run_id"], row["case_id"], row["phase"])],
+            },
+        )
+
+
+def _methods(loaded: TrainingResults) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Whether methods help, on each pair of domains."""
+    for (data, _), runs in loaded.runs.groupby(["data", "protocol"], sort=False):
+        good = once_each(runs)
+        if good.empty:
+            continue
+        lines, _ = verdicts(good)
+        marked = "**SYNTHETIC**: " if bool(runs["synthetic"].iloc[0]) else ""
+        for line in lines:
+            yield (
+                str(good["machine"].iloc[0]),
+                {"task": str(data), "text": marked + line, "keys": []},
+            )
+
+
+def _sections(
+    kinds: Mapping[Path, str], loaded: Results | None, timings: Mapping[str, Path], name: str
+) -> list[dict[str, Any]]:
+    """What reports say of the runs, but for the measurements, which the page has by itself."""
+    out = PageDocument()
+    for part, of_kinds in OTHER_PARTS.items():
+        chosen = [run for run, kind in kinds.items() if kind in of_kinds]
+        if chosen:
+            part(out, chosen, Path(), name)
+    if loaded is not None:
+        change_sections(out, loaded, timings, name)
+        timing_sections(out, loaded, Path(), name, rows=False)
+    return [section for section in out.sections if section["blocks"]]

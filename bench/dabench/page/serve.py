@@ -1,0 +1,219 @@
+"""The page over HTTP, renewed as rows come in.
+
+Five addresses and no more: nothing that is asked for is looked up among files, so there is no
+folder to list and no path to leave.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from http import HTTPStatus
+from http.cookies import CookieError, SimpleCookie
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from dabench.base.errors import DabenchError, UsageError
+from dabench.findings.tables import find_runs
+from dabench.page.bundle import bundled, packed
+from dabench.page.gather import Page, gather
+from dabench.records.folder import has_run
+
+_COOKIE = "dabench"
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+
+
+def runs_below(roots: Sequence[Path]) -> list[Path]:
+    """The runs that folders are or hold.
+
+    Raises:
+        UsageError: One holds none.
+    """
+    found = [run for root in roots for run in ([root] if has_run(root) else find_runs(root))]
+    return list(dict.fromkeys(found))
+
+
+class Renewed:
+    """A page that is made anew when a file of its runs changed.
+
+    Args:
+        roots: Folders of runs; runs may be added to them at any time.
+        title: Of the page.
+
+    Raises:
+        UsageError: No run there.
+        ResultsError: Damaged records.
+    """
+
+    def __init__(self, roots: Sequence[Path], title: str) -> None:
+        self._roots = roots
+        self._title = title
+        self._lock = threading.Lock()
+        self._version = self.version()
+        self._page = gather(runs_below(roots), title)
+
+    def version(self) -> str:
+        """Differs whenever a file of the runs does."""
+        digest = hashlib.sha256()
+        for run in runs_below(self._roots):
+            for path in sorted(run.rglob("*")):
+                try:
+                    facts = path.stat()
+                except FileNotFoundError:
+                    continue  # it was renamed just now
+                digest.update(f"{path}\0{facts.st_size}\0{facts.st_mtime_ns}\0".encode())
+        return digest.hexdigest()[:16]
+
+    def page(self) -> Page:
+        """The newest there is; while records cannot be read, the last that could be."""
+        with self._lock:
+            version = self.version()
+            if version != self._version:
+                try:
+                    self._page = gather(runs_below(self._roots), self._title)
+                except DabenchError as error:
+                    shown = {**self._page.shown, "problem": str(error)}
+                    self._page = Page(self._title, shown, self._page.samples)
+                self._version = version
+            return self._page
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address can be reached from this machine alone."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class Server(ThreadingHTTPServer):
+    """Serves one page.
+
+    Args:
+        host: Address to listen on.
+        port: 0 takes a free one.
+        renewed: The page.
+        token: That requests must know; empty where none is needed.
+
+    Raises:
+        UsageError: It cannot listen there.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, host: str, port: int, renewed: Renewed, token: str) -> None:
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self.renewed = renewed
+        self.token = token
+        self.host = host
+        try:
+            super().__init__((host, port), _Handler)
+        except (OSError, OverflowError) as error:
+            said = getattr(error, "strerror", None) or error
+            raise UsageError(f"--host, --port: cannot listen on {host}:{port}: {said}") from None
+
+    @property
+    def url(self) -> str:
+        """Where to look, with the token."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        asked = f"?token={self.token}" if self.token else ""
+        return f"http://{host}:{self.server_address[1]}/{asked}"
+
+    def known_names(self) -> frozenset[str]:
+        """What a browser may call a server that is reached from this machine alone."""
+        return frozenset(f"{name}:{self.server_address[1]}" for name in (
+            "localhost", "127.0.0.1", "[::1]", f"[{self.host}]" if ":" in self.host else self.host,
+        ))  # fmt: skip
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Server
+    server_version = "dabench"
+    sys_version = ""
+    timeout = 30
+
+    def do_GET(self) -> None:
+        self._answer(body=True)
+
+    def do_HEAD(self) -> None:
+        self._answer(body=False)
+
+    def _answer(self, *, body: bool) -> None:
+        asked = urlsplit(self.path)
+        answers: dict[str, Callable[[], tuple[str, bytes]]] = {
+            "/": self._document,
+            "/version": lambda: ("text/plain", self.server.renewed.version().encode()),
+            "/shown": lambda: self._packed(self.server.renewed.page().shown),
+            "/samples": lambda: self._packed(self.server.renewed.page().samples),
+        }
+        token = (parse_qs(asked.query).get("token") or [""])[0]
+        if not self._is_known_name():
+            self._send(HTTPStatus.FORBIDDEN, "text/plain", b"unknown host name\n", body=body)
+        elif asked.path == "/" and token and self._is_token(token):
+            # The address that people pass on is without it.
+            self._send(HTTPStatus.SEE_OTHER, "text/plain", b"", body=body, cookie=token)
+        elif self.server.token and not self._is_token(self._cookie()):
+            self._send(HTTPStatus.UNAUTHORIZED, "text/plain", b"a token is needed\n", body=body)
+        elif asked.path not in answers:
+            self._send(HTTPStatus.NOT_FOUND, "text/plain", b"not found\n", body=body)
+        else:
+            try:
+                kind, content = answers[asked.path]()
+            except DabenchError as error:
+                kind, content = "text/plain", f"{error}\n".encode()
+                self._send(HTTPStatus.SERVICE_UNAVAILABLE, kind, content, body=body)
+            else:
+                self._send(HTTPStatus.OK, kind, content, body=body)
+
+    def _document(self) -> tuple[str, bytes]:
+        version = self.server.renewed.version()
+        return "text/html", bundled(self.server.renewed.page(), version=version).encode()
+
+    @staticmethod
+    def _packed(document: Any) -> tuple[str, bytes]:
+        # The page's scripts unpack it, as they do what a file embeds.
+        return "application/gzip", packed(document)
+
+    def _is_known_name(self) -> bool:
+        """Without a token another site's page, whose name leads here, must not read the answers."""
+        return bool(self.server.token) or self.headers.get("Host") in self.server.known_names()
+
+    def _is_token(self, said: str) -> bool:
+        return hmac.compare_digest(said.encode(), self.server.token.encode())
+
+    def _cookie(self) -> str:
+        try:
+            found = SimpleCookie(self.headers.get("Cookie", "")).get(_COOKIE)
+        except CookieError:
+            return ""
+        return "" if found is None else found.value
+
+    def _send(
+        self, status: HTTPStatus, kind: str, content: bytes, *, body: bool, cookie: str = ""
+    ) -> None:
+        self.send_response(status)
+        for name, value in _HEADERS.items():
+            self.send_header(name, value)
+        charset = "; charset=utf-8" if kind.startswith("text/") else ""
+        self.send_header("Content-Type", kind + charset)
+        self.send_header("Content-Length", str(len(content)))
+        if cookie:
+            self.send_header("Location", "/")
+            self.send_header("Set-Cookie", f"{_COOKIE}={cookie}; HttpOnly; SameSite=Strict; Path=/")
+        self.end_headers()
+        if body:
+            self.wfile.write(content)
+
+    def log_message(self, *_: Any) -> None:
+        """Says nothing: what is asked for is not worth a line."""
