@@ -52,6 +52,11 @@ function chart(spec, caption, { rows = null, onpick = null, least = 180, eager =
     });
     self.view = made.view;
     if (onpick) made.view.addEventListener("click", (_, item) => item?.datum && onpick(item.datum));
+    // A layer without marks is nothing to be read out.
+    for (const group of place.querySelectorAll("g[role]:empty")) {
+      group.removeAttribute("role");
+      group.removeAttribute("aria-roledescription");
+    }
     holder.dataset.drawn = "yes";
   };
   self.update = (rows) => {

@@ -28,14 +28,22 @@ function rich(text) {
 
 const plain = (text) => text.replace(/\*\*([^*]+)\*\*/g, "$1").replace(/`([^`]+)`/g, "$1");
 
+// A tie goes to the even number, as Python has it.
+const whole = (value) => (Math.abs(value % 1) === 0.5 ? 2 * Math.round(value / 2) : Math.round(value));
+
 // As dabench.base.units writes them.
 function significant(value, digits = 3) {
   if (value === null || Number.isNaN(value)) return "-";
   if (value === 0) return "0";
   const rounded = Number(value.toPrecision(digits));
-  const places = Math.max(0, digits - 1 - Math.floor(Math.log10(Math.abs(rounded))));
-  const text = Math.abs(rounded) >= 10 ** digits ? String(Math.round(value)) : rounded.toFixed(places);
-  return text.includes(".") ? text.replace(/\.?0+$/, "") : text;
+  const power = Math.floor(Math.log10(Math.abs(rounded)));
+  const short = (text) => (text.includes(".") ? text.replace(/\.?0+$/, "") : text);
+  if (power < -4) {
+    const [figures, exponent] = value.toExponential(digits - 1).split("e-");
+    return `${short(figures)}e-${exponent.padStart(2, "0")}`;
+  }
+  if (power >= digits) return String(whole(value));
+  return short(rounded.toFixed(Math.max(0, digits - 1 - power)));
 }
 
 const TIMES = [[1, "s"], [1e-3, "ms"], [1e-6, "µs"], [1e-9, "ns"]];

@@ -115,4 +115,6 @@ async function start() {
   document.documentElement.dataset.ready = "yes";
 }
 
+// For the console, and for tests of the numbers' forms.
+window.dabench = { formatBytes, formatInterval, formatSeconds, significant };
 start();

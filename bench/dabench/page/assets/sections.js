@@ -30,7 +30,7 @@ function reportSections(shown) {
       if (content.children.length) return;
       section.blocks.forEach((block, place) => {
         if (block.kind === "photo" && block !== photos[0]) return;
-        content.append(blockOf(block, section, place, photos));
+        content.append(blockOf(block, section, place, photos, number + 1));
       });
     };
     const details = h("details", { class: "section", ontoggle: () => details.open && fill() },
@@ -41,10 +41,10 @@ function reportSections(shown) {
   return { elements, contents };
 }
 
-function blockOf(block, section, place, photos) {
+function blockOf(block, section, place, photos, number) {
   if (block.kind === "text") return h("p", {}, rich(block.text));
   if (block.kind === "list") return listOf(block, section, place);
-  if (block.kind === "table") return reportTable(block, plain(section.title));
+  if (block.kind === "table") return reportTable(block, `section ${number}, ${plain(section.title)}`, place);
   if (block.kind === "chart") return chart(block.spec, block.caption, { least: 320 }).figure;
   return photosOf(photos);
 }

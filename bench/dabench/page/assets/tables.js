@@ -70,7 +70,7 @@ function heading(column, sorted, onsort) {
 }
 
 // A table of a report: its cells are text.
-function reportTable(block, title) {
+function reportTable(block, title, place) {
   const columns = block.columns.map((label, n) => ({ label, number: !block.words[n] }));
   const view = { column: -1, sign: 1, search: "" };
   const body = h("tbody");
@@ -101,14 +101,14 @@ function reportTable(block, title) {
   draw();
   const search = block.rows.length > 8
     ? h("input", {
-      type: "search", placeholder: "Search this table", "aria-label": `Search: ${title}`,
+      type: "search", placeholder: "Search this table", "aria-label": `Search table ${place} of ${title}`,
       oninput: (event) => { view.search = event.target.value; draw(); },
     })
     : null;
   return h(
     "div", { class: "table" },
     h("div", { class: "bar" }, search, copyButtons(() => [columns, known().map((row) => row.cells)])),
-    h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `Table: ${title}` },
+    h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `Table ${place} of ${title}` },
       h("table", {}, h("thead", {}, head), body)),
     h("p", { class: "soft" }, rich(block.caption)),
   );

@@ -1,0 +1,353 @@
+"""The page in a browser: what a reader sees, and what nobody must."""
+
+import importlib.resources
+import json
+import shutil
+import threading
+from contextlib import contextmanager
+
+import browser
+import pytest
+from choices import write_choice
+from records import write_medians, write_run
+from suites import write_suite
+
+from dabench.findings.tables import load
+from dabench.page import write_page
+from dabench.page.serve import Renewed, Server
+from dabench.plan.cases import Case
+
+pytestmark = browser.NEEDED
+
+BAD_NAME = "<img src=x onerror=window.stung=1>"
+BAD_REASON = "</script><script>window.stung=2</script> \u2028 ${window.stung=3}"
+
+
+def case(model, **axes):
+    usual = {
+        "family": "segmenter", "device": "cpu", "batch": 1, "channels": 3, "height": 64,
+        "width": 64, "mode": "eval", "dtype": "fp32", "memory_format": "nchw", "threads": 0,
+        "protocol": "steady", "phases": ("forward",),
+    }  # fmt: skip
+    return Case(model=model, **{**usual, **axes})
+
+
+def write_hostile(folder):
+    """A run whose names and reasons look like markup."""
+    cases = {case(BAD_NAME): [0.01, 0.0101, 0.0099], case("plain**x**`y`"): [0.02, 0.021, 0.02]}
+    failed = case("a\"b'c", batch=2)
+    return write_medians(
+        folder, {**cases, failed: [0.01]}, command=f"dabench time --model '{BAD_NAME}'{BAD_REASON}",
+        changes={failed: {"status": "error", "reason": BAD_REASON, "phases": ()}},
+    )  # fmt: skip
+
+
+def again(root, day):
+    """The first run, measured once more."""
+    folder = shutil.copytree(root / "20260102-030405-test", root / f"2026020{day}-030405-again")
+    run = json.loads((folder / "run.json").read_text())
+    changes = {"run_id": folder.name, "created": f"2026-02-0{day}T03:04:05+00:00"}
+    (folder / "run.json").write_text(json.dumps({**run, **changes}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    root = tmp_path_factory.mktemp("results")
+    choice = root / "choice"
+    write_choice(
+        choice, {case("a"): [0.010, 0.011, 0.010], case("b"): [0.02, 0.021, 0.02]},
+        scores={case("a"): 0.5, case("b"): 0.6},
+    )  # fmt: skip
+    return [
+        write_run(root),
+        write_run(root, "20260203-040506-other", cpu="Other CPU"),
+        again(root, 4),
+        again(root, 5),
+        write_suite(root),
+        choice,
+        write_hostile(root / "hostile"),
+    ]
+
+
+@pytest.fixture(scope="module")
+def page_file(runs, tmp_path_factory):
+    return write_page(runs, folder=tmp_path_factory.mktemp("page"), name="page")
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with browser.started() as started:
+        yield started
+
+
+@pytest.fixture
+def reader(chromium):
+    found = browser.Reader(chromium)
+    yield found
+    assert found.said == []
+    assert found.asked == []
+    found.close()
+
+
+def shown(page):
+    return page.locator("#measurements [aria-live]").inner_text()
+
+
+def names(page):
+    return page.locator("table.explorer tr[data-name]").evaluate_all(
+        "(all) => all.map((each) => each.dataset.name)"
+    )
+
+
+def test_every_chart_has_marks_and_a_text(reader, page_file):
+    page = reader.open(page_file)
+    marks = reader.wait_for_charts()
+    assert len(marks) > 5
+    assert min(marks) > 0
+    for chart in page.locator("main .chart").all():
+        assert len(chart.get_attribute("aria-label")) > len("Chart: ")
+        assert chart.locator("[role=graphics-document]").get_attribute("aria-label")
+
+
+def test_every_measurement_is_in_the_table_and_nothing_stings(reader, page_file, runs):
+    page = reader.open(page_file)
+    timings = [run / "times" if run.name == "choice" else run for run in runs]
+    timings = [run for run in timings if (run / "launches.csv").exists()]
+    rows = load(timings).measurements
+    assert shown(page) == f"{len(rows)} of {len(rows)} measurements"
+    assert len(set(names(page))) == len(rows)
+    # Failed cases stand where they belong, with their reason.
+    assert page.locator("table.explorer tr", has_text="</script><script>").count() == 1
+    assert page.locator("table.explorer", has_text=BAD_NAME).count() == 1
+    reader.wait_for_charts()
+    page.locator(f'table.explorer a:text-is("{BAD_NAME}")').click()
+    page.wait_for_selector("dialog[open] .chart[data-drawn]")
+    assert BAD_NAME in page.locator("dialog h2").inner_text()
+    assert page.evaluate("window.stung") is None
+    assert page.locator("img[src=x]").count() == 0
+
+
+def test_a_filter_changes_table_and_charts_together(reader, page_file):
+    page = reader.open(page_file)
+    reader.wait_for_charts()
+    before = page.locator("#measurements .chart .mark-symbol path").count()
+    page.locator("[data-chip='family:segmenter']").click()
+    page.locator("[data-chip='model:stdc1-bisenet']").click()
+    kept = names(page)
+    assert kept
+    assert all("|stdc1-bisenet/" in name for name in kept)
+    page.wait_for_function(
+        "(n) => document.querySelectorAll('#measurements .chart .mark-symbol path').length < n",
+        arg=before,
+    )
+    # The choice's dots are of other networks.
+    page.wait_for_function("() => !document.querySelector('#tradeoff svg')")
+    page.get_by_role("button", name="Clear filters").click()
+    page.wait_for_function("() => document.querySelector('#tradeoff svg .mark-symbol path')")
+
+
+def test_an_address_opens_what_was_looked_at(reader, page_file):
+    page = reader.open(page_file)
+    page.locator("[data-chip='model:dw-disc']").click()
+    page.get_by_label("Search all measurements").fill("steady")
+    page.get_by_role("button", name="median", exact=True).first.click()
+    page.get_by_role("button", name="Group by machine").click()
+    view = names(page)
+    page.locator("table.explorer tbody a").nth(2).click()
+    page.wait_for_selector("dialog[open]")
+    address = page.evaluate("location.hash")
+    title = page.locator("dialog dl").inner_text()
+
+    page.goto("about:blank")
+    page = reader.open(page_file, address)
+    page.wait_for_selector("dialog[open]")
+    assert page.locator("dialog dl").inner_text() == title
+    page.get_by_role("button", name="Close").click()
+    assert names(page) == view
+    assert page.locator("[data-chip='model:dw-disc']").get_attribute("aria-pressed") == "true"
+    assert page.locator("th[aria-sort=ascending]").inner_text().startswith("median")
+
+
+@pytest.mark.parametrize(
+    ("button", "separator"), [("Copy Markdown", " | "), ("Copy CSV", ","), ("Copy LaTeX", " & ")]
+)
+def test_copy_gives_what_is_shown(reader, page_file, button, separator):
+    page = reader.open(page_file)
+    page.locator("[data-chip='machine:Other CPU, 4 cores']").click()
+    page.get_by_role("button", name="median", exact=True).first.click()
+    page.locator("#measurements").get_by_role("button", name=button).click()
+    page.wait_for_function("() => window.dabenchCopied")
+    lines = page.evaluate("window.dabenchCopied").splitlines()
+    rows = page.locator("table.explorer tr[data-name]")
+    cells = [row.locator("td").all_inner_texts() for row in rows.all()]
+    body = [line for line in lines if separator in line][1:]
+    body = [line for line in body if not line.startswith("| :--")]
+    assert len(body) == len(cells)
+    for line, row in zip(body, cells, strict=True):
+        assert f"{row[0]}{separator}{row[1]}" in line
+        assert row[2].replace("µ", "$\\mu$" if separator == " & " else "µ") in line
+
+
+def test_numbers_are_written_as_by_the_command_line(reader, page_file):
+    from dabench.base.units import format_bytes, format_interval, format_seconds, significant
+
+    page = reader.open(page_file)
+    values = [
+        0.0,
+        1e-9,
+        3.21e-7,
+        9.996e-4,
+        9.994e-4,
+        0.001,
+        0.0123,
+        0.99951,
+        1.0,
+        12.34,
+        999.6,
+        1234.5,
+    ]
+    for name, ours in (
+        ("formatSeconds", [format_seconds(value) for value in values[1:]]),
+        ("significant", [significant(value) for value in values[1:]]),
+        ("formatBytes", [format_bytes(1e6 * value) for value in values[1:]]),
+    ):
+        scale = 1e6 if name == "formatBytes" else 1
+        theirs = page.evaluate(
+            f"(all) => all.map((each) => dabench.{name}({scale} * each))", values[1:]
+        )
+        assert theirs == ours, name
+    pairs = [[0.00061, 0.00103], [1e-7, 2e-6], [0.5, 12.0]]
+    theirs = page.evaluate(
+        "(all) => all.map(([low, high]) => dabench.formatInterval(low, high))", pairs
+    )
+    assert theirs == [format_interval(*pair) for pair in pairs]
+
+
+def test_a_report_table_sorts_by_size_and_searches(reader, page_file):
+    page = reader.open(page_file)
+    page.get_by_role("link", name="Ratios of the discriminators' times").click()
+    table = page.locator("section", has=page.locator("h2", has_text="Ratios of the")).last
+    table.get_by_role("button", name="ratio", exact=True).click()
+    numbers = [float(text) for text in table.locator("tbody td:nth-child(9)").all_inner_texts()]
+    assert numbers == sorted(numbers)
+    table.get_by_role("searchbox").fill("Other CPU")
+    assert all("Other CPU" in row for row in table.locator("tbody tr").all_inner_texts())
+
+
+@pytest.mark.parametrize(
+    ("theme", "rules"), [("light", {}), ("dark", {"runOnly": ["color-contrast"]})]
+)
+def test_axe_finds_no_violation(chromium, runs, tmp_path, theme, rules):
+    reader = browser.Reader(chromium, color_scheme=theme)
+    rules = {"resultTypes": ["violations"], "preload": False, **rules}
+    # One of each kind of run: it looks at every mark of every chart.
+    kinds = [run for run in runs if run.name.endswith(("-other", "-suite", "choice", "hostile"))]
+    page = reader.open(write_page(kinds, folder=tmp_path, name="page"))
+    reader.wait_for_charts()
+    axe = importlib.resources.files("axe_playwright_python") / "axe.min.js"
+    # Its policy lets the page run no script but its own; a debugger may.
+    page.evaluate(axe.read_text(encoding="utf-8"))
+    found = page.evaluate("(rules) => axe.run('body', rules)", rules)["violations"]
+    page.locator("table.explorer tbody a").first.click()
+    page.wait_for_selector("dialog[open] .chart[data-drawn]")
+    found += page.evaluate("(rules) => axe.run('dialog', rules)", rules)["violations"]
+    said = [(each["id"], [node["html"][:300] for node in each["nodes"]]) for each in found]
+    assert said == []
+    reader.close()
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_nothing_is_cut_off_or_moves(chromium, page_file, width):
+    reader = browser.Reader(chromium)
+    reader.page.set_viewport_size({"width": width, "height": 800})
+    reader.page.add_init_script(
+        """window.moved = 0;
+        new PerformanceObserver((list) => {
+          const unasked = list.getEntries().filter((each) => !each.hadRecentInput);
+          window.moved += unasked.reduce((sum, each) => sum + each.value, 0);
+        }).observe({ type: 'layout-shift', buffered: true });"""
+    )
+    page = reader.open(page_file)
+    page.wait_for_timeout(300)
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    for _ in range(6):
+        page.mouse.wheel(0, 700)
+        page.wait_for_timeout(60)
+    assert page.evaluate("window.moved") < 0.1
+    reader.close()
+
+
+def test_everything_is_reached_by_the_keyboard(reader, page_file):
+    page = reader.open(page_file)
+    page.locator("[data-chip='model:dw-disc']").focus()
+    page.keyboard.press("Enter")
+    # What was pressed keeps the focus, though the filters were drawn anew.
+    assert page.evaluate("document.activeElement.dataset.chip") == "model:dw-disc"
+    page.locator("table.explorer tbody a").first.focus()
+    page.keyboard.press("Enter")
+    page.wait_for_selector("dialog[open]")
+    page.keyboard.press("Escape")
+    assert page.locator("dialog[open]").count() == 0
+    page.locator("details.section > summary").first.focus()
+    page.keyboard.press("Enter")
+    assert page.locator("details.section[open]").count() == 1
+
+
+def test_on_paper_every_section_is_open(reader, page_file):
+    page = reader.open(page_file)
+    page.emulate_media(media="print")
+    page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('details.section')].every((each) => each.open)"
+    )
+    assert page.locator(".filters").is_hidden()
+    assert page.pdf().startswith(b"%PDF")
+
+
+@contextmanager
+def served(root, **settings):
+    server = Server("127.0.0.1", 0, Renewed([root], "dabench"), settings.get("token", ""))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def test_a_served_page_is_renewed_as_runs_come_in(chromium, tmp_path):
+    write_run(tmp_path)
+    reader = browser.Reader(chromium)
+    with served(tmp_path, token="abc") as server:
+        page = reader.page
+        page.goto(server.url)
+        page.wait_for_selector("html[data-ready]")
+        assert "abc" not in page.url
+        page.locator("[data-chip='model:dw-disc']").click()
+        before = shown(page)
+        write_run(tmp_path, "20260203-040506-other", cpu="Other CPU")
+        page.wait_for_function(
+            "(text) => document.querySelector('#measurements [aria-live]').textContent !== text",
+            arg=before,
+        )
+        assert int(shown(page).split()[0]) == 2 * int(before.split()[0])
+        # What was looked at stays.
+        assert page.locator("[data-chip='model:dw-disc']").get_attribute("aria-pressed") == "true"
+        assert all(
+            url.startswith(f"http://127.0.0.1:{server.server_address[1]}/") for url in reader.asked
+        )
+    reader.close()
+
+
+def test_the_page_says_where_each_number_comes_from(reader, page_file, runs):
+    page = reader.open(page_file)
+    page.locator("table.explorer tbody a").first.click()
+    page.wait_for_selector("dialog[open]")
+    page.locator("dialog").get_by_role("button", name="Where").click()
+    run = json.loads((runs[0] / "run.json").read_text())
+    opened = page.locator("#provenance details[open]")
+    assert run["command"] in opened.inner_text()
+    assert run["environment"]["cpu"] in opened.inner_text()
