@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 
 from dabench.base.units import format_bytes, format_count, format_seconds, significant
-from dabench.findings.tables import reference
+from dabench.findings.tables import by_setting, reference
 from dabench.plan.axes import EAGER, variant_in
 from dabench.plan.settings import ITEM_BYTES
 from dabench.timing.verdicts import DELTA
@@ -27,6 +27,8 @@ IMPOSSIBLE = "impossible"
 TRAIN_FASTER = "train faster than eval"
 SAME_FOR_BATCHES = "same time for different batches"
 UNSUPPORTED = "ranking not supported"
+
+Row = Mapping[str, Any]
 
 MARGIN = 0.03
 FEWEST_TIMES = 2
@@ -170,7 +172,7 @@ def audit(rows: pd.DataFrame, operations: pd.DataFrame) -> list[Finding]:
         counted = known.get((row["source"], *key)) or known.get(("", *key))
         if counted is not None:
             findings += _below_floor(pd.Series(row), pd.Series(counted))
-    for _, group in rows.groupby(_SETTING, sort=False, dropna=False):
+    for group in by_setting(rows, _SETTING):
         findings += _train_against_eval(group)
         findings += _over_batches(group)
     return findings
@@ -210,12 +212,14 @@ def _may_use_winograd(model: str) -> bool:
     return model not in MODELS or MODELS[model].family != "discriminator"
 
 
-def _train_against_eval(group: pd.DataFrame) -> Iterator[Finding]:
-    for _, same in group.groupby(["model", "batch"], sort=False):
-        train, evaluation = (same[same["mode"] == mode] for mode in ("train", "eval"))
-        if train.empty or evaluation.empty:
+def _train_against_eval(group: Sequence[Row]) -> Iterator[Finding]:
+    first: dict[tuple[Any, ...], Row] = {}
+    for row in group:
+        first.setdefault((row["model"], row["batch"], row["mode"]), row)
+    for (model, batch, mode), a in first.items():
+        b = first.get((model, batch, "eval"))
+        if mode != "train" or b is None:
             continue
-        a, b = train.iloc[0], evaluation.iloc[0]
         # Where intervals are known they must lie apart: noise is no contradiction.
         apart = not a["high_s"] >= b["low_s"]
         if a["seconds"] < (1 - MARGIN) * b["seconds"] and apart:
@@ -223,20 +227,22 @@ def _train_against_eval(group: pd.DataFrame) -> Iterator[Finding]:
                 f"train {format_seconds(a['seconds'])}, eval {format_seconds(b['seconds'])}: "
                 "training mode does at least the same forward work"
             )
-            yield _finding(a, TRAIN_FASTER, evidence, mode="")
+            yield _finding(pd.Series(a), TRAIN_FASTER, evidence, mode="")
 
 
-def _over_batches(group: pd.DataFrame) -> Iterator[Finding]:
-    for _, same in group.groupby(["model", "mode"], sort=False):
-        ordered = same.sort_values("batch")
-        for (_, a), (_, b) in itertools.pairwise(ordered.iterrows()):
-            alike = abs(b["seconds"] / a["seconds"] - 1) <= MARGIN
-            if alike and b["batch"] >= FEWEST_TIMES * a["batch"]:
+def _over_batches(group: Sequence[Row]) -> Iterator[Finding]:
+    alike: dict[tuple[str, str], list[Row]] = {}
+    for row in group:
+        alike.setdefault((row["model"], row["mode"]), []).append(row)
+    for same in alike.values():
+        for a, b in itertools.pairwise(sorted(same, key=lambda row: int(row["batch"]))):
+            close = abs(b["seconds"] / a["seconds"] - 1) <= MARGIN
+            if close and b["batch"] >= FEWEST_TIMES * a["batch"]:
                 evidence = (
                     f"batch {a['batch']} {format_seconds(a['seconds'])}, batch {b['batch']} "
                     f"{format_seconds(b['seconds'])}: bound by launches, or not synchronised"
                 )
-                yield _finding(a, SAME_FOR_BATCHES, evidence)
+                yield _finding(pd.Series(a), SAME_FOR_BATCHES, evidence)
 
 
 def rankings(ratios: pd.DataFrame) -> list[Finding]:

@@ -11,7 +11,7 @@ const ALWAYS = ["model", "batch", "size", "mode", "phase", "dtype", "layout"];
 const NAMED = { batch: "batch ", threads: "threads ", rate: "frames/s ", concurrency: "processes " };
 // Columns that have a place of their own.
 const OWN = ["model", "rank", "status", "machine", "run_id"];
-const STEP = 100;
+const STEP = 50;
 const MOST_DOTS = 25;
 const MOST_CHIPS = 12;
 
@@ -87,10 +87,14 @@ function explorer(rows, shown, openCase) {
 
   // The rows that all filters but one's let through.
   function passing(except = null) {
-    const tests = [...state.filters].filter(([axis, values]) => values.size && axis !== except && rows.columns[axis]);
+    const tests = [...state.filters].filter(([axis, values]) => values.size && axis !== except && rows.columns[axis]).map(([axis, values]) => {
+      const { words, codes } = rows.axis(axis);
+      const allowed = words.map((word) => values.has(word));
+      return (row) => codes[row] >= 0 && allowed[codes[row]];
+    });
     const words = state.search.toLowerCase();
-    return rows.all.filter((row) => tests.every(([axis, values]) => values.has(String(rows.get(row, axis))))
-      && (!words || rows.text(row).includes(words)));
+    if (words) tests.push((row) => rows.text(row).includes(words));
+    return tests.length ? rows.all.filter((row) => tests.every((test) => test(row))) : rows.all;
   }
 
   function ordered(kept) {
@@ -113,13 +117,12 @@ function explorer(rows, shown, openCase) {
   function drawFilters() {
     const focused = document.activeElement?.dataset?.chip;
     filters.replaceChildren(...axes.map(([axis, label]) => {
-      const counts = new Map();
-      for (const row of passing(axis)) {
-        const value = String(rows.get(row, axis) ?? "");
-        counts.set(value, (counts.get(value) ?? 0) + 1);
-      }
+      const { words, codes } = rows.axis(axis);
+      const counted = new Int32Array(words.length);
+      for (const row of passing(axis)) if (codes[row] >= 0) counted[codes[row]] += 1;
+      const counts = new Map(words.map((word, n) => [word, counted[n]]).filter(([, n]) => n));
       const chosen = state.filters.get(axis) ?? new Set();
-      const values = rows.words(axis).filter((value) => counts.has(value) || chosen.has(value));
+      const values = words.filter((value) => counts.has(value) || chosen.has(value));
       const first = values.filter((value, n) => n < MOST_CHIPS || chosen.has(value));
       const chip = (value) => h("button", {
         type: "button", class: "chip", "aria-pressed": String(chosen.has(value)), "data-chip": `${axis}:${value}`,
@@ -127,9 +130,19 @@ function explorer(rows, shown, openCase) {
       }, rows.shown(axis, value), " ", h("small", {}, String(counts.get(value) ?? 0)));
       const rest = values.length - first.length;
       return h("fieldset", { class: "filter" }, h("legend", {}, label), first.map(chip),
-        rest > 0 ? h("span", { class: "soft" }, `and ${rest} more: search for them`) : null);
+        rest > 0 ? moreOf(label, rest, () => values.slice(MOST_CHIPS), (value) => toggle(axis, value)) : null);
     }));
     if (focused) [...filters.querySelectorAll("[data-chip]")].find((each) => each.dataset.chip === focused)?.focus();
+  }
+
+  // Of thousands of values the rest, listed when somebody asks for it.
+  function moreOf(label, count_, values, pick) {
+    const fill = () => {
+      if (select.options.length === 1) select.append(...values().map((value) => h("option", { value }, value)));
+    };
+    const select = h("select", { "aria-label": `More of ${label}`, onfocus: fill, onpointerdown: fill, onchange: () => pick(select.value) },
+      h("option", { value: "" }, `${count_} more`));
+    return select;
   }
 
   function cells(row) {

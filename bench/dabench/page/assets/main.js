@@ -44,7 +44,7 @@ function build(shown, samplesOf) {
     href: `#section=${id}`,
     onclick: (event) => { event.preventDefault(); history.replaceState(null, "", `#section=${id}`); goTo(id); },
   }, label))));
-  document.getElementById("made").textContent = `${shown.runs.length} runs; made ${shown.made.slice(0, 16).replace("T", " ")} UTC by dabench ${shown.dabench ?? ""}`;
+  document.getElementById("made").textContent = `${shown.runs.length} ${shown.runs.length === 1 ? "run" : "runs"}; made ${shown.made.slice(0, 16).replace("T", " ")} UTC by dabench ${shown.dabench ?? ""}`;
   explore?.change();
   const arrive = () => {
     const section = readAddress();

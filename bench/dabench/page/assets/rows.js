@@ -6,6 +6,15 @@ function shortNames(models) {
   return new Set(ends).size === models.length ? known : new Map();
 }
 
+function axisOf(column) {
+  const values = column.words ?? [...new Set(column.values)].filter((value) => value !== null).sort((a, b) => a - b);
+  const kept = values.filter((value) => value !== "");
+  const places = new Map(kept.map((value, n) => [value, n]));
+  const ofWord = column.words?.map((word) => places.get(word) ?? -1);
+  const codes = Int32Array.from(column.index ?? column.values, (each) => (ofWord ? ofWord[each] : places.get(each) ?? -1));
+  return { words: kept.map(String), codes };
+}
+
 class Rows {
   constructor(columns) {
     this.columns = columns;
@@ -15,6 +24,7 @@ class Rows {
     this.names = this.all.map((row) => `${this.get(row, "run_id")}|${this.get(row, "case_id")}|${this.get(row, "phase")}`);
     this.byName = new Map(this.names.map((name, row) => [name, row]));
     this.texts = null;
+    this.axes = new Map();
     this.short = shortNames(this.words("model"));
   }
 
@@ -29,12 +39,19 @@ class Rows {
     return column.index ? column.words[column.index[row]] : column.values[row];
   }
 
-  // The words of a column in the order of numbers or of their first row.
+  // A column as an axis to filter by: its words, in the order of numbers or of their first row, and
+  // of each row the number of its word, -1 where it has none.
+  axis(name) {
+    let known = this.axes.get(name);
+    if (!known) {
+      known = this.columns[name] ? axisOf(this.columns[name]) : { words: [], codes: new Int32Array(this.length).fill(-1) };
+      this.axes.set(name, known);
+    }
+    return known;
+  }
+
   words(name) {
-    const column = this.columns[name];
-    if (!column) return [];
-    if (column.words) return column.words.filter((word) => word !== "");
-    return [...new Set(column.values)].filter((value) => value !== null).sort((a, b) => a - b).map(String);
+    return this.axis(name).words;
   }
 
   text(row) {

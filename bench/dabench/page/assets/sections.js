@@ -13,9 +13,19 @@ function answersSection(shown, rows, openKeys) {
       h("h3", {}, machine),
       h("dl", {}, lines.slice(0, first).map(line)),
       lines.length > first
-        ? h("details", {}, h("summary", {}, `${lines.length - first} more`), h("dl", {}, lines.slice(first).map(line)))
+        ? moreLines(lines.slice(first).map((each) => () => line(each)))
         : null))),
     shown.answers.length ? null : h("p", {}, "Nothing was measured of which two could be compared."));
+}
+
+// Thousands of lines are made when somebody wants them.
+function moreLines(makers) {
+  const list = h("dl", {});
+  const fill = () => {
+    if (details.open && !list.children.length) list.append(...makers.flatMap((make) => make()));
+  };
+  const details = h("details", { ontoggle: fill }, h("summary", {}, `${makers.length} more`), list);
+  return details;
 }
 
 function reportSections(shown) {

@@ -69,12 +69,15 @@ function heading(column, sorted, onsort) {
   );
 }
 
+const ROWS_AT_ONCE = 200;
+
 // A table of a report: its cells are text.
 function reportTable(block, title, place) {
   const columns = block.columns.map((label, n) => ({ label, number: !block.words[n] }));
-  const view = { column: -1, sign: 1, search: "" };
+  const view = { column: -1, sign: 1, search: "", limit: ROWS_AT_ONCE };
   const body = h("tbody");
   const head = h("tr");
+  const more = h("button", { type: "button", onclick: () => { view.limit += ROWS_AT_ONCE; draw(); } });
   const known = () => {
     const words = view.search.toLowerCase();
     const kept = block.rows
@@ -93,7 +96,10 @@ function reportTable(block, title, place) {
       draw();
       head.children[n].querySelector("button").focus();
     })));
-    body.replaceChildren(...known().map(({ cells, number }) => h(
+    const kept = known();
+    more.hidden = kept.length <= view.limit;
+    more.textContent = `Show ${Math.min(kept.length - view.limit, ROWS_AT_ONCE)} more of ${kept.length - view.limit}`;
+    body.replaceChildren(...kept.slice(0, view.limit).map(({ cells, number }) => h(
       "tr", { "data-row": number + 1 },
       cells.map((cell, n) => h("td", { class: columns[n].number ? "number" : "words" }, badge(columns[n].label, cell) ?? rich(cell))),
     )));
@@ -107,9 +113,10 @@ function reportTable(block, title, place) {
     : null;
   return h(
     "div", { class: "table" },
-    h("div", { class: "bar" }, search, copyButtons(() => [columns, known().map((row) => row.cells)])),
+    h("div", { class: "bar" }, search, copyButtons(() => [columns, known().slice(0, view.limit).map((row) => row.cells)])),
     h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `Table ${place} of ${title}` },
       h("table", {}, h("thead", {}, head), body)),
+    more,
     h("p", { class: "soft" }, rich(block.caption)),
   );
 }
