@@ -74,47 +74,51 @@ def curves(
     title: str,
     beside: tuple[str, pd.DataFrame] | None = None,
 ) -> Chart:
-    """Lines over epochs, one per value of ``label``.
+    """Lines over epochs, one per value of ``label``, with a band over seeds.
 
     Args:
-        frame: Columns ``label``, ``epoch`` and ``value``.
+        frame: Columns ``label``, ``epoch`` and ``value``, and, where there are seeds, ``low`` and
+            ``high``.
         unit: Of the vertical axis.
         title: Above the chart.
         beside: Title and frame of a second chart at its right; left out where it has no points.
     """
-    chart: alt.Chart | alt.HConcatChart = _lines(frame, unit, title)
+    chart = _lines(frame, unit, title)
     if beside is not None and not beside[1].empty:
         right = _lines(beside[1], unit, beside[0])
-        chart = alt.hconcat(chart, right).resolve_scale(color="independent")
+        both: Chart = alt.hconcat(chart, right).resolve_scale(color="independent")
+        return both
     return chart
 
 
-def _lines(frame: pd.DataFrame, unit: str, title: str) -> alt.Chart:
+def _lines(frame: pd.DataFrame, unit: str, title: str) -> alt.LayerChart | alt.FacetChart:
     labels = list(dict.fromkeys(frame["label"]))
-    chart: alt.Chart = (
-        alt.Chart(frame)
-        .mark_line(point=True)
-        .encode(
-            x=alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickMinStep=1)),
-            y=alt.Y("value:Q", title=unit, scale=alt.Scale(zero=False)),
-            color=alt.Color(
-                "label:N",
-                sort=labels,
-                title=None,
-                scale=alt.Scale(domain=labels, range=PALETTE),
-            ),
-        )
-        .properties(width=560, height=280, title=title)
+    base = alt.Chart(frame)
+    x = alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickMinStep=1))
+    scale = alt.Scale(zero=False)
+    color = alt.Color(
+        "label:N", sort=labels, title=None, scale=alt.Scale(domain=labels, range=PALETTE)
     )
-    return chart
+    tooltip = ["label:N", "epoch:Q", alt.Tooltip("value:Q", title=unit, format=".4~g")]
+    layers = [
+        base.mark_line(point=True).encode(
+            x=x, y=alt.Y("value:Q", title=unit, scale=scale), color=color, tooltip=tooltip
+        )
+    ]
+    if "low" in frame:
+        band = base.mark_area(opacity=0.18).encode(
+            x=x, y=alt.Y("low:Q", title=unit, scale=scale), y2="high:Q", color=color
+        )
+        layers.insert(0, band)
+    return alt.layer(*layers).properties(width=560, height=280, title=title)
 
 
 def stacked_bars(frame: pd.DataFrame, *, unit: str, title: str) -> Chart:
     """Horizontal bars of segments, one bar per value of ``label``.
 
     Args:
-        frame: Columns ``label``, ``part`` (colour) and ``value``, a row per segment in the order
-            they are to appear.
+        frame: Columns ``label``, ``part`` (colour), ``value`` and, where segments have names,
+            ``name``, a row per segment in the order they are to appear.
         unit: Of the axis.
         title: Above the chart.
     """
@@ -139,6 +143,12 @@ def stacked_bars(frame: pd.DataFrame, *, unit: str, title: str) -> Chart:
                 scale=alt.Scale(domain=parts, range=PALETTE),
                 legend=alt.Legend(orient="bottom", columns=6),
             ),
+            tooltip=[
+                *(["name:N"] if "name" in shown else []),
+                "part:N",
+                alt.Tooltip("value:Q", title=unit, format=".4~g"),
+                "label:N",
+            ],
         )
         .properties(width=640, height=30 * len(labels), title=title)
     )
@@ -149,7 +159,8 @@ def roofline(points: pd.DataFrame, roof: pd.DataFrame, *, title: str) -> Chart:
     """Layers under the roof, both axes logarithmic.
 
     Args:
-        points: Columns ``label``, ``intensity`` (FLOP/byte), ``rate`` (GFLOP/s), ``share``.
+        points: Columns ``label``, ``name`` (of the layer), ``intensity`` (FLOP/byte), ``rate``
+            (GFLOP/s), ``share``.
         roof: Columns ``intensity`` and ``rate``: the corners of the roof.
         title: Above the chart.
     """
@@ -172,6 +183,13 @@ def roofline(points: pd.DataFrame, roof: pd.DataFrame, *, title: str) -> Chart:
                 scale=alt.Scale(domain=labels, range=PALETTE),
                 legend=alt.Legend(orient="bottom", columns=1, labelLimit=520),
             ),
+            tooltip=[
+                alt.Tooltip("name:N", title="layer"),
+                alt.Tooltip("share:Q", title="share of the time", format=".1%"),
+                alt.Tooltip("rate:Q", title="GFLOP/s", format=".3~g"),
+                alt.Tooltip("intensity:Q", title="FLOP/byte", format=".3~g"),
+                "label:N",
+            ],
         )
     )
     chart = alt.layer(line, dots).properties(width=560, height=380, title=title)
@@ -246,6 +264,37 @@ def _rules(frame: pd.DataFrame, limits: Mapping[str, float | None]) -> list[alt.
             rule = alt.Chart(pd.DataFrame({axis: [limit]})).mark_rule(strokeDash=[2, 2])
             rules.append(rule.encode(**{axis: f"{axis}:Q"}))
     return rules
+
+
+def heat_map(frame: pd.DataFrame, *, unit: str, title: str) -> Chart:
+    """A field per row and column, the darker the more; its number stands in it.
+
+    Args:
+        frame: Columns ``row``, ``column`` and ``value``, in the order they are to appear.
+        unit: Of the values.
+        title: Above the chart.
+    """
+    rows, columns = (list(dict.fromkeys(frame[name])) for name in ("row", "column"))
+    middle = (frame["value"].min() + frame["value"].max()) / 2
+    base = alt.Chart(frame).encode(
+        x=alt.X(
+            "column:N", sort=columns, title=None, axis=alt.Axis(labelAngle=-40, labelLimit=220)
+        ),
+        y=alt.Y("row:N", sort=rows, title=None, axis=alt.Axis(labelLimit=220)),
+    )
+    fields = base.mark_rect().encode(
+        color=alt.Color(
+            "value:Q", title=unit, scale=alt.Scale(scheme="blues"), legend=alt.Legend(format=".3~g")
+        ),
+        tooltip=["row:N", "column:N", alt.Tooltip("value:Q", title=unit, format=".3~g")],
+    )
+    numbers = base.mark_text(fontSize=9).encode(
+        text=alt.Text("value:Q", format=".1f"),
+        color=alt.condition(alt.datum.value > middle, alt.value("#ffffff"), alt.value("#10212f")),
+    )
+    return alt.layer(fields, numbers).properties(
+        width=46 * len(columns), height=20 * len(rows), title=title
+    )
 
 
 def dumbbells(frame: pd.DataFrame, *, unit: str, title: str) -> Chart:

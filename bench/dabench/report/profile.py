@@ -185,6 +185,7 @@ def _pictures(out: Writer, profiles: Profiles, good: pd.DataFrame, folder: Path,
         {
             "label": labelled(profiles.layers),
             "part": profiles.layers["stage"],
+            "name": profiles.layers["layer"],
             "value": 1e3 * profiles.layers["median_s"],
         }
     )
@@ -201,6 +202,7 @@ def _pictures(out: Writer, profiles: Profiles, good: pd.DataFrame, folder: Path,
         points = pd.DataFrame(
             {
                 "label": labelled(layers),
+                "name": layers["layer"],
                 "intensity": layers["intensity"],
                 "rate": layers["flops_per_s"] / 1e9,
                 "share": layers["share"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from dabench.findings.trainings import (
 from dabench.plan.methods import method_of
 from dabench.records.trainings import EPOCH_PARTS
 from dabench.report.audit import COURSES_CAPTION, courses_table
-from dabench.report.charts import curves
+from dabench.report.charts import curves, heat_map, stacked_bars
 from dabench.report.methods import ScoredRuns, certainty_table, costs_table, methods_table
 from dabench.report.scaling import scaling_table
 from dabench.report.text import Writer
@@ -48,6 +49,7 @@ _FIGURES = (
     ("loss", "segmentation loss", "Figure 5 of the paper: loss"),
     ("miou", "mIoU", "Figure 6 of the paper: mIoU"),
     ("accuracy", "pixel accuracy", "Figure 7 of the paper: precision"),
+    ("disc_loss", "discriminator's loss", "Health of the discriminators, 0.69 is chance: loss"),
 )
 _LAST_EPOCH = (
     "The last epoch is the result. Batch norm keeps its training statistics, into which target "
@@ -94,9 +96,10 @@ def sections(out: Writer, loaded: TrainingResults, folder: Path, name: str) -> N
             _decided(out, runs, loaded)
             costs_table(out, good, _by_label(good))
             _health(out, good)
-            _per_class(out, loaded.classes.merge(good[["suite", "run"]]), good)
-            _time_per_epoch(out, epochs)
-            _curves(out, epochs, folder, prefix, title)
+            files = _Files(folder / prefix, title)
+            _per_class(out, loaded.classes.merge(good[["suite", "run"]]), good, files)
+            _time_per_epoch(out, epochs, files)
+            _curves(out, epochs, files)
             _pictures(out, loaded, (title, str(protocol)), folder, prefix)
         _not_done(out, runs)
         _method(out, good, loaded)
@@ -310,24 +313,45 @@ def _health(out: Writer, good: pd.DataFrame) -> None:
     )
 
 
-def _per_class(out: Writer, done: pd.DataFrame, good: pd.DataFrame) -> None:
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """Where charts of a pair of domains go, and what it is called."""
+
+    prefix: Path
+    data: str
+
+    def stem(self, name: str) -> Path:
+        return self.prefix.with_name(f"{self.prefix.name}-{name}")
+
+
+def _per_class(out: Writer, done: pd.DataFrame, good: pd.DataFrame, files: _Files) -> None:
     if done.empty:
         return
     names = list(dict.fromkeys(done["name"]))
     rows: dict[str, list[str]] = {"class": names}
+    fields = []
     for label, _ in _by_label(good):
         mean = done[done["label"] == label].groupby("name")["iou"].mean()
         rows[label] = [
             "-" if pd.isna(mean.get(name)) else f"{100 * mean[name]:.1f}" for name in names
         ]
+        fields += [
+            {"row": name, "column": label, "value": 100 * mean[name]}
+            for name in names
+            if pd.notna(mean.get(name))
+        ]
     first = done[(done["suite"] == done["suite"].iloc[0]) & (done["run"] == done["run"].iloc[0])]
     share = first.set_index("name")["pixels"] / max(first["pixels"].sum(), 1)
     rows["share of pixels %"] = [f"{100 * share[name]:.2f}" for name in names]
     out.table(pd.DataFrame(rows), "IoU per class in %, mean over seeds.")
+    if fields:
+        title = f"{files.data}: IoU per class, mean over seeds"
+        chart = heat_map(pd.DataFrame(fields), unit="IoU %", title=title)
+        out.chart(chart, files.stem("classes"), title)
 
 
-def _time_per_epoch(out: Writer, epochs: pd.DataFrame) -> None:
-    rows = []
+def _time_per_epoch(out: Writer, epochs: pd.DataFrame, files: _Files) -> None:
+    rows, bars = [], []
     rare = ("teacher", "exchange")
     parts = [part for part in EPOCH_PARTS if part not in rare or epochs[f"{part}_s"].any()]
     for label, group in _by_label(epochs):
@@ -335,6 +359,8 @@ def _time_per_epoch(out: Writer, epochs: pd.DataFrame) -> None:
         full = group[whole]
         seconds = full["seconds"].mean()
         rest = seconds - sum(full[f"{part}_s"].mean() for part in parts)
+        means = {**{part: full[f"{part}_s"].mean() for part in parts}, "rest": rest}
+        bars += [{"label": label, "part": part, "value": each} for part, each in means.items()]
         share = (full["discriminator_s"] + full["adversarial_s"]) / full["seconds"]
         rows.append(
             {
@@ -369,28 +395,36 @@ def _time_per_epoch(out: Writer, epochs: pd.DataFrame) -> None:
             "With one pass after the other a lighter discriminator can save no more than that, and "
             "less, since the term's backward through the segmenter stays.",
         )
+        title = f"{files.data}: time per whole epoch taken apart"
+        chart = stacked_bars(pd.DataFrame(bars), unit="s per epoch", title=title)
+        out.chart(chart, files.stem("epochs"), f"{title}, mean over epochs and seeds")
 
 
-def _curves(out: Writer, epochs: pd.DataFrame, folder: Path, name: str, data: str) -> None:
+def _curves(out: Writer, epochs: pd.DataFrame, files: _Files) -> None:
+    data = files.data
     logs = [log for log in published_logs() if _in_domain(log.group) == _in_domain(data)]
     beside = ", ".join(dict.fromkeys(log.group for log in logs))
     for column, title, caption in _FIGURES:
         known = epochs[epochs[column].notna()]
         if known["epoch"].nunique() < 2:
             continue
-        mean = known.groupby(["label", "epoch"], sort=False)[column].mean().reset_index()
-        mean["value"] = mean[column] * (1 if column == "loss" else 100)
-        unit = title if column == "loss" else f"{title} (%)"
+        by_epoch = known.groupby(["label", "epoch"], sort=False)[column]
+        over = {"mean": "value", "min": "low", "max": "high"}
+        mean = by_epoch.agg(list(over)).rename(columns=over)
+        mean = (mean * (1 if column.endswith("loss") else 100)).reset_index()
+        unit = title if column.endswith("loss") else f"{title} (%)"
+        printed = _points_of(logs, column)
         chart = curves(
             mean,
             unit=unit,
             title=f"{data}: {title} per epoch",
-            beside=(f"as published, {beside}: one run each", _points_of(logs, column)),
+            beside=(f"as published, {beside}: one run each", printed),
         )
         out.chart(
             chart,
-            folder / f"{name}-{column}",
-            f"{caption} per epoch, mean over seeds ({data}); right: as published ({beside})",
+            files.stem(column),
+            f"{caption} per epoch, mean over seeds and the band they span ({data})"
+            + ("" if printed.empty else f"; right: as published ({beside})"),
         )
     out.table(
         courses_table([summary(log) for log in logs]),
@@ -400,7 +434,7 @@ def _curves(out: Writer, epochs: pd.DataFrame, folder: Path, name: str, data: st
 
 def _points_of(logs: Sequence[TrainingLog], column: str) -> pd.DataFrame:
     """Published curves as points of a figure, epochs counted from 1 as ours are."""
-    scale = 1 if column == "loss" else 100
+    scale = 1 if column.endswith("loss") else 100
     return pd.DataFrame(
         {"label": f"{log.name}: {log.label}", "epoch": point + 1, "value": scale * value}
         for log in logs

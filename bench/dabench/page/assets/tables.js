@@ -121,7 +121,7 @@ function reportTable(block, title, place) {
   );
 }
 
-const VERDICTS = ["faster", "slower", "same", "undecided"];
+const VERDICTS = ["faster", "slower", "same", "undecided", "better", "worse"];
 
 function badge(label, cell) {
   if (label !== "verdict") return null;
