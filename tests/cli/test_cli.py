@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from importlib import metadata
@@ -13,6 +14,7 @@ import typer.main
 from command import dabench, shell
 
 from dabench.cli.app import app
+from dabench.cli.examples import EXAMPLES
 
 HERE = Path(__file__).parent
 
@@ -56,6 +58,38 @@ def test_the_list_of_commands_says_what_the_commands_say(name, command):
     assert (loaded.name, loaded.help.partition("\n\n")[0]) == (name, command.help)
 
 
+def command_of(name):
+    first, *rest = name.split()
+    found = typer.main.get_command(app).commands[first].loaded()
+    for each in rest:
+        found = found.commands[each]
+    return found
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_help_ends_with_two_examples_that_are_understood(name):
+    loaded = command_of(name)
+    *_, head, first, second = loaded.epilog.split("\n\n")
+    assert head == "Examples:"
+    assert first != second
+    for line in (first, second):
+        program, *words = shlex.split(line)
+        assert [program, *words][: len(name.split()) + 1] == ["dabench", *name.split()]
+        if not hasattr(loaded, "commands"):
+            # Options and values are read; nothing runs.
+            loaded.make_context(name, words[len(name.split()) :])
+
+
+def test_every_command_has_examples():
+    names = set(typer.main.get_command(app).commands)
+    assert set(EXAMPLES) == names | {f"data {each}" for each in command_of("data").commands}
+
+
+def test_dabench_alone_says_what_to_do_first(tmp_path):
+    done = dabench(cwd=tmp_path, COLUMNS="120")
+    assert "First: 'dabench env'" in done.stdout + done.stderr
+
+
 def test_a_command_imports_no_other():
     code = (
         "import sys, contextlib, io\n"
@@ -66,7 +100,8 @@ def test_a_command_imports_no_other():
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == (
-        "['dabench.cli.app', 'dabench.cli.info', 'dabench.cli.late', 'dabench.cli.output']"
+        "['dabench.cli.app', 'dabench.cli.examples', 'dabench.cli.info', 'dabench.cli.late', "
+        "'dabench.cli.output']"
     )
 
 

@@ -1,6 +1,7 @@
 """The README's commands run as printed, and its numbers are those of the reports."""
 
 import contextlib
+import functools
 import io
 import re
 import shlex
@@ -48,14 +49,19 @@ def test_quick_commands_run_as_printed(line, workplace):
     assert shown.returncode == 0, shown.stderr
 
 
+@functools.cache
+def help_of(*which):
+    return command.dabench(*which, "--help", cwd=ROOT, COLUMNS="160").stdout
+
+
 @pytest.mark.parametrize("line", ALL)
 def test_every_command_has_options_that_exist(line):
     words = shlex.split(line, comments=True)
     which = words[1:3] if words[1] == "data" else words[1:2]
-    shown = command.dabench(*which, "--help", cwd=ROOT, COLUMNS="160")
+    shown = help_of(*which)
     # A quoted value may hold options of its own (--vs).
     for option in (re.match(r"--[\w-]+", word)[0] for word in words if word.startswith("--")):
-        assert option in shown.stdout
+        assert option in shown
 
 
 def test_python_examples_run(workplace):

@@ -10,6 +10,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from dabench.base.errors import DabenchError
+from dabench.cli.examples import START
 from dabench.cli.late import add_late
 from dabench.cli.output import error_line
 
@@ -25,6 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=START,
 )
 
 # Name, where it is, and the first line of its help, so that this list costs no imports.

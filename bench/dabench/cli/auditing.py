@@ -57,8 +57,6 @@ def audit(
     Times are held against the chip and each other. Trainings are judged by their logs: adversaries
     that are none, unequal budgets, claims within the wobble of one run, time per epoch that is no
     training. What was published is audited with runs of timings, and without arguments.
-
-    Example: dabench audit runs/ --map lossG=adversarial_loss
     """
     from dabench.findings.claims import audit_trainings, summary
     from dabench.findings.logs import check_names

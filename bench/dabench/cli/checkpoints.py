@@ -64,8 +64,6 @@ def evaluate(
     With any of --runtime, --dtype, --memory-format, --fuse, --compile, --threads and --batch, a
     row for each way to run what a run's folder holds: the graph that 'dabench time' measures, held
     against the plain one.
-
-    Example: dabench eval results/RUN --data camvid:dusk --runtime eager,openvino
     """
     given = named(locals())
     roots = {"gta5": gta5_root, "cityscapes": cityscapes_root, "camvid": camvid_root}

@@ -96,8 +96,6 @@ def choose(
     graph that was timed. Without checkpoints time and memory decide.
 
     Exit codes: 0 something is sure to keep every limit, 1 nothing is, 2 the request cannot be met.
-
-    Example: dabench choose --checkpoints results/RUN --data camvid:dusk --deadline 100ms
     """
     given = named(locals())
     roots = {"gta5": gta5_root, "cityscapes": cityscapes_root, "camvid": camvid_root}
@@ -267,10 +265,7 @@ def export_model(
         option("--way", "Another one that was timed than was chosen, such as onnxruntime."),
     ] = None,
 ) -> None:
-    """Write the chosen network as files that run without dabench: ONNX, manifest, script.
-
-    Example: dabench export-model results/RUN --out deployed
-    """
+    """Write the chosen network as files that run without dabench: ONNX, manifest, script."""
     from dabench.exchange import deployment
 
     manifest = deployment.export_model(run, out, way)

@@ -78,8 +78,6 @@ def compare(
 
     Exit codes: 0 nothing is slower, 1 something is, 3 something is undecided
     (with --strict), 2 it cannot be compared.
-
-    Example: dabench compare --model dw-disc --vs "--memory-format nhwc" --decide
     """
     given = named(locals())
     margin = None if delta is None else threshold_of("--delta", delta)

@@ -65,8 +65,6 @@ def flops(
 
     1 MAC is 2 FLOPs. Algorithmic operations are those a layer's definition
     needs, executed ones those its kernels carry out.
-
-    Example: dabench flops --model disc,dw-disc,diag-disc
     """
     given = named(locals())
     if resume_from is not None:

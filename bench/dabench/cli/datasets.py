@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from dabench.base.errors import UsageError
+from dabench.cli.examples import examples_of
 from dabench.cli.output import console, print_line, print_table
 from dabench.plan.grids import parse
 
@@ -16,13 +17,14 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     help="Check, draw and prepare datasets.",
+    epilog=examples_of("data"),
 )
 
 Name = Annotated[str, typer.Argument(help="cityscapes, gta5, camvid, camvid:day, camvid:dusk.")]
 Root = Annotated[Path, typer.Argument(help="The dataset's folder.")]
 
 
-@app.command()
+@app.command(epilog=examples_of("data check"))
 def check(name: Name, root: Root) -> None:
     """Count, pair and read every file; say what is wrong and what mends it."""
     from dabench.data.check import check_domain_files
@@ -67,7 +69,7 @@ def check(name: Name, root: Root) -> None:
     print_line("no problems found")
 
 
-@app.command()
+@app.command(epilog=examples_of("data synth"))
 def synth(
     out: Annotated[Path, typer.Argument(help="Gets gta5/ and cityscapes/.")],
     seed: Annotated[int, typer.Option(help="Equal seeds draw equal frames.")] = 0,
@@ -82,7 +84,7 @@ def synth(
         console().print(str(path), markup=False)
 
 
-@app.command()
+@app.command(epilog=examples_of("data prepare"))
 def prepare(
     name: Name,
     root: Root,

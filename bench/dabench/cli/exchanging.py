@@ -23,10 +23,7 @@ def export(
         typer.Option(help="The file. Default: the first run's name, here.", show_default=False),
     ] = None,
 ) -> None:
-    """Write runs in the format of another tool; says what it cannot hold.
-
-    Example: dabench export results/demo --format pytest-benchmark
-    """
+    """Write runs in the format of another tool; says what it cannot hold."""
     from dabench.exchange.registry import export_runs, format_of
 
     check_choice("--format", output_format, FORMATS)
@@ -47,10 +44,7 @@ def import_(
     ] = None,
     into: Annotated[Path, typer.Option("--into", help="Folder that the runs go to.")] = ROOT,
 ) -> None:
-    """Make runs of files that dabench, pytest-benchmark or nvbench wrote.
-
-    Example: dabench import .benchmarks/0001_main.json
-    """
+    """Make runs of files that dabench, pytest-benchmark or nvbench wrote."""
     from dabench.exchange.registry import import_file
 
     for file in files:

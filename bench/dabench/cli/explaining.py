@@ -96,8 +96,6 @@ def explain(
     Profiles both in fp32 and bf16, NCHW and NHWC, and tells from which layers
     and causes the difference comes; then what compiling, other batches and
     threads change.
-
-    Example: dabench explain disc dw-disc --batch 2 --threads 1
     """
     given = named(locals())
     hidden = quiet or json

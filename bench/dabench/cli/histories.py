@@ -37,8 +37,6 @@ def history(
 
     Each machine has a history of its own. A step is marked where the runs before
     and after differ by more than the case scatters.
-
-    Example: dabench history --case dw-disc/cpu/b8
     """
     from dabench.findings.history import histories
     from dabench.timing.verdicts import DELTA

@@ -42,10 +42,7 @@ def env(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Describe this machine: its devices, what noise to expect, what to fix.
-
-    Example: dabench env --tune
-    """
+    """Describe this machine: its devices, what noise to expect, what to fix."""
     if tune:
         _tune(json=json)
         return

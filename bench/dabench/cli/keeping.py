@@ -35,10 +35,7 @@ def ls(
     kind: Annotated[str | None, option("--kind", "Only runs of this kind.")] = None,
     json: Json = False,
 ) -> None:
-    """List runs: when, of what kind, on which machine, with what tags.
-
-    Example: dabench ls --tag release
-    """
+    """List runs: when, of what kind, on which machine, with what tags."""
     from dabench.base.errors import check_choice
     from dabench.records.catalog import catalogue
     from dabench.records.folder import KINDS
@@ -103,10 +100,7 @@ def show(
     deadline: Deadline = None,
     json: Json = False,
 ) -> None:
-    """Show one run: its machine, what was asked, and what was measured.
-
-    Example: dabench show results/demo
-    """
+    """Show one run: its machine, what was asked, and what was measured."""
     from dabench.cli.measurements import print_measurements
     from dabench.records.catalog import read_entry
     from dabench.records.folder import read_json
@@ -159,10 +153,7 @@ def tag(
     tags: Annotated[list[str], typer.Argument(metavar="TAG...", help="Such as release or v1-2.")],
     remove: Annotated[bool, typer.Option("--remove", help="Take them off.")] = False,
 ) -> None:
-    """Tag a run: 'dabench prune' keeps it, 'dabench ls --tag' finds it.
-
-    Example: dabench tag results/demo baseline
-    """
+    """Tag a run: 'dabench prune' keeps it, 'dabench ls --tag' finds it."""
     from dabench.records.catalog import label
 
     labels = label(run, remove=tags) if remove else label(run, add=tags)
@@ -173,10 +164,7 @@ def note(
     run: Run,
     text: Annotated[str, typer.Argument(metavar="TEXT", help="What there is to say of it.")],
 ) -> None:
-    """Add a note to a run.
-
-    Example: dabench note results/demo "fans cleaned"
-    """
+    """Add a note to a run."""
     from dabench.records.catalog import label
 
     label(run, note=text)
@@ -190,10 +178,7 @@ def prune(
     keep: Annotated[str | None, option("--keep", "The latest N stay whatever their age.")] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
-    """Delete old runs; asks before it does, and keeps what is tagged.
-
-    Example: dabench prune --older-than 30d --keep 10
-    """
+    """Delete old runs; asks before it does, and keeps what is tagged."""
     from dabench.records.catalog import catalogue, prunable, remove_run, run_folders
 
     if older_than is None and keep is None:
@@ -250,8 +235,6 @@ def merge(
     """Bring in runs of other machines; refuses what contradicts a run that is there.
 
     Each keeps a record of the bundle it came from.
-
-    Example: dabench merge laptop.tar.gz server-results/
     """
     from dabench.records.merging import merge as merged_into
 

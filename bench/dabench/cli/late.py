@@ -9,6 +9,8 @@ import typer
 from typer.core import TyperCommand
 from typer.main import get_command
 
+from dabench.cli.examples import examples_of
+
 
 class LateCommand(TyperCommand):
     """Stands for a command in the list of commands, and becomes it when it is called.
@@ -27,7 +29,7 @@ class LateCommand(TyperCommand):
         if isinstance(found, typer.Typer):
             return get_command(found)
         alone = typer.Typer(add_completion=False)
-        alone.command(self.name)(found)
+        alone.command(self.name, epilog=examples_of(str(self.name)))(found)
         return get_command(alone)
 
     def make_context(self, *args: Any, **kwargs: Any) -> Any:

@@ -54,10 +54,7 @@ def profile(
     json: Json = False,
     **given: Any,
 ) -> None:
-    """Show where the time goes, layer by layer, and what holds each layer back.
-
-    Example: dabench profile --model disc,dw-disc --mode train --size 128x160 --batch 4
-    """
+    """Show where the time goes, layer by layer, and what holds each layer back."""
     given = named(locals())
     if resume_from is not None:
         check_alone(given, {"rows"})

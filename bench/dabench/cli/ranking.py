@@ -28,8 +28,6 @@ def rank(
     """Order models on each machine, and say where the order holds and where it flips.
 
     Times of different machines are never compared, their orders are.
-
-    Example: dabench rank results/A results/B --published
     """
     from dabench.findings import ranks
     from dabench.findings.tables import parts_of

@@ -33,8 +33,6 @@ def report(
     """Write a report from raw records: tables, CSV and charts, or one page of everything.
 
     Runs of several machines stand side by side; their times are never averaged.
-
-    Example: dabench report results/demo --html
     """
     check_choice("--format", output_format, _FORMATS)
     check_choice("--pictures", pictures, _PICTURES)

@@ -44,8 +44,6 @@ def selftest(
 
     Without options it takes a small discriminator in 40 processes, about half a
     minute. 'dabench compare' shows the floor beside its verdicts.
-
-    Example: dabench selftest --model stdc1-bisenet --launches 32
     """
     given = named(locals())
     if resume_from is not None:

@@ -37,8 +37,6 @@ def serve(
     """Show runs as a page in the browser, renewed as rows come in.
 
     It is the page that 'dabench report --html' writes. Ends with Ctrl-C.
-
-    Example: dabench serve results
     """
     if not 0 <= port <= 65535:
         raise bad_value("--port", port, "it takes 0 to 65535")

@@ -84,8 +84,6 @@ def time(
 
     Options take several values, repeated or separated by commas; every
     combination is a case, measured in fresh processes.
-
-    Example: dabench time --model disc,dw-disc --batch 8 --mode train,eval
     """
     given = named(locals())
     if frame is not None or _is_of_frames(resume_from):
@@ -141,8 +139,6 @@ def sweep(
 
     The options of 'dabench time' replace a grid's own values; without a preset
     or file they are the grid.
-
-    Example: dabench sweep --model disc,dw-disc --batch 1,8
     """
     given = named(locals())
     shown = Shown(quiet, json, *asked(percentiles, deadline))

@@ -203,8 +203,6 @@ def train(
 
     Where the pair's datasets are not on disk, a synthetic stand-in is drawn
     and everything it gives is labelled so.
-
-    Example: dabench train gta2city --method adversarial --disc disc,dw-disc
     """
     # Not by truth: zero is a value, and to be refused where it makes no sense.
     given = {k: v for k, v in locals().items() if v is not None and v is not False}
