@@ -7,19 +7,22 @@ STAMP := $(VENV)/.installed
 WORKERS ?= 2
 RUN := results/demo-$(shell date -u +%Y%m%d-%H%M%S)
 
-.PHONY: demo test lint unit bytecode bench test-gpu test-xla test-lowest clean
+.PHONY: demo test lint docs unit bytecode bench test-gpu test-xla test-lowest clean
 
 demo: $(STAMP) bytecode  ## measure this machine and write reports/demo.md
 	$(BIN)/dabench sweep demo --out $(RUN)
 	$(BIN)/dabench report $(RUN) --name demo
 
-test: lint unit  ## everything CI checks
+test: lint docs unit  ## everything CI checks
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy --num-workers 2
 	$(BIN)/lint-imports
+
+docs: $(STAMP)  ## the site, in docs/build/index.html
+	$(BIN)/python -m sphinx -q -W -j 2 -b html docs docs/build
 
 unit: $(STAMP) bytecode
 	$(BIN)/python -m pytest -n $(WORKERS)

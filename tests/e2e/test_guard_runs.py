@@ -1,4 +1,4 @@
-"""The guard as its documents show it: the README's test, and the workflow for CI."""
+"""The guard as its documents show it: the guide's test, and the workflow for CI."""
 
 import os
 import re
@@ -16,7 +16,7 @@ import dabench.guard.fixture  # here, since what a session within a test imports
 from dabench.run.launcher import Launcher
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+GUIDE = (ROOT / "docs" / "compare.md").read_text(encoding="utf-8")
 WORKFLOW = ROOT / "docs" / "guard-in-ci.yml"
 
 pytestmark = pytest.mark.slow
@@ -39,8 +39,8 @@ def with_steady_samples(run):
 
 def test_the_readmes_test_is_measured_kept_and_held_against_its_baseline(pytester, monkeypatch):
     monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
-    (example,) = re.findall(r"```python\n(def test_.*?)```", README, re.DOTALL)
-    commands = re.findall(r"^pytest (--dabench\S+(?: \d+%)?)", README, re.MULTILINE)
+    (example,) = re.findall(r"```python\n(def test_.*?)```", GUIDE, re.DOTALL)
+    commands = re.findall(r"^pytest (--dabench\S+(?: \d+%)?)", GUIDE, re.MULTILINE)
     assert len(commands) == 2
     # Other tests begin and end beside it: what it takes from one second to the next is no verdict.
     monkeypatch.setattr(Launcher, "run", with_steady_samples(Launcher.run))

@@ -1,4 +1,4 @@
-"""The README's commands run as printed, and its numbers are those of the reports."""
+"""The documents' commands run as printed, and their numbers are those of the reports."""
 
 import contextlib
 import functools
@@ -11,25 +11,29 @@ import command
 import pytest
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+FILES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+TEXTS = {path: path.read_text(encoding="utf-8") for path in FILES}
 
 
 def blocks(language):
-    """Fenced blocks, each with whether the comment above marks it as quick."""
+    """Fenced blocks, each with its file and whether the comment above marks it as quick."""
     pattern = rf"(<!-- quick -->\n)?```{language}\n(.*?)```"
-    return [(bool(quick), text) for quick, text in re.findall(pattern, README, re.DOTALL)]
+    return [
+        (path.stem, bool(quick), text)
+        for path, whole in TEXTS.items()
+        for quick, text in re.findall(pattern, whole, re.DOTALL)
+    ]
 
 
-QUICK = [
-    line
-    for quick, text in blocks("sh")
-    if quick
-    for line in text.splitlines()
-    if line.startswith("dabench ")
-]
-ALL = [
-    line for _, text in blocks("sh") for line in text.splitlines() if line.startswith("dabench ")
-]
+def commands(*, quick_only):
+    """File and line of each command."""
+    return [
+        (name, line)
+        for name, quick, text in blocks("sh")
+        if quick or not quick_only
+        for line in text.splitlines()
+        if line.startswith("dabench ")
+    ]
 
 
 def run(line, cwd):
@@ -39,13 +43,13 @@ def run(line, cwd):
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory):
-    """One folder for all commands: reports need the runs before them."""
-    return tmp_path_factory.mktemp("readme")
+    """One folder for the commands of a file: reports need the runs before them."""
+    return functools.cache(tmp_path_factory.mktemp)
 
 
-@pytest.mark.parametrize("line", QUICK)
-def test_quick_commands_run_as_printed(line, workplace):
-    shown = run(line, workplace)
+@pytest.mark.parametrize(("name", "line"), commands(quick_only=True))
+def test_quick_commands_run_as_printed(name, line, workplace):
+    shown = run(line, workplace(name))
     assert shown.returncode == 0, shown.stderr
 
 
@@ -54,7 +58,7 @@ def help_of(*which):
     return command.dabench(*which, "--help", cwd=ROOT, COLUMNS="160").stdout
 
 
-@pytest.mark.parametrize("line", ALL)
+@pytest.mark.parametrize("line", sorted({line for _, line in commands(quick_only=False)}))
 def test_every_command_has_options_that_exist(line):
     words = shlex.split(line, comments=True)
     which = words[1:3] if words[1] == "data" else words[1:2]
@@ -65,16 +69,17 @@ def test_every_command_has_options_that_exist(line):
 
 
 def test_python_examples_run(workplace):
-    examples = [text for quick, text in blocks("python") if quick]
+    examples = [(name, text) for name, quick, text in blocks("python") if quick]
     assert examples
-    for text in examples:
-        with contextlib.chdir(workplace), contextlib.redirect_stdout(io.StringIO()):
+    for name, text in examples:
+        with contextlib.chdir(workplace(name)), contextlib.redirect_stdout(io.StringIO()):
             exec(text, {"__name__": "__main__"})
 
 
 def test_tables_are_those_of_the_reports():
-    marked = re.findall(r"<!-- from (\S+) -->\n((?:\|.*\n)+)", README)
-    assert marked
+    found = [re.findall(r"<!-- from (\S+) -->\n((?:\|.*\n)+)", text) for text in TEXTS.values()]
+    marked = [each for of_file in found for each in of_file]
+    assert len(marked) > 10
     for name, table in marked:
         report = (ROOT / name).read_text(encoding="utf-8")
         for row in table.splitlines():
@@ -89,7 +94,7 @@ CITED = {
 
 def test_sentences_that_cite_rows_are_those_of_the_report():
     citing = set()
-    for section in re.split(r"^##+ ", README, flags=re.MULTILINE):
+    for section in re.split(r"^#+ ", "\n".join(TEXTS.values()), flags=re.MULTILINE):
         heading = section.partition("\n")[0]
         for text in re.findall(r"^- .+\n(?:  .+\n)*", section, re.MULTILINE):
             sentence = " ".join(text.split())
@@ -100,8 +105,21 @@ def test_sentences_that_cite_rows_are_those_of_the_report():
     assert citing == set(CITED)
 
 
-def test_pictures_and_links_lead_somewhere():
-    targets = re.findall(r"\]\(([^)#]+)\)", README)
-    assert targets
-    for target in targets:
-        assert target.startswith("https://") or (ROOT / target).exists(), target
+def anchors(text):
+    """As GitHub and the site make them of headings."""
+    headings = re.findall(
+        r"^#+ (.+)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.MULTILINE
+    )
+    return {re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in headings}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_pictures_and_links_lead_somewhere(path):
+    for target in re.findall(r"\]\(([^)\s]+)\)", TEXTS[path]):
+        if target.startswith("https://"):
+            continue
+        name, _, anchor = target.partition("#")
+        found = path.parent / name if name else path
+        assert found.exists(), target
+        if anchor:
+            assert anchor in anchors(found.read_text(encoding="utf-8")), target

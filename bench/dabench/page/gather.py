@@ -28,7 +28,7 @@ from dabench.report.write import OTHER_PARTS, timing_sections
 _INSIDE = {"choice": TIMES, "profile": "trials"}
 """Kind of run -> the folder in it that holds its timings."""
 
-MOST_PRINTED = 6
+MOST_PRINTED = 3
 """Settings that a machine's headline names before the rest is folded away."""
 
 
@@ -153,7 +153,12 @@ def _answers(
 ) -> list[dict[str, Any]]:
     """By machine, in words, with the measurements that each sentence rests on."""
     found: dict[str, list[dict[str, Any]]] = {}
-    for run_id, choice in choices.items():
+    # What is known of accuracy, too, says more.
+    order = sorted(
+        choices, key=lambda name: all(c.accuracy is None for c in choices[name].candidates)
+    )
+    for run_id in order:
+        choice = choices[run_id]
         keys = [] if choice.chosen is None else [
             name_of(run_id, choice.chosen.case.case_id, "forward")
         ]  # fmt: skip
