@@ -60,9 +60,10 @@ def threads():
 
 
 # What one process runs in its order: commands that need what those before them wrote, both
-# runtimes of one run, and what a cluster is started for.
+# runtimes of one run, and what a cluster or a browser is started for.
 TOGETHER = (
     "tests/e2e/test_cluster_runs.py",
+    "tests/e2e/test_page.py",
     "tests/e2e/test_readme.py",
     "tests/e2e/test_variants_run.py::test_exported_networks_agree",
 )

@@ -13,7 +13,7 @@ from records import write_medians, write_run
 from suites import write_suite
 
 from dabench.findings.tables import load
-from dabench.page import write_page
+from dabench.page import serve, write_page
 from dabench.page.serve import Renewed, Server
 from dabench.plan.cases import Case
 
@@ -280,6 +280,28 @@ def test_nothing_is_cut_off_or_moves(chromium, page_file, width):
     reader.close()
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        "#filter=constructor:1", "#filter=nosuch:1", "#filter=model:gone", "#section=status",
+        "#section=nowhere", "#case=nothing", "#filter=%E0%A4%A;:,;", "#main",
+    ],
+)  # fmt: skip
+def test_an_address_of_what_is_not_there_shows_the_page(reader, page_file, address):
+    page = reader.open(page_file, address)
+    assert shown(page).startswith("61 of 61 ")
+    assert page.locator("#tradeoff svg").count() + page.locator("#tradeoff .chart").count() > 0
+
+
+def test_back_leaves_a_case_whose_address_was_written_by_hand(reader, page_file):
+    page = reader.open(page_file)
+    name = names(page)[0]
+    page.evaluate("(name) => { location.hash = `case=${name}`; }", name)
+    page.wait_for_selector("dialog[open]")
+    page.go_back()
+    page.wait_for_function("() => !document.querySelector('dialog[open]')")
+
+
 def test_everything_is_reached_by_the_keyboard(reader, page_file):
     page = reader.open(page_file)
     page.locator("[data-chip='model:dw-disc']").focus()
@@ -298,13 +320,19 @@ def test_everything_is_reached_by_the_keyboard(reader, page_file):
 
 def test_on_paper_every_section_is_open(reader, page_file):
     page = reader.open(page_file)
+    page.get_by_role("button", name="Dark").click()
+    page.evaluate("async () => { window.restore = await dabench.prepareForPaper(); }")
     page.emulate_media(media="print")
-    page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
-    page.wait_for_function(
-        "() => [...document.querySelectorAll('details.section')].every((each) => each.open)"
-    )
+    closed = page.locator("details.section:not([open])")
+    assert closed.count() == 0
+    assert page.locator("main .chart:not([data-drawn])").count() == 0
+    assert page.evaluate("document.documentElement.dataset.theme") == "light"
     assert page.locator(".filters").is_hidden()
     assert page.pdf().startswith(b"%PDF")
+    # And afterwards it is as it was.
+    page.evaluate("window.restore()")
+    assert closed.count() == page.locator("details.section").count()
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
 
 
 @contextmanager
@@ -320,7 +348,8 @@ def served(root, **settings):
         thread.join()
 
 
-def test_a_served_page_is_renewed_as_runs_come_in(chromium, tmp_path):
+def test_a_served_page_is_renewed_as_runs_come_in(chromium, tmp_path, monkeypatch):
+    monkeypatch.setattr(serve, "REST", 0)
     write_run(tmp_path)
     reader = browser.Reader(chromium)
     with served(tmp_path, token="abc") as server:
@@ -329,6 +358,8 @@ def test_a_served_page_is_renewed_as_runs_come_in(chromium, tmp_path):
         page.wait_for_selector("html[data-ready]")
         assert "abc" not in page.url
         page.locator("[data-chip='model:dw-disc']").click()
+        page.locator("details.section > summary").first.click()
+        page.get_by_label("Search all measurements").fill("forward")
         before = shown(page)
         write_run(tmp_path, "20260203-040506-other", cpu="Other CPU")
         page.wait_for_function(
@@ -336,7 +367,9 @@ def test_a_served_page_is_renewed_as_runs_come_in(chromium, tmp_path):
             arg=before,
         )
         assert int(shown(page).split()[0]) == 2 * int(before.split()[0])
-        # What was looked at stays.
+        # What was looked at stays, and whoever types goes on.
+        assert page.locator("details.section[open]").count() == 1
+        assert page.evaluate("document.activeElement.id") == "search"
         assert page.locator("[data-chip='model:dw-disc']").get_attribute("aria-pressed") == "true"
         assert all(
             url.startswith(f"http://127.0.0.1:{server.server_address[1]}/") for url in reader.asked

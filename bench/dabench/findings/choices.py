@@ -235,10 +235,15 @@ def _by_launch(launches: Sequence[Sequence[float]], which: str) -> list[list[flo
 def command_of(case: Case) -> str:
     """The line that times a case again."""
     words = ["dabench", "time", "--model", case.model]
-    for key in ("device", "batch", *AXES_OF_WAYS, "threads"):
-        value = getattr(case, key)
-        if value not in (*AXES[key].usual, AXES[key].plain, 0):
-            words += [AXES[key].option, str(value)]
+    for key, axis in AXES.items():
+        value = getattr(case, key, None)
+        if key not in ("model", "size", "phase") and value not in (
+            *axis.usual,
+            axis.plain,
+            0,
+            None,
+        ):
+            words += [axis.option, str(value)]
     words += ["--size", f"{case.height}x{case.width}"]
     return shlex.join(words)
 

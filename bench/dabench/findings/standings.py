@@ -7,20 +7,24 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any, Literal
 
-from dabench.base.units import format_seconds, significant
-from dabench.findings.tables import SETTING, Results, TimesOf, by_setting, compared
+from dabench.base.units import format_seconds, format_threads, significant
+from dabench.findings.proofs import UNPROVEN, path_of, proven
+from dabench.findings.tables import SETTING, Results, TimesOf, by_setting
 from dabench.plan.axes import columns_of, variant_in
-from dabench.records.measurements import WITHIN_ONE_LAUNCH
+from dabench.timing.statistics import Interval, ratio_interval
+from dabench.timing.verdicts import DELTA, Sides, judge
 
 Key = tuple[str, str, str]
 """Run, case and phase."""
 
+Row = Mapping[str, Any]
 Rank = Literal["fastest", "same", "undecided", "slower"]
 
 STANDINGS_RULE = (
-    "the networks of one run and setting, each against the one with the shortest median, of the "
-    "time until the work was done under the paper's protocol, too: 'slower' and 'same' are "
-    "verdicts of the ratio's 95% interval, anything else is undecided"
+    "the networks of one run and setting, each against the one with the shortest median, by the "
+    "time until the work was done under the paper's protocol, too. They are judged as one family "
+    f"(Holm), beyond a margin of {DELTA:.0%} or, of few launches, a wider one; a single launch "
+    "decides nothing. The shortest is the fastest where all others are slower"
 )
 
 MOST_NAMED = 4
@@ -42,7 +46,7 @@ class Standing:
 
     Attributes:
         rank: Against the fastest.
-        reason: In words, with the ratio and its interval.
+        reason: In words, with the ratio and its own 95% interval.
     """
 
     rank: Rank
@@ -51,7 +55,7 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What one machine says of one task.
+    """What one run says of one task.
 
     Attributes:
         machine: Its name.
@@ -71,99 +75,141 @@ def standings(loaded: Results) -> dict[Key, Standing]:
     times = loaded.times
     found: dict[Key, Standing] = {}
     for group in _settings(loaded, SETTING):
-        best, *rest = sorted(group, key=lambda row: _seconds(row, times))
-        judged = {key_of(row): _against(row, best, times) for row in rest}
-        ties = [row["model"] for row in rest if judged[key_of(row)].rank != "slower"]
-        alike = f", but maybe not faster than {', '.join(ties)}" if ties else ""
-        found[key_of(best)] = Standing("fastest", f"of {len(group)}{alike}")
-        found |= judged
+        rows = _once(group, "model")
+        if len(rows) < 2:
+            continue
+        best, *rest = sorted(rows, key=lambda row: _seconds(row, times))
+        against = {key_of(row): _against(row, best, ranks, times) for row, ranks in
+                   zip(rest, _ranks(best, rest, times), strict=True)}  # fmt: skip
+        ties = [row["model"] for row in rest if against[key_of(row)].rank != "slower"]
+        shortest = f"the shortest of {len(rows)}"
+        found[key_of(best)] = (
+            Standing("undecided", f"{shortest}, maybe not faster than {', '.join(ties)}")
+            if ties
+            else Standing("fastest", f"of {len(rows)}")
+        )
+        found |= against
     return found
 
 
 def answers(loaded: Results) -> list[Answer]:
-    """For each machine and task the fastest network, each in its best way; most networks first."""
+    """For each run and task the fastest network, each in its best way; most networks first.
+
+    Of a single network the fastest of its ways.
+    """
     times = loaded.times
+    known = proven()
     found = []
     for group in _settings(loaded, _ANY_WAY):
-        by_model: dict[str, dict[str, Any]] = {}
-        for row in sorted(group, key=lambda row: _seconds(row, times)):
-            by_model.setdefault(row["model"], row)
-        best, *rest = by_model.values()
-        found.append(
-            Answer(
-                best["machine"],
-                _task(best),
-                " ".join(_sentences(best, rest, times)),
-                tuple(key_of(row) for row in (best, *rest)),
-            )
-        )
+        ordered = sorted(group, key=lambda row: _seconds(row, times))
+        alone = len({row["model"] for row in ordered}) == 1
+        best, *rest = ordered if alone else _once(ordered, "model")
+        if not rest:
+            continue
+        text = " ".join(_sentences(best, rest, times))
+        if not all(path_of(row["device"], row["runtime"]) in known for row in (best, *rest)):
+            text += f" (**{UNPROVEN}**)"
+        keys = tuple(key_of(row) for row in (best, *rest))
+        found.append(Answer(best["machine"], _task(best), text, keys))
     return sorted(found, key=lambda answer: -len(answer.keys))
 
 
-def key_of(row: Mapping[str, Any]) -> Key:
+def key_of(row: Row) -> Key:
     """What names a measurement."""
     return row["run_id"], row["case_id"], row["phase"]
 
 
 def _settings(loaded: Results, names: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
-    """Groups that may be compared, of two networks or more."""
+    """Groups of measurements that may be compared."""
     rows = loaded.measurements
     # A stream's latency is of its rate; of several processes 'dabench compare' keeps samples apart.
     alike = (rows["status"] == "ok") & (rows["concurrency"] == 1) & (rows["protocol"] != "stream")
-    for group in by_setting(rows[alike], names):
-        if len({row["model"] for row in group}) > 1:
-            yield group
+    yield from by_setting(rows[alike], names)
 
 
-def _seconds(row: Mapping[str, Any], times: TimesOf) -> float:
+def _once(rows: Sequence[dict[str, Any]], name: str) -> list[dict[str, Any]]:
+    """The first of each."""
+    first: dict[Any, dict[str, Any]] = {}
+    for row in rows:
+        first.setdefault(row[name], row)
+    return list(first.values())
+
+
+def _seconds(row: Row, times: TimesOf) -> float:
     """The median that ratios are made of: until the work was done, whatever a clock said."""
     return median(map(median, times[key_of(row)].for_ratios))
 
 
-def _against(row: Mapping[str, Any], best: Mapping[str, Any], times: TimesOf) -> Standing:
-    found = compared(row, best, times)
-    ranks: dict[str, Rank] = {"slower": "slower", "same": "same"}
-    rank = ranks.get(found["verdict"], "undecided")
-    return Standing(rank, f"{_ratio(found)} times {best['model']}")
+def _sides(row: Row, best: Row, times: TimesOf) -> Sides:
+    ours, theirs = times[key_of(row)], times[key_of(best)]
+    return Sides(theirs.for_ratios, ours.for_ratios, (theirs.rounds, ours.rounds))
 
 
-def _ratio(found: Mapping[str, Any]) -> str:
-    low, high = significant(found["ratio_low"]), significant(found["ratio_high"])
-    scope = f", {WITHIN_ONE_LAUNCH}" if found["launches"] < 2 else ""
-    return f"{significant(found['ratio'])} ({low} to {high}{scope})"
+def _ranks(best: Row, rest: Sequence[Row], times: TimesOf) -> list[Rank]:
+    """Of each but the fastest, judged as one family."""
+    family = {number: _sides(row, best, times) for number, row in enumerate(rest)}
+    # One launch says nothing of the next.
+    several = {n: each for n, each in family.items() if each.launches > 1}
+    judged = judge(several, size=len(family))
+    names: dict[str, Rank] = {"slower": "slower", "same": "same"}
+    return [
+        names.get(judged[number].verdict, "undecided") if number in judged else "undecided"
+        for number in family
+    ]
 
 
-def _task(row: Mapping[str, Any]) -> str:
-    loads = {"steady": "", "paper": ", the paper's protocol", "throughput": ", throughput"}
+def _against(row: Row, best: Row, rank: Rank, times: TimesOf) -> Standing:
+    done = ", by when the work was done" if row["protocol"] == "paper" else ""
+    return Standing(rank, f"{_ratio(row, best, times)} times {best['model']}{done}")
+
+
+def _ratio(row: Row, best: Row, times: TimesOf) -> str:
+    """Over the fastest, with its interval where there are launches to speak of."""
+    sides = _sides(row, best, times)
+    if sides.launches < 2:
+        estimate = median(map(median, sides.new)) / median(map(median, sides.base))
+        return f"{significant(estimate)} (one launch)"
+    turned = sides.rounds and (sides.rounds[1], sides.rounds[0])
+    found: Interval = ratio_interval(sides.new, sides.base, turned)
+    return f"{significant(found.estimate)} ({significant(found.low)} to {significant(found.high)})"
+
+
+def _task(row: Row) -> str:
+    loads = {
+        "steady": "",
+        "throughput": ", throughput",
+        "paper": f", the paper's protocol ({row['passes']} passes, until the work was done)",
+    }
     device = "" if row["device"] == "cpu" else f", {row['device']}"
     where = ", input on the host" if row["input"] == "host" else ""
     return (
         f"{row['family']}s, {row['mode']} {row['phase']}, batch {row['batch']}, "
-        f"{row['height']}x{row['width']}{device}{where}{loads[row['protocol']]}"
+        f"{row['height']}x{row['width']}{device}{where}{loads[row['protocol']]} (`{row['run_id']}`)"
     )
 
 
-def _way(row: Mapping[str, Any]) -> str:
-    return f"{variant_in(row, input='device')}, {row['dtype']}, {row['memory_format']}"
+def _way(row: Row) -> str:
+    threads = f", {format_threads(row['threads'])}" if row["device"] == "cpu" else ""
+    way = variant_in(row, input="device")
+    return f"{way}, {row['dtype']}, {row['memory_format']}{threads}"
 
 
-def _sentences(
-    best: Mapping[str, Any], rest: Sequence[Mapping[str, Any]], times: TimesOf
-) -> Iterator[str]:
+def _sentences(best: Row, rest: Sequence[Row], times: TimesOf) -> Iterator[str]:
     shown = f"`{best['model']}` ({format_seconds(_seconds(best, times))}; {_way(best)})"
-    against = [(row, compared(row, best, times)) for row in rest]
-    open_ = [(row, found) for row, found in against if found["verdict"] != "slower"]
+    against = list(zip(rest, _ranks(best, rest, times), strict=True))
+    open_ = [row for row, rank in against if rank != "slower"]
     if open_:
         others = ", ".join(
             f"`{row['model']}` ({format_seconds(_seconds(row, times))}; {_way(row)}; "
-            f"{_ratio(found)} times as long)"
-            for row, found in open_
+            f"{_ratio(row, best, times)} times as long)"
+            for row in open_[:MOST_NAMED]
         )
-        yield f"Nobody can tell {shown} from {others}."
+        more = len(open_) - MOST_NAMED
+        yield f"Nobody can tell {shown} from {others}{f' and {more} more' if more > 0 else ''}."
     else:
         yield f"{shown} is the **fastest**."
-    slower = [(row, found) for row, found in against if found["verdict"] == "slower"]
-    for row, found in slower[:MOST_NAMED]:
-        yield f"`{row['model']}` takes {_ratio(found)} times as long ({_way(row)})."
+    slower = [row for row, rank in against if rank == "slower"]
+    for row in slower[:MOST_NAMED]:
+        yield f"`{row['model']}` takes {_ratio(row, best, times)} times as long ({_way(row)})."
     if len(slower) > MOST_NAMED:
         yield f"{len(slower) - MOST_NAMED} others take longer still."

@@ -10,7 +10,7 @@ import json
 from importlib import metadata, resources
 from typing import Any
 
-from dabench.base.files import cache_folder, write_atomically
+from dabench.base.files import cache_folder, finite, write_atomically
 from dabench.page.gather import Page
 
 _ASSETS = resources.files("dabench.page") / "assets"
@@ -50,8 +50,8 @@ def bundled(page: Page, *, version: str = "") -> str:
 
 def packed(document: Any) -> bytes:
     """A JSON document, compressed; the same document gives the same bytes."""
-    text = json.dumps(document, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
-    return gzip.compress(text.encode("utf-8"), compresslevel=6, mtime=0)
+    text = json.dumps(finite(document), allow_nan=False, separators=(",", ":"))
+    return gzip.compress(text.encode("ascii"), compresslevel=6, mtime=0)
 
 
 def _own_scripts() -> str:

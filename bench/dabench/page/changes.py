@@ -12,7 +12,7 @@ import pandas as pd
 from dabench.base.errors import UsageError
 from dabench.base.units import format_seconds, significant
 from dabench.findings.compare import Compared, compare_runs
-from dabench.findings.history import History, histories
+from dabench.findings.history import History, Point, histories
 from dabench.findings.tables import Results
 from dabench.report.charts import course, dumbbells
 from dabench.report.text import Writer
@@ -32,9 +32,10 @@ def change_sections(out: Writer, loaded: Results, timings: Mapping[str, Path], n
         timings: Name of a run -> its folder.
         name: Of the charts.
     """
-    for base, new in list(_pairs(loaded))[:MOST_PAIRS]:
+    pairs = list(_pairs(loaded))[:MOST_PAIRS]
+    for base, new in pairs:
         try:
-            found = compare_runs(timings[base], timings[new])
+            found = compare_runs(timings[base], timings[new], families=len(pairs))
         except UsageError:
             continue  # other hardware of the same name
         _pair(out, base, new, found, name)
@@ -66,6 +67,9 @@ def _relevance(found: Compared) -> float:
 
 def _pair(out: Writer, base: str, new: str, found: Sequence[Compared], name: str) -> None:
     known = [each for each in found if each.base_s and each.new_s and each.ratio]
+    lost = [
+        f"{each.new.case_id} {each.phase}: {each.reason}" for each in found if each not in known
+    ]
     if not known:
         return
     known.sort(key=_relevance, reverse=True)
@@ -104,6 +108,11 @@ def _pair(out: Writer, base: str, new: str, found: Sequence[Compared], name: str
         "Times of the second run over those of the first, judged as one family; the most relevant "
         "first. 'dabench compare' says what would decide the rest.",
     )
+    out.bullets([f"No time on both sides: {line}." for line in lost])
+
+
+def _end(point: Point, end: float) -> float:
+    return end if point.launches > 1 else point.time.estimate
 
 
 def _courses(out: Writer, known: Sequence[History], timings: Mapping[str, Path], name: str) -> None:
@@ -118,8 +127,9 @@ def _courses(out: Writer, known: Sequence[History], timings: Mapping[str, Path],
                 "run": [names.get(point.run, Path(point.run).name) for point in each.points],
                 "commit": [point.commit for point in each.points],
                 "value": [1e3 * point.time.estimate for point in each.points],
-                "low": [1e3 * point.time.low for point in each.points],
-                "high": [1e3 * point.time.high for point in each.points],
+                # Of a single launch the interval says nothing of the next.
+                "low": [1e3 * _end(point, point.time.low) for point in each.points],
+                "high": [1e3 * _end(point, point.time.high) for point in each.points],
                 "step": [point.step is not None for point in each.points],
                 "changed": [point.changed for point in each.points],
             }

@@ -47,7 +47,7 @@ def _times() -> Chart:
         alt.Tooltip("machine:N"),
     ]
     rules = rows.mark_rule(strokeWidth=2).encode(
-        x=alt.X("low:Q", scale=scale, title="ms per pass"), x2="high:Q", y=y, color=color
+        x=alt.X("low:Q", scale=scale, title="ms per sample"), x2="high:Q", y=y, color=color
     )
     points = rows.mark_point(filled=True, size=70, opacity=1, cursor="pointer").encode(
         x=alt.X("value:Q", scale=scale), y=y, color=color, tooltip=tooltip
@@ -62,7 +62,7 @@ def _tradeoff() -> Chart:
     y_scale = alt.Scale(zero=False, padding=12)
     y = alt.Y("y:Q", title="mIoU % (95% over images)", scale=y_scale)
     legend = alt.Legend(orient="bottom", columns=2, labelLimit=420, symbolLimit=40)
-    color = _color("machine:N", legend=legend)
+    color = _color("color:N", legend=legend)
     tooltip = [
         alt.Tooltip("model:N"),
         alt.Tooltip("way:N"),
@@ -99,7 +99,7 @@ def _tradeoff() -> Chart:
 def _samples() -> Chart:
     """Every sample: a strip per launch, warm-up in grey; the interval as a band."""
     rows = alt.Chart()
-    x = alt.X("value:Q", title="ms per pass", scale=alt.Scale(zero=False))
+    x = alt.X("value:Q", title="ms per sample", scale=alt.Scale(zero=False))
     kinds = ["warm-up", "sample", "until the work was done", "alone"]
     color = alt.Color(
         "kind:N",
@@ -134,7 +134,7 @@ def _launches() -> Chart:
         "load:Q",
         title="other programs, cores",
         scale=alt.Scale(range=[60, 500], domainMin=0),
-        legend=alt.Legend(orient="bottom", values=[0, 0.1, 0.5, 1], symbolFillColor="#888"),
+        legend=alt.Legend(orient="bottom", symbolFillColor="#888", format=".2~f"),
     )
     points = rows.mark_point(filled=True, opacity=0.85, color=PALETTE[0]).encode(
         x=x,

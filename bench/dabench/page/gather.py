@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +12,6 @@ from typing import Any
 from dabench.base.units import format_share
 from dabench.device.machine import version_of
 from dabench.findings.choices import Choice, choice_of
-from dabench.findings.proofs import UNPROVEN
 from dabench.findings.standings import STANDINGS_RULE, answers, standings
 from dabench.findings.tables import Results, load
 from dabench.findings.trainings import TrainingResults, load_training
@@ -58,13 +58,14 @@ def gather(runs: Sequence[Path], title: str) -> Page:
         UsageError: A folder without a run.
         ResultsError: Damaged records.
     """
-    kinds = {run: kind_of(run) for run in runs}
+    kinds = {run: kind_of(run) for run in dict.fromkeys(path.resolve() for path in runs)}
     timings = _timings(kinds)
     loaded = _load(timings) if timings else None
+    inside = {path: name for name, path in timings.items()}
     choices = {
-        names: choice_of(run)
+        inside[run / TIMES]: choice_of(run)
         for run, kind in kinds.items()
-        if kind == "choice" and (names := f"{_name(run)}/{TIMES}")
+        if kind == "choice" and run / TIMES in inside
     }
     trained = [run for run, kind in kinds.items() if kind in ("train", "suite")]
     trainings = load_training(trained) if trained else None
@@ -74,12 +75,14 @@ def gather(runs: Sequence[Path], title: str) -> Page:
         "title": title,
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "dabench": version_of("dabench"),
-        "rules": {"standing": STANDINGS_RULE, "unproven": UNPROVEN},
+        "rules": {"standing": STANDINGS_RULE},
         "runs": [_provenance(run, names) for run, names in _named(kinds, timings).items()],
         "answers": _answers(loaded, choices, trainings),
         "measured": {} if loaded is None else measured_columns(loaded, places),
         "failed": [] if loaded is None else failed_launches(loaded),
-        "tradeoff": dots(choices, printed=any(c.finished for c in choices.values())),
+        "tradeoff": dots(
+            choices, loaded, timings, [r for r, kind in kinds.items() if kind == "eval"]
+        ),
         "charts": live_charts(),
         "sections": _sections(kinds, loaded, timings, title),
         "step": 1 if held is None else held.step,
@@ -93,20 +96,20 @@ def _timings(kinds: Mapping[Path, str]) -> dict[str, Path]:
     for run, kind in kinds.items():
         inside = run / _INSIDE[kind] if kind in _INSIDE else run
         if kind == "timing" or (kind in _INSIDE and has_run(inside)):
-            name = _name(run) + (f"/{inside.name}" if inside != run else "")
-            same = sum(other == name or other.startswith(f"{name} (") for other in found)
-            found[f"{name} ({same + 1})" if same else name] = inside
+            name = run.name + (f"/{inside.name}" if inside != run else "")
+            found[_free(name, found)] = inside
     return found
 
 
-def _name(run: Path) -> str:
-    return run.resolve().name
+def _free(name: str, taken: Iterable[str]) -> str:
+    """A name that no other run on the page has."""
+    same = sum(other == name or other.startswith(f"{name} (") for other in taken)
+    return f"{name} ({same + 1})" if same else name
 
 
 def _load(timings: Mapping[str, Path]) -> Results:
     """Reads timings, each run under the name that the page has for it."""
     loaded = load(list(timings.values()))
-    # A folder that is named twice is read once.
     names = dict(zip((run["run_id"] for run in loaded.runs), timings, strict=True))
     frames = (loaded.measurements, loaded.samples, loaded.launches, loaded.counts)
     renamed = [
@@ -119,8 +122,11 @@ def _load(timings: Mapping[str, Path]) -> Results:
 
 def _named(kinds: Mapping[Path, str], timings: Mapping[str, Path]) -> dict[Path, str]:
     """Folder -> name of every run, timings within others included."""
-    inside = {path: name for name, path in timings.items()}
-    return inside | {run: _name(run) for run in kinds if run not in inside}
+    found = {path: name for name, path in timings.items()}
+    for run in kinds:
+        if run not in found:
+            found[run] = _free(run.name, found.values())
+    return found
 
 
 _KEPT = (
@@ -191,8 +197,14 @@ def _deadlines(loaded: Results) -> Iterator[tuple[str, dict[str, Any]]]:
         yield (
             row["machine"],
             {
-                "task": f"{row['rate']:g} frames a second, {row['height']}x{row['width']}",
-                "text": f"`{row['model']}` ({row['dtype']}, {row['memory_format']}) {holds}.",
+                "task": f"{row['rate']:g} frames a second, {row['height']}x{row['width']} "
+                f"(`{row['run_id']}`)",
+                "text": f"`{row['model']}` ({row['dtype']}, {row['memory_format']}) {holds}"
+                + (
+                    ", in one launch."
+                    if row["launches"] < 2
+                    else f", in {row['launches']} launches."
+                ),
                 "keys": [name_of(row["run_id"], row["case_id"], row["phase"])],
             },
         )
@@ -200,17 +212,20 @@ def _deadlines(loaded: Results) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _methods(loaded: TrainingResults) -> Iterator[tuple[str, dict[str, Any]]]:
     """Whether methods help, on each pair of domains."""
+    seen: Counter[str] = Counter()
     for (data, _), runs in loaded.runs.groupby(["data", "protocol"], sort=False):
+        seen[str(data)] += 1
         good = once_each(runs)
         if good.empty:
             continue
         lines, _ = verdicts(good)
         marked = "**SYNTHETIC**: " if bool(runs["synthetic"].iloc[0]) else ""
+        task = f"{data} ({', '.join(f'`{suite}`' for suite in dict.fromkeys(good['suite']))})"
+        # Sections of one pair of domains stand in the order of their protocols.
+        section = {"title": f"Accuracy: {data}", "number": seen[str(data)]}
         for line in lines:
-            yield (
-                str(good["machine"].iloc[0]),
-                {"task": str(data), "text": marked + line, "keys": []},
-            )
+            found = {"task": task, "text": marked + line, "keys": [], "section": section}
+            yield str(good["machine"].iloc[0]), found
 
 
 def _sections(

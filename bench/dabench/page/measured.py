@@ -17,7 +17,7 @@ from dabench.findings.proofs import flags
 from dabench.findings.standings import Standing, key_of
 from dabench.findings.tables import Results
 from dabench.plan.axes import variant_in
-from dabench.plan.cases import Case
+from dabench.plan.cases import PlannedCase
 from dabench.records.measurements import WITHIN_ONE_LAUNCH
 
 DIGITS = 6
@@ -31,8 +31,8 @@ _WORDS = (
 _NUMBERS = (
     "batch", "threads", "rate", "concurrency", "passes", "n", "launches", "warmup_n", "median_s",
     "ci_low_s", "ci_high_s", "mean_s", "std_s", "min_s", "max_s", "p05_s", "p95_s",
-    "device_median_s", "images_per_s", "flops_per_s", "peak_bytes", "macs", "executed_flops",
-    "compile_s", "difference", "joules_per_image", "alone_s", "on_time", "overruns", "queue",
+    "device_median_s", "images_per_s", "flops_per_s", "peak_bytes", "macs", "compile_s",
+    "difference", "joules_per_image", "alone_s", "on_time", "overruns", "queue",
 )  # fmt: skip
 
 _NAMES = ("run_id", "case_id", "phase")
@@ -65,6 +65,8 @@ def measured_columns(loaded: Results, places: Mapping[tuple[str, str, str], Stan
         ],
     )  # fmt: skip
     standing = [places.get(key_of(row)) for row in _records(rows)]
+    # Where nothing arrives by itself there is no rate.
+    table["rate"] = rows["rate"].where(rows["rate"] > 0)
     table["rank"] = ["" if each is None else each.rank for each in standing]
     table["standing"] = ["" if each is None else each.reason for each in standing]
     columns: Columns = {}
@@ -89,11 +91,17 @@ def _how(precision: Hashable) -> str:
 
 
 def _commands(loaded: Results) -> dict[tuple[str, str], str]:
-    """By run and case the line that times it again."""
+    """By run and case the line that times it again, as often."""
+    planned = ((run["run_id"], PlannedCase.of(item)) for run in loaded.runs for item in run["plan"])
     return {
-        (run["run_id"], case.case_id): command_of(case)
-        for run in loaded.runs
-        for case in (Case.of(item["case"]) for item in run["plan"])
+        (run_id, each.case.case_id): " ".join(
+            [
+                command_of(each.case),
+                *([f"--launches {n}"] if (n := each.settings.launches) else []),
+                *([f"--repeat {n}"] if (n := each.settings.repeat) else []),
+            ]
+        )
+        for run_id, each in planned
     }
 
 
@@ -185,7 +193,7 @@ def _unit(values: NDArray[np.float64]) -> float:
     return float(f"1e{math.floor(math.log10(middle)) - 5}") if middle > 0 else 1e-9
 
 
-_OF_LAUNCH = ("round", "started_at", "seconds", "status", "reason")
+_OF_LAUNCH = ("started_at",)
 _OF_PHASE = ("other_cores", "throttled", "stop")
 
 

@@ -11,9 +11,9 @@ import hmac
 import ipaddress
 import socket
 import threading
+import time
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
-from http.cookies import CookieError, SimpleCookie
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,13 @@ from dabench.page.bundle import bundled, packed
 from dabench.page.gather import Page, gather
 from dabench.records.folder import has_run
 
-_COOKIE = "dabench"
+_HTTP = 80
+"""The port that browsers leave out."""
+
+REST = 4
+"""A page is made anew after so many times as long as the last one took: whoever measures on this
+machine has most of it."""
+
 _HEADERS = {
     "Cache-Control": "no-store",
     "Referrer-Policy": "no-referrer",
@@ -50,18 +56,28 @@ class Renewed:
     Args:
         roots: Folders of runs; runs may be added to them at any time.
         title: Of the page.
+        clock: In seconds.
 
     Raises:
-        UsageError: No run there.
-        ResultsError: Damaged records.
+        UsageError: No run there, or none that can be read.
     """
 
-    def __init__(self, roots: Sequence[Path], title: str) -> None:
+    def __init__(
+        self, roots: Sequence[Path], title: str, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._roots = roots
         self._title = title
         self._lock = threading.Lock()
-        self._version = self.version()
-        self._page = gather(runs_below(roots), title)
+        self._clock = clock
+        self._not_before = 0.0
+        self._version = ""
+        self._page = Page(title, {}, {})
+        self.page()
+
+    def shown_version(self) -> str:
+        """Of the page that is there: it follows the files at some distance."""
+        self.page()
+        return self._version
 
     def version(self) -> str:
         """Differs whenever a file of the runs does."""
@@ -79,14 +95,34 @@ class Renewed:
         """The newest there is; while records cannot be read, the last that could be."""
         with self._lock:
             version = self.version()
-            if version != self._version:
-                try:
-                    self._page = gather(runs_below(self._roots), self._title)
-                except DabenchError as error:
-                    shown = {**self._page.shown, "problem": str(error)}
-                    self._page = Page(self._title, shown, self._page.samples)
+            begun = self._clock()
+            if version != self._version and begun >= self._not_before:
+                self._page = self._made()
                 self._version = version
+                now = self._clock()
+                self._not_before = now + REST * (now - begun)
             return self._page
+
+    def _made(self) -> Page:
+        """From all runs; where one cannot be read, from the others, and why."""
+        runs = runs_below(self._roots)
+        try:
+            return gather(runs, self._title)
+        except DabenchError as error:
+            problem = str(error)
+        sound = [run for run in runs if _is_sound(run)]
+        if not sound:
+            raise UsageError(f"no run can be read: {problem}")
+        page = gather(sound, self._title)
+        return Page(self._title, {**page.shown, "problem": problem}, page.samples)
+
+
+def _is_sound(run: Path) -> bool:
+    try:
+        gather([run], "")
+    except DabenchError:
+        return False
+    return True
 
 
 def is_loopback(host: str) -> bool:
@@ -132,9 +168,11 @@ class Server(ThreadingHTTPServer):
 
     def known_names(self) -> frozenset[str]:
         """What a browser may call a server that is reached from this machine alone."""
-        return frozenset(f"{name}:{self.server_address[1]}" for name in (
-            "localhost", "127.0.0.1", "[::1]", f"[{self.host}]" if ":" in self.host else self.host,
-        ))  # fmt: skip
+        port = self.server_address[1]
+        own = f"[{self.host}]" if ":" in self.host else self.host.lower()
+        names = {"localhost", "127.0.0.1", "[::1]", own}
+        usual = names if port == _HTTP else set()
+        return frozenset({f"{name}:{port}" for name in names} | usual)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -150,10 +188,14 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(body=False)
 
     def _answer(self, *, body: bool) -> None:
-        asked = urlsplit(self.path)
+        try:
+            asked = urlsplit(self.path)
+        except ValueError:
+            self._send(HTTPStatus.BAD_REQUEST, "text/plain", b"no such address\n", body=body)
+            return
         answers: dict[str, Callable[[], tuple[str, bytes]]] = {
             "/": self._document,
-            "/version": lambda: ("text/plain", self.server.renewed.version().encode()),
+            "/version": lambda: ("text/plain", self.server.renewed.shown_version().encode()),
             "/shown": lambda: self._packed(self.server.renewed.page().shown),
             "/samples": lambda: self._packed(self.server.renewed.page().samples),
         }
@@ -177,7 +219,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self._send(HTTPStatus.OK, kind, content, body=body)
 
     def _document(self) -> tuple[str, bytes]:
-        version = self.server.renewed.version()
+        version = self.server.renewed.shown_version()
         return "text/html", bundled(self.server.renewed.page(), version=version).encode()
 
     @staticmethod
@@ -187,17 +229,21 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _is_known_name(self) -> bool:
         """Without a token another site's page, whose name leads here, must not read the answers."""
-        return bool(self.server.token) or self.headers.get("Host") in self.server.known_names()
+        host = self.headers.get("Host", "").lower()
+        return bool(self.server.token) or host in self.server.known_names()
 
     def _is_token(self, said: str) -> bool:
         return hmac.compare_digest(said.encode(), self.server.token.encode())
 
+    @property
+    def _cookie_name(self) -> str:
+        # Cookies are of a host, whatever the port.
+        return f"dabench-{self.server.server_address[1]}"
+
     def _cookie(self) -> str:
-        try:
-            found = SimpleCookie(self.headers.get("Cookie", "")).get(_COOKIE)
-        except CookieError:
-            return ""
-        return "" if found is None else found.value
+        """Ours among all that a browser has for this host, which may look like anything."""
+        pairs = (each.strip().partition("=") for each in self.headers.get("Cookie", "").split(";"))
+        return next((value for name, _, value in pairs if name == self._cookie_name), "")
 
     def _send(
         self, status: HTTPStatus, kind: str, content: bytes, *, body: bool, cookie: str = ""
@@ -210,7 +256,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(content)))
         if cookie:
             self.send_header("Location", "/")
-            self.send_header("Set-Cookie", f"{_COOKIE}={cookie}; HttpOnly; SameSite=Strict; Path=/")
+            self.send_header(
+                "Set-Cookie", f"{self._cookie_name}={cookie}; HttpOnly; SameSite=Lax; Path=/"
+            )
         self.end_headers()
         if body:
             self.wfile.write(content)

@@ -176,8 +176,7 @@ def timing_sections(
     if rows:
         sections.speed_tables(out, loaded)
     speeds.section(out, loaded)
-    if rows:
-        sections.loads_tables(out, loaded)
+    sections.loads_tables(out, loaded)
     variants.section(out, loaded)
     if rows:
         sections.pictures(out, loaded, folder, name)

@@ -5,6 +5,15 @@ const FACTS = [
   ["status", "status"], ["reason", "reason"], ["flags", "flags"], ["stop", "launches ended by"], ["loss", "loss"],
   ["energy", "energy"],
 ];
+// What only some cases have.
+const EXTRA = [
+  ["compile_s", "compiling", formatSeconds],
+  ["difference", "output's distance from the plain network's", (value) => value.toExponential(1)],
+  ["alone_s", "a pass by itself", formatSeconds],
+  ["on_time", "frames done in time", (value) => `${(100 * value).toFixed(1)}%`],
+  ["overruns", "passes longer than the period", String],
+  ["queue", "frames not done at the end", String],
+];
 const KINDS = { warmup: "warm-up", sample: "sample", done: "until the work was done", alone: "alone" };
 
 function caseDialog(rows, shown, samplesOf) {
@@ -18,6 +27,7 @@ function caseDialog(rows, shown, samplesOf) {
   dialog.addEventListener("close", () => {
     state.open = "";
     keepAddress();
+    finish(inner);
     inner.replaceChildren();
   });
   dialog.addEventListener("click", (event) => { if (event.target === dialog) close(); });
@@ -28,7 +38,12 @@ function caseDialog(rows, shown, samplesOf) {
       say("This page has no such case");
       return;
     }
-    const launches = (await samplesOf())[name] ?? [];
+    let launches = [];
+    try {
+      launches = (await samplesOf())[name] ?? [];
+    } catch {
+      say("The samples cannot be read");
+    }
     const low = rows.get(row, "ci_low_s");
     const high = rows.get(row, "ci_high_s");
     const facts = FACTS.map(([key, label]) => [label, rows.get(row, key)]).filter(([, value]) => value);
@@ -37,9 +52,13 @@ function caseDialog(rows, shown, samplesOf) {
       ...(rows.get(row, "device_median_s") === null ? [] : [["by the device's clock", formatSeconds(rows.get(row, "device_median_s"))]]),
       ["5th to 95th percentile", formatInterval(rows.get(row, "p05_s"), rows.get(row, "p95_s"))],
       ["shortest, longest", `${formatSeconds(rows.get(row, "min_s"))}, ${formatSeconds(rows.get(row, "max_s"))}`],
+      ["mean, deviation", `${formatSeconds(rows.get(row, "mean_s"))}, ${formatSeconds(rows.get(row, "std_s"))}`],
       ["samples", `${rows.get(row, "n")} in ${rows.get(row, "launches")} launches, after ${rows.get(row, "warmup_n") ?? 0} passes of warm-up`],
-      ["standing", rows.get(row, "rank") ? `${rows.get(row, "rank")}: ${rows.get(row, "standing")}` : "alone in its setting"],
+      ["passes a sample", rows.get(row, "passes")],
+      ...(rows.get(row, "rank") ? [["standing", `${rows.get(row, "rank")}: ${rows.get(row, "standing")}`]] : []),
       ["peak memory", formatBytes(rows.get(row, "peak_bytes"))],
+      ["multiply-adds of a pass", rows.get(row, "macs")?.toLocaleString("en") ?? "not counted"],
+      ...EXTRA.filter(([key]) => rows.get(row, key) !== null).map(([key, label, text]) => [label, text(rows.get(row, key))]),
     ];
     inner.replaceChildren(
       h("h2", { id: "case-title" }, `${rows.get(row, "model")}, ${rows.get(row, "phase")}`),
@@ -59,13 +78,12 @@ function caseDialog(rows, shown, samplesOf) {
     const strips = launches.flatMap((launch) => Object.entries(KINDS).flatMap(([kind, label]) => (launch[kind] ?? []).map((value, index) => ({
       launch: String(launch.launch), kind: label, index, value: 1e3 * value * launch.unit_s, low: 1e3 * low, high: 1e3 * high,
     }))));
-    const middle = (values) => [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)];
     const points = launches.filter((launch) => launch.started_at && launch.sample?.length).map((launch) => ({
-      at: launch.started_at, launch: String(launch.launch), median: 1e3 * middle(launch.sample) * launch.unit_s,
-      load: launch.other_cores ?? 0, throttled: launch.throttled === undefined ? "not known" : String(launch.throttled), ended: launch.stop ?? "",
+      at: launch.started_at, launch: String(launch.launch), median: 1e3 * medianOf(launch.sample) * launch.unit_s,
+      load: launch.other_cores ?? null, throttled: launch.throttled === undefined ? "not known" : String(launch.throttled), ended: launch.stop ?? "",
     }));
     const every = shown.step > 1 ? `Every ${shown.step}th sample` : "Every sample";
-    const made = [chart(shown.charts.samples, `${every}, a strip per launch; warm-up in grey, the 95% interval of the median as a band`, { rows: strips, eager: true, step: { field: "launch", pixels: 26 } })];
+    const made = [chart(shown.charts.samples, `${every}, a strip per launch; warm-up in grey, the 95% interval of the median as a band${launches.length > 1 ? "" : " (within one launch: it says nothing of the next)"}`, { rows: strips, eager: true, step: { field: "launch", pixels: 26 } })];
     if (points.length > 1) made.push(chart(shown.charts.launches, "The launches in the order they ran: their medians, and the cores that other programs used meanwhile", { rows: points, eager: true }));
     inner.charts = made;
     return made.map((each) => each.figure);
@@ -95,7 +113,8 @@ function caseDialog(rows, shown, samplesOf) {
     }, `Where ${run} comes from: machine, software, protocol`));
   }
 
-  return { dialog, open: (name) => { state.open = name; keepAddress(true); return open(name); }, close };
+  // What an address names is shown as it is; what is picked is a step that Back undoes.
+  return { dialog, show: open, open: (name) => { state.open = name; keepAddress(true); return open(name); }, close };
 }
 
 function showRun(run) {

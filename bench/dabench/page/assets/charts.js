@@ -1,6 +1,7 @@
 // Charts by Vega-Embed, drawn when they come near; every one has a text that says what it shows.
 
 const drawn = new Set();
+const starts = new WeakMap();
 
 function theme() {
   const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -29,10 +30,20 @@ function inked(node, ink) {
   return node;
 }
 
+// The same colour for the same thing whatever is filtered, and labels that leave room for a plot.
+function fitted(node, domains, width) {
+  if (Array.isArray(node)) return node.map((each) => fitted(each, domains, width));
+  if (!node || typeof node !== "object") return node;
+  const made = Object.fromEntries(Object.entries(node).map(([key, value]) => [key, fitted(value, domains, width)]));
+  if (made.labelLimit > 300 && width) made.labelLimit = Math.min(made.labelLimit, Math.round(0.45 * width));
+  if (made.scale?.range && domains[made.field]) made.scale = { ...made.scale, domain: domains[made.field] };
+  return made;
+}
+
 // A figure; `rows` are put in under that name if given, `onpick` hears of a datum that is clicked.
-function chart(spec, caption, { rows = null, onpick = null, least = 180, eager = false, step = null } = {}) {
+function chart(spec, caption, { rows = null, onpick = null, least = 180, eager = false, step = null, domains = {} } = {}) {
   const place = h("div", {});
-  const holder = h("div", { class: "chart", ...SVG_ROLES, "aria-label": `Chart: ${plain(caption)}`, style: `min-height: ${least}px` }, place);
+  const holder = h("div", { class: "chart", ...REGION, "aria-label": `Chart: ${plain(caption)}`, style: `min-height: ${least}px` }, place);
   const figure = h("figure", {}, holder, h("figcaption", {}, rich(caption)));
   const self = { figure, rows, view: null, draw: null, update: null };
   self.draw = async () => {
@@ -43,7 +54,7 @@ function chart(spec, caption, { rows = null, onpick = null, least = 180, eager =
       return;
     }
     const ink = getComputedStyle(document.documentElement).getPropertyValue("--ink").trim();
-    const whole = { ...inked(spec, ink), description: plain(caption) };
+    const whole = { ...fitted(inked(spec, ink), domains, holder.clientWidth), description: plain(caption) };
     if (self.rows) whole.datasets = { ...whole.datasets, rows: self.rows };
     // So many pixels for each value of a field.
     if (step) whole.height = step.pixels * new Set(self.rows.map((row) => row[step.field])).size;
@@ -70,6 +81,7 @@ function chart(spec, caption, { rows = null, onpick = null, least = 180, eager =
     return self.draw();
   };
   self.start = start;
+  starts.set(holder, start);
   if (!eager) {
     new IntersectionObserver((entries, observer) => {
       if (entries.some((entry) => entry.isIntersecting)) {
@@ -82,8 +94,15 @@ function chart(spec, caption, { rows = null, onpick = null, least = 180, eager =
 }
 
 function redrawCharts() {
+  return Promise.all([...drawn].filter((each) => each.figure.isConnected).map((each) => each.draw()));
+}
+
+// What is taken off the page listens to nothing any more.
+function finish(element) {
   for (const each of drawn) {
-    if (each.figure.isConnected) each.draw();
-    else drawn.delete(each);
+    if (element.contains(each.figure)) {
+      each.view?.finalize();
+      drawn.delete(each);
+    }
   }
 }

@@ -1,6 +1,7 @@
 // Elements, texts and numbers. Whatever comes from records becomes text nodes, never markup.
 
-const SVG_ROLES = { role: "region", tabindex: "0" };
+// What scrolls must be reached by the keyboard.
+const REGION = { role: "region", tabindex: "0" };
 
 function h(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
@@ -73,6 +74,12 @@ function formatBytes(value) {
     size /= 1024;
   }
   return `${significant(size)} GiB`;
+}
+
+function medianOf(values) {
+  const sorted = [...values].sort((a, b) => a - b);
+  const half = sorted.length / 2;
+  return Number.isInteger(half) ? (sorted[half - 1] + sorted[half]) / 2 : sorted[Math.floor(half)];
 }
 
 // One message at a time for those who listen, too.

@@ -9,6 +9,8 @@ const AXES = [
 const ALWAYS = ["model", "batch", "size", "mode", "phase", "dtype", "layout"];
 // Numbers that do not say by themselves what they are.
 const NAMED = { batch: "batch ", threads: "threads ", rate: "frames/s ", concurrency: "processes " };
+// In the order in which they tell rows apart; the end of a long label is cut off.
+const APART = ["dtype", "layout", "way", "batch", "mode", "phase", "threads", "protocol", "rate", "concurrency", "input", "size", "device", "machine", "family", "run_id"];
 // Columns that have a place of their own.
 const OWN = ["model", "rank", "status", "machine", "run_id"];
 const STEP = 50;
@@ -46,11 +48,12 @@ function explorerColumns(rows) {
     ...number("images_per_s", "images/s", some(significant)),
     ...number("flops_per_s", "GFLOP/s", some((value) => (value / 1e9).toFixed(0))),
     ...number("peak_bytes", "peak memory", formatBytes),
+    ...(rows.words("passes").length > 1 ? number("passes", "passes a sample", String) : []),
     ...number("joules_per_image", "J/image", some(significant)),
     ...number("on_time", "on time", some((value) => `${(100 * value).toFixed(1)}%`)),
     { key: "n", label: "n / launches", number: true, text: (row) => `${rows.get(row, "n")} / ${rows.get(row, "launches")}`, sort: (row) => rows.get(row, "n") },
     ...(rows.words("flags").length ? [word("flags", "flags")] : []),
-    ...(rows.words("run_id").length > 1 ? [word("run_id", "run")] : []),
+    ...["machine", "run_id"].filter((name) => rows.words(name).length > 1).map((name) => word(name, name === "run_id" ? "run" : name)),
   ];
 }
 
@@ -71,23 +74,24 @@ function explorer(rows, shown, openCase) {
   const more = h("button", { type: "button", onclick: () => { limit += STEP; draw(); } }, `Show ${STEP} more`);
   const filters = h("div", { class: "filters" });
   const search = h("input", {
-    type: "search", placeholder: "Search all measurements", "aria-label": "Search all measurements",
+    id: "search", type: "search", placeholder: "Search all measurements", "aria-label": "Search all measurements",
     oninput: (event) => { state.search = event.target.value; limit = STEP; change(); },
   });
   const group = h("button", { type: "button", onclick: () => { state.grouped = !state.grouped; change(); } }, "Group by machine");
   const clear = h("button", { type: "button", onclick: () => { state.filters.clear(); state.search = ""; change(); } }, "Clear filters");
-  const times = chart(shown.charts.times, "Median time of the measurements in the table with 95% intervals, the first rows of it", {
-    rows: [], least: 320, step: { field: "label", pixels: 20 }, onpick: (datum) => datum.key && openCase(datum.key),
+  const groups = [...new Set(rows.all.map((row) => `${rows.get(row, "dtype")} ${rows.get(row, "layout")}`))].sort();
+  const times = chart(shown.charts.times, "Median time of the measurements in the table, the first rows of it, with 95% intervals where there are several launches. Under the paper's protocol a sample is all its passes, by a clock that does not wait for the device", {
+    rows: [], least: 320, domains: { group: groups }, step: { field: "label", pixels: 20 }, onpick: (datum) => datum.key && openCase(datum.key),
   });
   const dots = shown.tradeoff.length
-    ? chart(shown.charts.tradeoff, "Speed against accuracy: a dot per network, way and machine, with intervals both ways; times and accuracies are joined only where the graph's hash is the same. The front of each machine is dashed. Printed figures are hollow, of their sources' machines, and say their tier; accuracies of different data are in rows of their own since they cannot be compared", {
+    ? chart(shown.charts.tradeoff, "Speed against accuracy: a dot per network, way and machine, with intervals both ways; times and accuracies are joined only where the graph's hash is the same. The front of each machine is dashed. Hollow are printed figures, of their sources' machines, whose shape says how they came about, and ways that were left alone early; accuracies of different data are in rows of their own since they cannot be compared", {
       rows: [], least: 360, onpick: (datum) => datum.key && openCase(datum.key),
     })
     : null;
 
   // The rows that all filters but one's let through.
   function passing(except = null) {
-    const tests = [...state.filters].filter(([axis, values]) => values.size && axis !== except && rows.columns[axis]).map(([axis, values]) => {
+    const tests = [...state.filters].filter(([axis, values]) => values.size && axis !== except).map(([axis, values]) => {
       const { words, codes } = rows.axis(axis);
       const allowed = words.map((word) => values.has(word));
       return (row) => codes[row] >= 0 && allowed[codes[row]];
@@ -130,26 +134,29 @@ function explorer(rows, shown, openCase) {
       }, rows.shown(axis, value), " ", h("small", {}, String(counts.get(value) ?? 0)));
       const rest = values.length - first.length;
       return h("fieldset", { class: "filter" }, h("legend", {}, label), first.map(chip),
-        rest > 0 ? moreOf(label, rest, () => values.slice(MOST_CHIPS), (value) => toggle(axis, value)) : null);
+        rest > 0 ? moreOf(label, rest, () => values.filter((value) => !first.includes(value)), (value) => toggle(axis, value)) : null);
     }));
     if (focused) [...filters.querySelectorAll("[data-chip]")].find((each) => each.dataset.chip === focused)?.focus();
   }
 
-  // Of thousands of values the rest, listed when somebody asks for it.
+  // Of thousands of values the rest: typed, from a list that is made when somebody asks for it.
   function moreOf(label, count_, values, pick) {
+    const list = h("datalist", { id: `more-${label.replace(/\W/g, "-")}` });
     const fill = () => {
-      if (select.options.length === 1) select.append(...values().map((value) => h("option", { value }, value)));
+      if (!list.children.length) list.append(...values().map((value) => h("option", { value })));
     };
-    const select = h("select", { "aria-label": `More of ${label}`, onfocus: fill, onpointerdown: fill, onchange: () => pick(select.value) },
-      h("option", { value: "" }, `${count_} more`));
-    return select;
+    const take = (event) => {
+      if (values().includes(event.target.value)) pick(event.target.value);
+      else if (event.target.value) say(`No ${label} ${event.target.value} among these`);
+    };
+    return [h("input", { "aria-label": `More of ${label}`, placeholder: `${count_} more`, list: list.id, size: "9", onfocus: fill, onchange: take }), list];
   }
 
   function cells(row) {
     return columns.map((column) => {
       const text = column.text(row);
       const content = column.key === "model"
-        ? h("a", { href: `#${new URLSearchParams({ case: rows.names[row] })}`, onclick: (event) => { event.preventDefault(); openCase(rows.names[row]); } }, text)
+        ? h("a", { href: address({ open: rows.names[row], section: "" }), onclick: (event) => { event.preventDefault(); openCase(rows.names[row]); } }, text)
         : column.element?.(row) ?? text;
       return h("td", { class: column.number ? "number" : "words" }, content);
     });
@@ -183,13 +190,14 @@ function explorer(rows, shown, openCase) {
     search.value = state.search;
     const dotted = first.filter((row) => rows.get(row, "median_s") !== null).slice(0, MOST_DOTS);
     const differs = (name) => new Set(dotted.map((row) => rows.get(row, name))).size > 1;
-    const apart = [...AXES.map(([name]) => name), "run_id"].filter((name) => name !== "model" && name !== "rank" && differs(name));
+    const apart = APART.filter(differs);
     times.update(dotted.map((row) => dot(row, apart)));
     dots?.update(shown.tradeoff.filter(isKept));
   }
 
   function dot(row, apart) {
-    const one = rows.get(row, "ci_low_s") === null;
+    // Of a single launch the interval says nothing of the next.
+    const one = rows.get(row, "ci_low_s") === null || Boolean(rows.get(row, "scope"));
     const median = 1e3 * rows.get(row, "median_s");
     return {
       key: rows.names[row],
@@ -199,7 +207,7 @@ function explorer(rows, shown, openCase) {
       low: one ? median : 1e3 * rows.get(row, "ci_low_s"),
       high: one ? median : 1e3 * rows.get(row, "ci_high_s"),
       shown: `${formatSeconds(rows.get(row, "median_s"))} (${shownInterval(rows, row)})`,
-      what: `${rows.get(row, "protocol")}, ${rows.get(row, "launches")} launches`,
+      what: [rows.get(row, "protocol"), `${rows.get(row, "launches")} launches`, rows.get(row, "flags")].filter(Boolean).join(", "),
       machine: rows.get(row, "machine"),
     };
   }
@@ -207,9 +215,20 @@ function explorer(rows, shown, openCase) {
   // Dots follow the filters of what they share with the table; printed figures have no row in it.
   function isKept(each) {
     const row = rows.byName.get(each.key);
-    if (row === undefined) return !state.search && ![...state.filters.values()].some((values) => values.size);
+    // Printed figures have no row: what they are not of hides them.
+    if (row === undefined) return !state.search && !state.filters.get("model")?.size && (!state.filters.get("family")?.size || state.filters.get("family").has("segmenter"));
     return [...state.filters].every(([axis, values]) => !values.size || values.has(String(rows.get(row, axis))))
       && (!state.search || rows.text(row).includes(state.search.toLowerCase()));
+  }
+
+  // An address may name what this page does not have.
+  function forgetUnknown() {
+    for (const [axis, values] of state.filters) {
+      const known = new Set(AXES.some(([name]) => name === axis) ? rows.words(axis) : []);
+      const kept = [...values].filter((value) => known.has(value));
+      if (kept.length) state.filters.set(axis, new Set(kept));
+      else state.filters.delete(axis);
+    }
   }
 
   function change() {
@@ -219,12 +238,7 @@ function explorer(rows, shown, openCase) {
   }
 
   const shownRows = () => [columns, current.slice(0, limit).map((row) => columns.map((column) => column.text(row)))];
-  const copies = copyButtons(() => {
-    const [known, cells_] = shownRows();
-    if (rows.words("machine").length < 2) return [known, cells_];
-    const machines = current.slice(0, limit).map((row) => rows.get(row, "machine"));
-    return [[{ label: "machine" }, ...known], cells_.map((cell, n) => [machines[n], ...cell])];
-  });
+  const copies = copyButtons(shownRows);
   const element = h(
     "section", { id: "measurements" },
     h("h2", {}, "Measurements"),
@@ -237,5 +251,5 @@ function explorer(rows, shown, openCase) {
     h("div", { class: "bar" }, more),
   );
   const tradeoff = dots ? h("section", { id: "tradeoff" }, h("h2", {}, "Speed against accuracy"), dots.figure) : null;
-  return { element, tradeoff, change: () => { limit = STEP; drawFilters(); draw(); } };
+  return { element, tradeoff, change: () => { limit = STEP; forgetUnknown(); drawFilters(); draw(); } };
 }

@@ -1,11 +1,24 @@
 // Puts the page together from its embedded data; a served page renews it.
 
 const RENEW_MS = 2000;
+const EXACT = ["machine", "run_id", "family", "model", "device", "batch", "size", "mode", "phase", "dtype", "layout", "way", "input", "threads", "protocol", "rate"];
 
-let unpackedSamples = null;
+// Samples are read when somebody asks for them; what failed is asked for again.
+function once(read) {
+  let promise = null;
+  return () => {
+    promise ??= read().catch((error) => {
+      promise = null;
+      throw error;
+    });
+    return promise;
+  };
+}
 
 function build(shown, samplesOf) {
-  drawn.clear();
+  const main = document.querySelector("main");
+  const before = new Set([...main.querySelectorAll("details[open] > summary")].map((each) => each.textContent));
+  finish(main);
   readAddress();
   const rows = new Rows(shown.measured);
   const dialog = caseDialog(rows, shown, samplesOf);
@@ -15,12 +28,13 @@ function build(shown, samplesOf) {
       dialog.open(keys[0]);
       return;
     }
-    // The filters that let these rows through.
+    // The filters that let these rows through, and few others.
     state.filters.clear();
     state.search = "";
     const found = keys.map((key) => rows.byName.get(key)).filter((row) => row !== undefined);
-    for (const axis of ["machine", "run_id", "family", "model", "batch", "size", "mode", "phase", "protocol", "device"]) {
-      if (rows.words(axis).length > 1) state.filters.set(axis, new Set(found.map((row) => String(rows.get(row, axis)))));
+    for (const axis of EXACT) {
+      const values = found.map((row) => rows.get(row, axis)).filter((value) => value !== null && value !== "");
+      if (rows.words(axis).length > 1 && values.length === found.length) state.filters.set(axis, new Set(values.map(String)));
     }
     state.sort = "median_s";
     state.descending = false;
@@ -28,41 +42,47 @@ function build(shown, samplesOf) {
     explore.change();
     document.getElementById("measurements").scrollIntoView();
   };
+  const openSection = (id) => {
+    state.section = id;
+    keepAddress(true);
+    goTo(id);
+  };
   const { elements, contents } = reportSections(shown);
-  const main = document.querySelector("main");
-  const problem = shown.problem ? h("p", { role: "alert", class: "problem" }, `Some records cannot be read just now, so this is what was there before: ${shown.problem}`) : null;
-  const first = [
+  const problem = shown.problem ? h("p", { role: "alert", class: "problem" }, `Some records cannot be read just now: ${shown.problem}`) : null;
+  main.replaceChildren(
+    ...[problem, answersSection(shown, rows, openKeys, openSection), explore?.tradeoff, explore?.element, ...elements, provenance(shown), dialog.dialog].filter(Boolean),
+  );
+  for (const summary of main.querySelectorAll("details > summary")) {
+    if (before.has(summary.textContent)) summary.parentElement.open = true;
+  }
+  const links = [
     ["answers", "The answers"],
     ...(explore?.tradeoff ? [["tradeoff", "Speed against accuracy"]] : []),
     ...(explore ? [["measurements", "Measurements"]] : []),
+    ...contents,
+    ["provenance", "Where the numbers come from"],
   ];
-  main.replaceChildren(
-    ...[problem, answersSection(shown, rows, openKeys), explore?.tradeoff, explore?.element, ...elements, provenance(shown), dialog.dialog].filter(Boolean),
-  );
-  const links = [...first, ...contents, ["provenance", "Where the numbers come from"]];
   document.querySelector("nav.contents ul").replaceChildren(...links.map(([id, label]) => h("li", {}, h("a", {
     href: `#section=${id}`,
-    onclick: (event) => { event.preventDefault(); history.replaceState(null, "", `#section=${id}`); goTo(id); },
+    onclick: (event) => { event.preventDefault(); openSection(id); },
   }, label))));
   document.getElementById("made").textContent = `${shown.runs.length} ${shown.runs.length === 1 ? "run" : "runs"}; made ${shown.made.slice(0, 16).replace("T", " ")} UTC by dabench ${shown.dabench ?? ""}`;
   explore?.change();
   const arrive = () => {
-    const section = readAddress();
+    readAddress();
     explore?.change();
-    if (state.open) dialog.open(state.open);
+    if (state.open) dialog.show(state.open);
     else if (dialog.dialog.open) dialog.close();
-    if (section) goTo(section);
+    else if (state.section) goTo(state.section);
   };
   window.onpopstate = arrive;
   window.onhashchange = arrive;
-  if (state.open) dialog.open(state.open);
-  const asked = new URLSearchParams(location.hash.slice(1)).get("section");
-  if (asked) goTo(asked);
+  return arrive;
 }
 
 // Opens a section and goes there.
 function goTo(id) {
-  const found = document.getElementById(id);
+  const found = document.querySelector(`main > section[id="${CSS.escape(id)}"]`);
   if (!found) return;
   const details = found.querySelector(":scope > details");
   if (details) details.open = true;
@@ -75,25 +95,45 @@ function goTo(id) {
 function setTheme(name) {
   document.documentElement.dataset.theme = name;
   document.getElementById("theme").setAttribute("aria-pressed", String(name === "dark"));
-  redrawCharts();
+  return redrawCharts();
+}
+
+// On paper everything is open, drawn, and dark on white.
+async function prepareForPaper() {
+  const before = { theme: document.documentElement.dataset.theme, closed: [...document.querySelectorAll("details:not([open])")] };
+  for (const details of before.closed) details.open = true;
+  // Their content is made when they have heard of it.
+  await new Promise((done) => { setTimeout(done, 50); });
+  await setTheme("light");
+  await Promise.all([...document.querySelectorAll("main .chart")].map((each) => starts.get(each)?.()));
+  return () => {
+    for (const details of before.closed) details.open = false;
+    setTheme(before.theme);
+  };
+}
+
+async function printPage() {
+  const restore = await prepareForPaper();
+  window.addEventListener("afterprint", restore, { once: true });
+  window.print();
 }
 
 // A served page asks now and then whether rows have come in; its answer is data, like the page's own.
 async function renew(known) {
   try {
     const version = await (await fetch("version")).text();
-    if (version !== known) {
+    // Nobody is disturbed who looks at a case.
+    if (version !== known && !document.querySelector("dialog[open]")) {
       const shown = await inflated(await (await fetch("shown")).blob());
-      unpackedSamples = null;
       const at = window.scrollY;
-      const focus = document.activeElement?.closest("dialog") ? null : document.activeElement?.id;
-      if (!document.querySelector("dialog[open]")) {
-        build(shown, () => (unpackedSamples ??= fetch("samples").then((answer) => answer.blob()).then(inflated)));
-        window.scrollTo(0, at);
-        if (focus) document.getElementById(focus)?.focus();
-        say("New rows have come in");
-        known = version;
-      }
+      const { id, selectionStart } = document.activeElement ?? {};
+      build(shown, once(async () => inflated(await (await fetch("samples")).blob())));
+      window.scrollTo(0, at);
+      const field = id ? document.getElementById(id) : null;
+      field?.focus({ preventScroll: true });
+      if (selectionStart !== undefined && selectionStart !== null) field?.setSelectionRange(selectionStart, selectionStart);
+      say("New rows have come in");
+      known = version;
     }
   } catch {
     say("The server does not answer");
@@ -104,9 +144,14 @@ async function renew(known) {
 async function start() {
   setTheme(matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
   document.getElementById("theme").addEventListener("click", () => setTheme(document.documentElement.dataset.theme === "dark" ? "light" : "dark"));
+  document.getElementById("print").addEventListener("click", printPage);
+  document.querySelector("a.skip").addEventListener("click", (event) => {
+    event.preventDefault();
+    document.getElementById("main").focus();
+  });
   const shown = await unpacked("shown");
-  build(shown, () => (unpackedSamples ??= unpacked("samples")));
-  // On paper there is nothing to open.
+  build(shown, once(() => unpacked("samples")))();
+  // Who prints by the browser's own menu gets what can be had at once.
   window.addEventListener("beforeprint", () => {
     for (const details of document.querySelectorAll("details")) details.open = true;
   });
@@ -116,5 +161,5 @@ async function start() {
 }
 
 // For the console, and for tests of the numbers' forms.
-window.dabench = { formatBytes, formatInterval, formatSeconds, significant };
+window.dabench = { formatBytes, formatInterval, formatSeconds, prepareForPaper, significant };
 start();

@@ -17,7 +17,7 @@ function axisOf(column) {
 
 class Rows {
   constructor(columns) {
-    this.columns = columns;
+    this.columns = Object.assign(Object.create(null), columns);
     const first = Object.values(columns)[0];
     this.length = first ? (first.index ?? first.values).length : 0;
     this.all = Array.from({ length: this.length }, (_, row) => row);

@@ -1,14 +1,19 @@
 // What reports say: sections of text, tables, charts and pictures.
 
-function answersSection(shown, rows, openKeys) {
+function answersSection(shown, rows, openKeys, openSection) {
   const short = (text) => [...rows.short].reduce((said, [name, shown_]) => said.replaceAll(name, shown_), text);
+  const linkOf = (each) => {
+    if (each.keys.length) return h("button", { type: "button", class: "link", onclick: () => openKeys(each.keys) }, each.keys.length > 1 ? "its rows" : "its row");
+    const same = shown.sections.map((section, n) => [section, n]).filter(([section]) => section.title === each.section?.title);
+    const found = same[each.section?.number - 1];
+    return found ? h("button", { type: "button", class: "link", onclick: () => openSection(`section-${found[1]}`) }, "its tables") : null;
+  };
   const line = (each) => [
     h("dt", {}, rich(each.task)),
-    h("dd", {}, rich(short(each.text)), " ", each.keys.length
-      ? h("button", { type: "button", class: "link", onclick: () => openKeys(each.keys) }, each.keys.length > 1 ? `its ${each.keys.length} rows` : "its row")
-      : null),
+    h("dd", {}, rich(short(each.text)), " ", linkOf(each)),
   ];
   return h("section", { id: "answers" }, h("h2", {}, "The answers"),
+    h("p", { class: "soft" }, "Each network in its best way, which was found by the same samples: the best of many ways looks a little better than it is."),
     h("div", { class: "answers" }, shown.answers.map(({ machine, first, lines }) => h("div", { class: "answer" },
       h("h3", {}, machine),
       h("dl", {}, lines.slice(0, first).map(line)),

@@ -1,6 +1,6 @@
 // What is looked at, kept in the address: #case=...&filter=...
 
-const state = { filters: new Map(), search: "", sort: "", descending: false, grouped: true, open: "" };
+const state = { filters: new Map(), search: "", sort: "", descending: false, grouped: true, open: "", section: "" };
 
 const packed = (values) => [...values].map(encodeURIComponent).join(",");
 
@@ -21,13 +21,15 @@ function readAddress() {
   state.descending = found.get("order") === "descending";
   state.grouped = found.get("group") !== "no";
   state.open = found.get("case") ?? "";
-  return found.get("section") ?? "";
+  state.section = found.get("section") ?? "";
 }
 
-function address() {
+function address(changed = {}) {
+  const { filters: all, open, section } = { ...state, ...changed };
   const found = new URLSearchParams();
-  const filters = [...state.filters].filter(([, values]) => values.size);
-  if (state.open) found.set("case", state.open);
+  const filters = [...all].filter(([, values]) => values.size);
+  if (open) found.set("case", open);
+  if (section) found.set("section", section);
   if (filters.length) {
     found.set("filter", filters.map(([axis, values]) => `${encodeURIComponent(axis)}:${packed(values)}`).join(";"));
   }

@@ -46,6 +46,8 @@ const SCALES = {
 };
 
 function sortKey(text) {
+  if (/^\d{4}-\d\d-\d\d/.test(text)) return text;
+  if (/^\d+(x\d+)+$/.test(text)) return text.split("x").reduce((area, side) => area * Number(side), 1);
   const found = /^[+-]?[\d,]*\.?\d+(?:e[+-]?\d+)?/i.exec(text);
   if (!found) return text === "-" || text === "" ? null : text.toLowerCase();
   const unit = /^\s*([a-zµA-Z]+)/.exec(text.slice(found[0].length))?.[1];
