@@ -55,7 +55,12 @@ def write_choice(folder, times, limits=NO_LIMITS, scores=None, changes=None, **s
                 hit = round(1000 * share)
                 rows = [FrameRow(f, str(f), c, hit, 1000, 1000) for f in range(64) for c in (0, 1)]
                 row = ScoreRow(
-                    case_id=case.case_id, status="ok", frames=64, miou=share, **said.get("real", {})
+                    case_id=case.case_id,
+                    status="ok",
+                    frames=64,
+                    miou=share,
+                    accuracy=share,
+                    **said.get("real", {}),
                 )
                 record.add(way, case, row, rows)
         write_graphs(folder / "scores-1", scores, "g")
@@ -64,8 +69,12 @@ def write_choice(folder, times, limits=NO_LIMITS, scores=None, changes=None, **s
 
 def write_graphs(folder, cases, graph):
     numbers = dict.fromkeys(
-        ("macs", "executed_macs", "backward_macs", "executed_backward_macs"), 1000
-    )
+        (
+            "macs", "executed_macs", "backward_macs", "executed_backward_macs", "params",
+            "min_bytes", "activations", "bytes_moved",
+        ),
+        1000,
+    )  # fmt: skip
     shapes = {
         case.model: {name: getattr(case, name) for name in ("channels", "height", "width", "mode")}
         for case in cases

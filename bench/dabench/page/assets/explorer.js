@@ -85,7 +85,7 @@ function explorer(rows, shown, openCase) {
   });
   const dots = shown.tradeoff.length
     ? chart(shown.charts.tradeoff, "Speed against accuracy: a dot per network, way and machine, with intervals both ways; times and accuracies are joined only where the graph's hash is the same. The front of each machine is dashed. Hollow are printed figures, of their sources' machines, whose shape says how they came about, and ways that were left alone early; accuracies of different data are in rows of their own since they cannot be compared", {
-      rows: [], least: 360, onpick: (datum) => datum.key && openCase(datum.key),
+      rows: [], least: 345 * new Set(shown.tradeoff.map((each) => each.data)).size + 60, onpick: (datum) => datum.key && openCase(datum.key),
     })
     : null;
 
