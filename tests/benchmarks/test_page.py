@@ -5,12 +5,14 @@ by Vega takes. A reader waits in seconds, so these are bounded, too; they are of
 """
 
 import time
+from pathlib import Path
 from statistics import median
 
 import browser
 import pytest
 from large import write_large
 
+from dabench.findings.tables import find_runs
 from dabench.page import write_page
 from dabench.page.bundle import vega
 
@@ -58,6 +60,15 @@ def opened(started, path):
     begin = time.perf_counter()
     reader.open(path)
     return time.perf_counter() - begin, reader
+
+
+def test_the_page_of_the_committed_runs_is_small(compare, tmp_path):
+    root = Path(__file__).parents[2] / "results"
+    page = compare.benchmark.pedantic(
+        write_page, args=(find_runs(root),), kwargs={"folder": tmp_path, "name": "page"},
+        rounds=1, iterations=1,
+    )  # fmt: skip
+    compare.check("megabytes", page.stat().st_size / 1e6, at_most=6.0)
 
 
 def test_it_opens_and_filters_without_a_wait(compare, pages):

@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 
 from dabench.base.units import format_bytes, format_count, format_seconds, significant
-from dabench.findings.tables import by_setting, reference
+from dabench.findings.tables import by_setting, published, reference
 from dabench.plan.axes import EAGER, variant_in
 from dabench.plan.settings import ITEM_BYTES
 from dabench.timing.verdicts import DELTA
@@ -161,21 +161,35 @@ def audit(rows: pd.DataFrame, operations: pd.DataFrame) -> list[Finding]:
             ``source`` where they hold for the rows of that source alone, since
             two runs may mean different networks by one name.
     """
+    findings = [each for _, each in _impossible(rows, operations)]
+    for group in by_setting(rows, _SETTING):
+        findings += _train_against_eval(group)
+        findings += _over_batches(group)
+    return findings
+
+
+def impossible_cells() -> dict[tuple[str, str, str], str]:
+    """By machine, model and mode the published times that cannot be true, with the sum."""
+    operations = published_operations().assign(source="")
+    return {
+        (row["machine"], row["model"], row["mode"]): each.evidence
+        for row, each in _impossible(published_rows(published()), operations)
+    }
+
+
+def _impossible(rows: pd.DataFrame, operations: pd.DataFrame) -> Iterator[tuple[Row, Finding]]:
+    """Rows below the floor of their chip."""
     shape = ["model", "channels", "height", "width", "mode"]
     known = {
         (str(row.get("source") or ""), *(str(row[name]) for name in shape)): row
         for row in operations.to_dict("records")
     }
-    findings: list[Finding] = []
     for row in rows.to_dict("records"):
         key = tuple(str(row[name]) for name in shape)
         counted = known.get((row["source"], *key)) or known.get(("", *key))
         if counted is not None:
-            findings += _below_floor(pd.Series(row), pd.Series(counted))
-    for group in by_setting(rows, _SETTING):
-        findings += _train_against_eval(group)
-        findings += _over_batches(group)
-    return findings
+            named = {str(name): value for name, value in row.items()}
+            yield from ((named, each) for each in _below_floor(pd.Series(row), pd.Series(counted)))
 
 
 def _below_floor(row: object, operations: object) -> Iterator[Finding]:

@@ -16,6 +16,7 @@ from dabench.base.units import (
     format_seconds,
     significant,
 )
+from dabench.findings.audit import impossible_cells
 from dabench.findings.proofs import flags
 from dabench.findings.tables import Results, paper_timing, ratios
 from dabench.plan.axes import AXES, EAGER, variant_in
@@ -45,13 +46,18 @@ def paper_table(out: Writer, loaded: Results, device: str) -> None:
     out.heading(f"The paper's {name} table: {what}")
     measured = list(dict.fromkeys(timing.loc[timing["source"] == "measured", "machine"]))
     printed = list(dict.fromkeys(timing.loc[timing["source"] == "published", "machine"]))
+    impossible = {cell: said for cell, said in impossible_cells().items() if cell[0] in printed}
     rows = []
     for mode in ("train", "eval"):
         for model in DISCRIMINATORS:
             here = timing[(timing["mode"] == mode) & (timing["model"] == model)]
             if here.empty:
                 continue
-            cells = {f"{m} (published)": _seconds_of(here, "published", m) for m in printed}
+            cells = {
+                f"{m} (published)": _seconds_of(here, "published", m)
+                + (" (impossible)" if (m, model, mode) in impossible else "")
+                for m in printed
+            }
             cells |= {f"{m} (measured)": _seconds_of(here, "measured", m) for m in measured}
             rows.append({"mode": mode, "model": model, **cells})
     notes = "; ".join(dict.fromkeys(timing["note"].dropna()))
@@ -61,6 +67,12 @@ def paper_table(out: Writer, loaded: Results, device: str) -> None:
         f"{notes}. Measured: median over launches [95% interval], number of launches."
     )
     out.table(pd.DataFrame(rows), caption)
+    out.bullets(
+        [
+            f"Impossible: {model}, {mode}, on {machine}: {said}."
+            for (machine, model, mode), said in impossible.items()
+        ]
+    )
     if not measured:
         out.paragraph(
             "No machine has been measured for this table in these runs; "

@@ -46,7 +46,16 @@ function chart(spec, caption, { rows = null, onpick = null, least = 180, eager =
   const holder = h("div", { class: "chart", ...REGION, "aria-label": `Chart: ${plain(caption)}`, style: `min-height: ${least}px` }, place);
   const figure = h("figure", {}, holder, h("figcaption", {}, rich(caption)));
   const self = { figure, rows, view: null, draw: null, update: null };
-  self.draw = async () => {
+  // One after the other: of several that wait only the last is drawn.
+  let wanted = 0;
+  let queue = Promise.resolve();
+  self.draw = () => {
+    wanted += 1;
+    const mine = wanted;
+    queue = queue.catch(() => {}).then(() => (mine === wanted ? drawNow() : null));
+    return queue;
+  };
+  const drawNow = async () => {
     self.view?.finalize();
     self.view = null;
     if (self.rows && !self.rows.length) {
