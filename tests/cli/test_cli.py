@@ -90,6 +90,22 @@ def test_dabench_alone_says_what_to_do_first(tmp_path):
     assert "First: 'dabench env'" in done.stdout + done.stderr
 
 
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [("dabench rep", {"report", "reproduce"}), ("dabench report --h", {"--html", "--help"})],
+)
+def test_the_shell_completes_commands_and_options(typed, offered):
+    completion = {
+        "_DABENCH_COMPLETE": "complete_bash", "COMP_WORDS": typed,
+        "COMP_CWORD": str(len(typed.split()) - 1),
+    }  # fmt: skip
+    program = Path(sys.executable).with_name("dabench")
+    done = subprocess.run(
+        [program], capture_output=True, text=True, env={**os.environ, **completion}
+    )
+    assert set(done.stdout.split()) == offered
+
+
 def test_a_command_imports_no_other():
     code = (
         "import sys, contextlib, io\n"

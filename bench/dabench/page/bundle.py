@@ -15,8 +15,8 @@ from dabench.page.gather import Page
 
 _ASSETS = resources.files("dabench.page") / "assets"
 _SCRIPTS = (
-    "core.js", "state.js", "tables.js", "charts.js", "rows.js", "explorer.js", "cases.js",
-    "sections.js", "main.js",
+    "core.js", "state.js", "tables.js", "charts.js", "rows.js", "columns.js", "explorer.js",
+    "cases.js", "sections.js", "main.js",
 )  # fmt: skip
 """In the order in which they are put together; none imports another."""
 

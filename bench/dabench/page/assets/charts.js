@@ -23,9 +23,12 @@ function theme() {
 function inked(node, ink) {
   if (Array.isArray(node)) return node.map((each) => inked(each, ink));
   if (node && typeof node === "object") {
-    return Object.fromEntries(Object.entries(node).map(([key, value]) => [
-      key, key === "color" && value === "black" ? ink : inked(value, ink),
-    ]));
+    return Object.fromEntries(
+      Object.entries(node).map(([key, value]) => [
+        key,
+        key === "color" && value === "black" ? ink : inked(value, ink),
+      ]),
+    );
   }
   return node;
 }
@@ -34,16 +37,33 @@ function inked(node, ink) {
 function fitted(node, domains, width) {
   if (Array.isArray(node)) return node.map((each) => fitted(each, domains, width));
   if (!node || typeof node !== "object") return node;
-  const made = Object.fromEntries(Object.entries(node).map(([key, value]) => [key, fitted(value, domains, width)]));
-  if (made.labelLimit > 300 && width) made.labelLimit = Math.min(made.labelLimit, Math.round(0.45 * width));
-  if (made.scale?.range && domains[made.field]) made.scale = { ...made.scale, domain: domains[made.field] };
+  const made = Object.fromEntries(
+    Object.entries(node).map(([key, value]) => [key, fitted(value, domains, width)]),
+  );
+  if (made.labelLimit > 300 && width)
+    made.labelLimit = Math.min(made.labelLimit, Math.round(0.45 * width));
+  if (made.scale?.range && domains[made.field])
+    made.scale = { ...made.scale, domain: domains[made.field] };
   return made;
 }
 
 // A figure; `rows` are put in under that name if given, `onpick` hears of a datum that is clicked.
-function chart(spec, caption, { rows = null, onpick = null, least = 180, eager = false, step = null, domains = {} } = {}) {
+function chart(
+  spec,
+  caption,
+  { rows = null, onpick = null, least = 180, eager = false, step = null, domains = {} } = {},
+) {
   const place = h("div", {});
-  const holder = h("div", { class: "chart", ...REGION, "aria-label": `Chart: ${plain(caption)}`, style: `min-height: ${least}px` }, place);
+  const holder = h(
+    "div",
+    {
+      class: "chart",
+      ...REGION,
+      "aria-label": `Chart: ${plain(caption)}`,
+      style: `min-height: ${least}px`,
+    },
+    place,
+  );
   const figure = h("figure", {}, holder, h("figcaption", {}, rich(caption)));
   const self = { figure, rows, view: null, draw: null, update: null };
   // One after the other: of several that wait only the last is drawn.
@@ -59,16 +79,30 @@ function chart(spec, caption, { rows = null, onpick = null, least = 180, eager =
     self.view?.finalize();
     self.view = null;
     if (self.rows && !self.rows.length) {
-      place.replaceChildren(h("p", { class: "soft" }, "Nothing to draw: no row that the filters let through has what this chart shows."));
+      place.replaceChildren(
+        h(
+          "p",
+          { class: "soft" },
+          "Nothing to draw: no row that the filters let through has what this chart shows.",
+        ),
+      );
       return;
     }
     const ink = getComputedStyle(document.documentElement).getPropertyValue("--ink").trim();
-    const whole = { ...fitted(inked(spec, ink), domains, holder.clientWidth), description: plain(caption) };
+    const whole = {
+      ...fitted(inked(spec, ink), domains, holder.clientWidth),
+      description: plain(caption),
+    };
     if (self.rows) whole.datasets = { ...whole.datasets, rows: self.rows };
     // So many pixels for each value of a field.
     if (step) whole.height = step.pixels * new Set(self.rows.map((row) => row[step.field])).size;
     const made = await vegaEmbed(place, whole, {
-      actions: false, ast: true, logLevel: 1, renderer: "svg", config: theme(), tooltip: { theme: document.documentElement.dataset.theme },
+      actions: false,
+      ast: true,
+      logLevel: 1,
+      renderer: "svg",
+      config: theme(),
+      tooltip: { theme: document.documentElement.dataset.theme },
     });
     self.view = made.view;
     if (onpick) made.view.addEventListener("click", (_, item) => item?.datum && onpick(item.datum));
@@ -92,18 +126,23 @@ function chart(spec, caption, { rows = null, onpick = null, least = 180, eager =
   self.start = start;
   starts.set(holder, start);
   if (!eager) {
-    new IntersectionObserver((entries, observer) => {
-      if (entries.some((entry) => entry.isIntersecting)) {
-        observer.disconnect();
-        start();
-      }
-    }, { rootMargin: "600px" }).observe(holder);
+    new IntersectionObserver(
+      (entries, observer) => {
+        if (entries.some((entry) => entry.isIntersecting)) {
+          observer.disconnect();
+          start();
+        }
+      },
+      { rootMargin: "600px" },
+    ).observe(holder);
   }
   return self;
 }
 
 function redrawCharts() {
-  return Promise.all([...drawn].filter((each) => each.figure.isConnected).map((each) => each.draw()));
+  return Promise.all(
+    [...drawn].filter((each) => each.figure.isConnected).map((each) => each.draw()),
+  );
 }
 
 // What is taken off the page listens to nothing any more.

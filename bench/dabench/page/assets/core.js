@@ -10,7 +10,9 @@ function h(tag, attributes = {}, ...children) {
     if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
     else element.setAttribute(name, value === true ? "" : value);
   }
-  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined));
+  element.append(
+    ...children.flat(Infinity).filter((child) => child !== null && child !== undefined),
+  );
   return element;
 }
 
@@ -30,7 +32,8 @@ function rich(text) {
 const plain = (text) => text.replace(/\*\*([^*]+)\*\*/g, "$1").replace(/`([^`]+)`/g, "$1");
 
 // A tie goes to the even number, as Python has it.
-const whole = (value) => (Math.abs(value % 1) === 0.5 ? 2 * Math.round(value / 2) : Math.round(value));
+const whole = (value) =>
+  Math.abs(value % 1) === 0.5 ? 2 * Math.round(value / 2) : Math.round(value);
 
 // As dabench.base.units writes them.
 function significant(value, digits = 3) {
@@ -47,7 +50,12 @@ function significant(value, digits = 3) {
   return short(rounded.toFixed(Math.max(0, digits - 1 - power)));
 }
 
-const TIMES = [[1, "s"], [1e-3, "ms"], [1e-6, "µs"], [1e-9, "ns"]];
+const TIMES = [
+  [1, "s"],
+  [1e-3, "ms"],
+  [1e-6, "µs"],
+  [1e-9, "ns"],
+];
 
 function unitOf(seconds) {
   const rounded = Number(seconds.toPrecision(3));
@@ -87,7 +95,9 @@ function say(text) {
   const status = document.getElementById("status");
   status.textContent = text;
   clearTimeout(say.timer);
-  say.timer = setTimeout(() => { status.textContent = ""; }, 2500);
+  say.timer = setTimeout(() => {
+    status.textContent = "";
+  }, 2500);
 }
 
 async function copy(text, what) {

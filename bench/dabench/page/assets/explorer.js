@@ -1,69 +1,5 @@
 // All measurements: filters by axis, a table that they change, and charts that follow it.
 
-const AXES = [
-  ["machine", "machine"], ["run_id", "run"], ["family", "family"], ["model", "model"], ["device", "device"],
-  ["batch", "batch"], ["size", "size"], ["mode", "mode"], ["phase", "phase"], ["dtype", "dtype"],
-  ["layout", "layout"], ["way", "way"], ["input", "input"], ["threads", "threads"], ["protocol", "protocol"],
-  ["rate", "frames/s"], ["concurrency", "processes"], ["rank", "standing"], ["status", "status"],
-];
-const ALWAYS = ["model", "batch", "size", "mode", "phase", "dtype", "layout"];
-// Numbers that do not say by themselves what they are.
-const NAMED = { batch: "batch ", threads: "threads ", rate: "frames/s ", concurrency: "processes " };
-// In the order in which they tell rows apart; the end of a long label is cut off.
-const APART = ["dtype", "layout", "way", "batch", "mode", "phase", "threads", "protocol", "rate", "concurrency", "input", "size", "device", "machine", "family", "run_id"];
-// Columns that have a place of their own.
-const OWN = ["model", "rank", "status", "machine", "run_id"];
-const STEP = 50;
-const MOST_DOTS = 25;
-const MOST_CHIPS = 12;
-
-function shownInterval(rows, row) {
-  const scope = rows.get(row, "scope");
-  const text = formatInterval(rows.get(row, "ci_low_s"), rows.get(row, "ci_high_s"));
-  return scope ? `${text} (${scope})` : text;
-}
-
-// Column: its label, its text in a row, what it sorts by, and an element where text is not enough.
-function explorerColumns(rows) {
-  const word = (name, label) => ({ key: name, label, text: (row) => rows.shown(name, String(rows.get(row, name) ?? "")), sort: (row) => rows.get(row, name) });
-  const varies = ([name]) => !OWN.includes(name) && (ALWAYS.includes(name) || rows.words(name).length > 1);
-  const seconds = (name, label) => ({ key: name, label, number: true, text: (row) => formatSeconds(rows.get(row, name)), sort: (row) => rows.get(row, name) });
-  const number = (name, label, text) => (rows.columns[name] ? [{ key: name, label, number: true, text: (row) => text(rows.get(row, name)), sort: (row) => rows.get(row, name) }] : []);
-  const some = (text) => (value) => (value === null ? "-" : text(value));
-  return [
-    word("model", "model"),
-    seconds("median_s", "median"),
-    { key: "interval", label: "95% interval", number: true, text: (row) => shownInterval(rows, row), sort: (row) => rows.get(row, "ci_low_s") },
-    {
-      key: "verdict", label: "standing", text: (row) => verdictOf(rows, row), sort: (row) => verdictOf(rows, row),
-      element: (row) => {
-        const failed = rows.get(row, "status") !== "ok";
-        const [head, ...rest] = verdictOf(rows, row).split(": ");
-        if (!head) return null;
-        return [h("span", { class: `badge ${failed ? "failed" : head}` }, head), rest.length ? ` ${rest.join(": ")}` : ""];
-      },
-    },
-    ...AXES.filter(varies).map(([name, label]) => word(name, label)),
-    ...number("device_median_s", "by the device's clock", formatSeconds),
-    ...number("images_per_s", "images/s", some(significant)),
-    ...number("flops_per_s", "GFLOP/s", some((value) => (value / 1e9).toFixed(0))),
-    ...number("peak_bytes", "peak memory", formatBytes),
-    ...(rows.words("passes").length > 1 ? number("passes", "passes a sample", String) : []),
-    ...number("joules_per_image", "J/image", some(significant)),
-    ...number("on_time", "on time", some((value) => `${(100 * value).toFixed(1)}%`)),
-    { key: "n", label: "n / launches", number: true, text: (row) => `${rows.get(row, "n")} / ${rows.get(row, "launches")}`, sort: (row) => rows.get(row, "n") },
-    ...(rows.words("flags").length ? [word("flags", "flags")] : []),
-    ...["machine", "run_id"].filter((name) => rows.words(name).length > 1).map((name) => word(name, name === "run_id" ? "run" : name)),
-  ];
-}
-
-function verdictOf(rows, row) {
-  const status = rows.get(row, "status");
-  if (status !== "ok") return `${status}: ${rows.get(row, "reason") || "no reason given"}`;
-  const rank = rows.get(row, "rank");
-  return rank ? `${rank}: ${rows.get(row, "standing")}` : "";
-}
-
 function explorer(rows, shown, openCase) {
   const columns = explorerColumns(rows);
   const axes = AXES.filter(([name]) => rows.words(name).length > 1);
@@ -71,31 +7,87 @@ function explorer(rows, shown, openCase) {
 
   const body = h("table", { class: "explorer" });
   const count = h("p", { class: "soft", "aria-live": "polite" });
-  const more = h("button", { type: "button", onclick: () => { limit += STEP; draw(); } }, `Show ${STEP} more`);
+  const more = h(
+    "button",
+    {
+      type: "button",
+      onclick: () => {
+        limit += STEP;
+        draw();
+      },
+    },
+    `Show ${STEP} more`,
+  );
   const filters = h("div", { class: "filters" });
   const search = h("input", {
-    id: "search", type: "search", placeholder: "Search all measurements", "aria-label": "Search all measurements",
-    oninput: (event) => { state.search = event.target.value; limit = STEP; change(); },
+    id: "search",
+    type: "search",
+    placeholder: "Search all measurements",
+    "aria-label": "Search all measurements",
+    oninput: (event) => {
+      state.search = event.target.value;
+      limit = STEP;
+      change();
+    },
   });
-  const group = h("button", { type: "button", onclick: () => { state.grouped = !state.grouped; change(); } }, "Group by machine");
-  const clear = h("button", { type: "button", onclick: () => { state.filters.clear(); state.search = ""; change(); } }, "Clear filters");
-  const groups = [...new Set(rows.all.map((row) => `${rows.get(row, "dtype")} ${rows.get(row, "layout")}`))].sort();
-  const times = chart(shown.charts.times, "Median time of the measurements in the table, the first rows of it, with 95% intervals where there are several launches. Under the paper's protocol a sample is all its passes, by a clock that does not wait for the device", {
-    rows: [], least: 320, domains: { group: groups }, step: { field: "label", pixels: 20 }, onpick: (datum) => datum.key && openCase(datum.key),
-  });
+  const group = h(
+    "button",
+    {
+      type: "button",
+      onclick: () => {
+        state.grouped = !state.grouped;
+        change();
+      },
+    },
+    "Group by machine",
+  );
+  const clear = h(
+    "button",
+    {
+      type: "button",
+      onclick: () => {
+        state.filters.clear();
+        state.search = "";
+        change();
+      },
+    },
+    "Clear filters",
+  );
+  const groups = [
+    ...new Set(rows.all.map((row) => `${rows.get(row, "dtype")} ${rows.get(row, "layout")}`)),
+  ].sort();
+  const times = chart(
+    shown.charts.times,
+    "Median time of the measurements in the table, the first rows of it, with 95% intervals where there are several launches. Under the paper's protocol a sample is all its passes, by a clock that does not wait for the device",
+    {
+      rows: [],
+      least: 320,
+      domains: { group: groups },
+      step: { field: "label", pixels: 20 },
+      onpick: (datum) => datum.key && openCase(datum.key),
+    },
+  );
   const dots = shown.tradeoff.length
-    ? chart(shown.charts.tradeoff, "Speed against accuracy: a dot per network, way and machine, with intervals both ways; times and accuracies are joined only where the graph's hash is the same. The front of each machine is dashed. Hollow are printed figures, of their sources' machines, whose shape says how they came about, and ways that were left alone early; accuracies of different data are in rows of their own since they cannot be compared", {
-      rows: [], least: 345 * new Set(shown.tradeoff.map((each) => each.data)).size + 60, onpick: (datum) => datum.key && openCase(datum.key),
-    })
+    ? chart(
+        shown.charts.tradeoff,
+        "Speed against accuracy: a dot per network, way and machine, with intervals both ways; times and accuracies are joined only where the graph's hash is the same. The front of each machine is dashed. Hollow are printed figures, of their sources' machines, whose shape says how they came about, and ways that were left alone early; accuracies of different data are in rows of their own since they cannot be compared",
+        {
+          rows: [],
+          least: 345 * new Set(shown.tradeoff.map((each) => each.data)).size + 60,
+          onpick: (datum) => datum.key && openCase(datum.key),
+        },
+      )
     : null;
 
   // The rows that all filters but one's let through.
   function passing(except = null) {
-    const tests = [...state.filters].filter(([axis, values]) => values.size && axis !== except).map(([axis, values]) => {
-      const { words, codes } = rows.axis(axis);
-      const allowed = words.map((word) => values.has(word));
-      return (row) => codes[row] >= 0 && allowed[codes[row]];
-    });
+    const tests = [...state.filters]
+      .filter(([axis, values]) => values.size && axis !== except)
+      .map(([axis, values]) => {
+        const { words, codes } = rows.axis(axis);
+        const allowed = words.map((word) => values.has(word));
+        return (row) => codes[row] >= 0 && allowed[codes[row]];
+      });
     const words = state.search.toLowerCase();
     if (words) tests.push((row) => rows.text(row).includes(words));
     return tests.length ? rows.all.filter((row) => tests.every((test) => test(row))) : rows.all;
@@ -104,10 +96,15 @@ function explorer(rows, shown, openCase) {
   function ordered(kept) {
     const column = columns.find((each) => each.key === state.sort);
     const machines = new Map(rows.words("machine").map((name, n) => [name, n]));
-    const place = (row) => (state.grouped ? machines.get(rows.get(row, "machine")) ?? -1 : 0);
+    const place = (row) => (state.grouped ? (machines.get(rows.get(row, "machine")) ?? -1) : 0);
     const sign = state.descending ? -1 : 1;
     if (!column && !state.grouped) return kept;
-    return [...kept].sort((a, b) => place(a) - place(b) || (column ? compareKeys(column.sort(a), column.sort(b), sign) : 0) || a - b);
+    return [...kept].sort(
+      (a, b) =>
+        place(a) - place(b) ||
+        (column ? compareKeys(column.sort(a), column.sort(b), sign) : 0) ||
+        a - b,
+    );
   }
 
   function toggle(axis, value) {
@@ -120,23 +117,50 @@ function explorer(rows, shown, openCase) {
 
   function drawFilters() {
     const focused = document.activeElement?.dataset?.chip;
-    filters.replaceChildren(...axes.map(([axis, label]) => {
-      const { words, codes } = rows.axis(axis);
-      const counted = new Int32Array(words.length);
-      for (const row of passing(axis)) if (codes[row] >= 0) counted[codes[row]] += 1;
-      const counts = new Map(words.map((word, n) => [word, counted[n]]).filter(([, n]) => n));
-      const chosen = state.filters.get(axis) ?? new Set();
-      const values = words.filter((value) => counts.has(value) || chosen.has(value));
-      const first = values.filter((value, n) => n < MOST_CHIPS || chosen.has(value));
-      const chip = (value) => h("button", {
-        type: "button", class: "chip", "aria-pressed": String(chosen.has(value)), "data-chip": `${axis}:${value}`,
-        onclick: () => toggle(axis, value),
-      }, rows.shown(axis, value), " ", h("small", {}, String(counts.get(value) ?? 0)));
-      const rest = values.length - first.length;
-      return h("fieldset", { class: "filter" }, h("legend", {}, label), first.map(chip),
-        rest > 0 ? moreOf(label, rest, () => values.filter((value) => !first.includes(value)), (value) => toggle(axis, value)) : null);
-    }));
-    if (focused) [...filters.querySelectorAll("[data-chip]")].find((each) => each.dataset.chip === focused)?.focus();
+    filters.replaceChildren(
+      ...axes.map(([axis, label]) => {
+        const { words, codes } = rows.axis(axis);
+        const counted = new Int32Array(words.length);
+        for (const row of passing(axis)) if (codes[row] >= 0) counted[codes[row]] += 1;
+        const counts = new Map(words.map((word, n) => [word, counted[n]]).filter(([, n]) => n));
+        const chosen = state.filters.get(axis) ?? new Set();
+        const values = words.filter((value) => counts.has(value) || chosen.has(value));
+        const first = values.filter((value, n) => n < MOST_CHIPS || chosen.has(value));
+        const chip = (value) =>
+          h(
+            "button",
+            {
+              type: "button",
+              class: "chip",
+              "aria-pressed": String(chosen.has(value)),
+              "data-chip": `${axis}:${value}`,
+              onclick: () => toggle(axis, value),
+            },
+            rows.shown(axis, value),
+            " ",
+            h("small", {}, String(counts.get(value) ?? 0)),
+          );
+        const rest = values.length - first.length;
+        return h(
+          "fieldset",
+          { class: "filter" },
+          h("legend", {}, label),
+          first.map(chip),
+          rest > 0
+            ? moreOf(
+                label,
+                rest,
+                () => values.filter((value) => !first.includes(value)),
+                (value) => toggle(axis, value),
+              )
+            : null,
+        );
+      }),
+    );
+    if (focused)
+      [...filters.querySelectorAll("[data-chip]")]
+        .find((each) => each.dataset.chip === focused)
+        ?.focus();
   }
 
   // Of thousands of values the rest: typed, from a list that is made when somebody asks for it.
@@ -149,15 +173,36 @@ function explorer(rows, shown, openCase) {
       if (values().includes(event.target.value)) pick(event.target.value);
       else if (event.target.value) say(`No ${label} ${event.target.value} among these`);
     };
-    return [h("input", { "aria-label": `More of ${label}`, placeholder: `${count_} more`, list: list.id, size: "9", onfocus: fill, onchange: take }), list];
+    return [
+      h("input", {
+        "aria-label": `More of ${label}`,
+        placeholder: `${count_} more`,
+        list: list.id,
+        size: "9",
+        onfocus: fill,
+        onchange: take,
+      }),
+      list,
+    ];
   }
 
   function cells(row) {
     return columns.map((column) => {
       const text = column.text(row);
-      const content = column.key === "model"
-        ? h("a", { href: address({ open: rows.names[row], section: "" }), onclick: (event) => { event.preventDefault(); openCase(rows.names[row]); } }, text)
-        : column.element?.(row) ?? text;
+      const content =
+        column.key === "model"
+          ? h(
+              "a",
+              {
+                href: address({ open: rows.names[row], section: "" }),
+                onclick: (event) => {
+                  event.preventDefault();
+                  openCase(rows.names[row]);
+                },
+              },
+              text,
+            )
+          : (column.element?.(row) ?? text);
       return h("td", { class: column.number ? "number" : "words" }, content);
     });
   }
@@ -172,17 +217,26 @@ function explorer(rows, shown, openCase) {
       const mine = rows.get(row, "machine") || "no machine: not begun";
       if (!bodies.length || (state.grouped && mine !== machine)) {
         bodies.push(h("tbody"));
-        if (state.grouped) bodies.at(-1).append(h("tr", {}, h("th", { scope: "rowgroup", colspan: columns.length }, mine)));
+        if (state.grouped)
+          bodies
+            .at(-1)
+            .append(h("tr", {}, h("th", { scope: "rowgroup", colspan: columns.length }, mine)));
         machine = mine;
       }
       bodies.at(-1).append(h("tr", { "data-name": rows.names[row] }, cells(row)));
     }
-    const head = h("tr", {}, columns.map((column) => heading(column, state.sort === column.key ? (state.descending ? -1 : 1) : 0, () => {
-      state.descending = state.sort === column.key && !state.descending;
-      state.sort = column.key;
-      change();
-      body.querySelectorAll("thead button")[columns.indexOf(column)].focus();
-    })));
+    const head = h(
+      "tr",
+      {},
+      columns.map((column) =>
+        heading(column, state.sort === column.key ? (state.descending ? -1 : 1) : 0, () => {
+          state.descending = state.sort === column.key && !state.descending;
+          state.sort = column.key;
+          change();
+          body.querySelectorAll("thead button")[columns.indexOf(column)].focus();
+        }),
+      ),
+    );
     body.replaceChildren(h("thead", {}, head), ...bodies);
     count.textContent = `${current.length} of ${rows.length} measurements${current.length > first.length ? `, ${first.length} shown` : ""}`;
     more.hidden = current.length <= first.length;
@@ -201,13 +255,24 @@ function explorer(rows, shown, openCase) {
     const median = 1e3 * rows.get(row, "median_s");
     return {
       key: rows.names[row],
-      label: [rows.shown("model", rows.get(row, "model")), ...apart.map((name) => (NAMED[name] ?? "") + rows.get(row, name))].filter(Boolean).join(", "),
+      label: [
+        rows.shown("model", rows.get(row, "model")),
+        ...apart.map((name) => (NAMED[name] ?? "") + rows.get(row, name)),
+      ]
+        .filter(Boolean)
+        .join(", "),
       group: `${rows.get(row, "dtype")} ${rows.get(row, "layout")}`,
       value: median,
       low: one ? median : 1e3 * rows.get(row, "ci_low_s"),
       high: one ? median : 1e3 * rows.get(row, "ci_high_s"),
       shown: `${formatSeconds(rows.get(row, "median_s"))} (${shownInterval(rows, row)})`,
-      what: [rows.get(row, "protocol"), `${rows.get(row, "launches")} launches`, rows.get(row, "flags")].filter(Boolean).join(", "),
+      what: [
+        rows.get(row, "protocol"),
+        `${rows.get(row, "launches")} launches`,
+        rows.get(row, "flags"),
+      ]
+        .filter(Boolean)
+        .join(", "),
       machine: rows.get(row, "machine"),
     };
   }
@@ -216,9 +281,18 @@ function explorer(rows, shown, openCase) {
   function isKept(each) {
     const row = rows.byName.get(each.key);
     // Printed figures have no row: what they are not of hides them.
-    if (row === undefined) return !state.search && !state.filters.get("model")?.size && (!state.filters.get("family")?.size || state.filters.get("family").has("segmenter"));
-    return [...state.filters].every(([axis, values]) => !values.size || values.has(String(rows.get(row, axis))))
-      && (!state.search || rows.text(row).includes(state.search.toLowerCase()));
+    if (row === undefined)
+      return (
+        !state.search &&
+        !state.filters.get("model")?.size &&
+        (!state.filters.get("family")?.size || state.filters.get("family").has("segmenter"))
+      );
+    return (
+      [...state.filters].every(
+        ([axis, values]) => !values.size || values.has(String(rows.get(row, axis))),
+      ) &&
+      (!state.search || rows.text(row).includes(state.search.toLowerCase()))
+    );
   }
 
   // An address may name what this page does not have.
@@ -237,19 +311,47 @@ function explorer(rows, shown, openCase) {
     draw();
   }
 
-  const shownRows = () => [columns, current.slice(0, limit).map((row) => columns.map((column) => column.text(row)))];
+  const shownRows = () => [
+    columns,
+    current.slice(0, limit).map((row) => columns.map((column) => column.text(row))),
+  ];
   const copies = copyButtons(shownRows);
   const element = h(
-    "section", { id: "measurements" },
+    "section",
+    { id: "measurements" },
     h("h2", {}, "Measurements"),
     filters,
     h("div", { class: "bar" }, search, group, clear, copies),
     count,
     times.figure,
-    h("div", { class: "scroll tall", tabindex: "0", role: "region", "aria-label": "Table of all measurements" }, body),
-    h("p", { class: "soft" }, `Every case and phase. Standing: ${shown.rules.standing}. n is samples / launches; GFLOP/s from executed operations. A network's name opens its samples, its protocol and the line that repeats it.`),
+    h(
+      "div",
+      {
+        class: "scroll tall",
+        tabindex: "0",
+        role: "region",
+        "aria-label": "Table of all measurements",
+      },
+      body,
+    ),
+    h(
+      "p",
+      { class: "soft" },
+      `Every case and phase. Standing: ${shown.rules.standing}. n is samples / launches; GFLOP/s from executed operations. A network's name opens its samples, its protocol and the line that repeats it.`,
+    ),
     h("div", { class: "bar" }, more),
   );
-  const tradeoff = dots ? h("section", { id: "tradeoff" }, h("h2", {}, "Speed against accuracy"), dots.figure) : null;
-  return { element, tradeoff, change: () => { limit = STEP; forgetUnknown(); drawFilters(); draw(); } };
+  const tradeoff = dots
+    ? h("section", { id: "tradeoff" }, h("h2", {}, "Speed against accuracy"), dots.figure)
+    : null;
+  return {
+    element,
+    tradeoff,
+    change: () => {
+      limit = STEP;
+      forgetUnknown();
+      drawFilters();
+      draw();
+    },
+  };
 }

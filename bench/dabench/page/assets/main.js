@@ -1,7 +1,24 @@
 // Puts the page together from its embedded data; a served page renews it.
 
 const RENEW_MS = 2000;
-const EXACT = ["machine", "run_id", "family", "model", "device", "batch", "size", "mode", "phase", "dtype", "layout", "way", "input", "threads", "protocol", "rate"];
+const EXACT = [
+  "machine",
+  "run_id",
+  "family",
+  "model",
+  "device",
+  "batch",
+  "size",
+  "mode",
+  "phase",
+  "dtype",
+  "layout",
+  "way",
+  "input",
+  "threads",
+  "protocol",
+  "rate",
+];
 
 // Samples are read when somebody asks for them; what failed is asked for again.
 function once(read) {
@@ -17,7 +34,9 @@ function once(read) {
 
 function build(shown, samplesOf) {
   const main = document.querySelector("main");
-  const before = new Set([...main.querySelectorAll("details[open] > summary")].map((each) => each.textContent));
+  const before = new Set(
+    [...main.querySelectorAll("details[open] > summary")].map((each) => each.textContent),
+  );
   finish(main);
   readAddress();
   const rows = new Rows(shown.measured);
@@ -33,8 +52,11 @@ function build(shown, samplesOf) {
     state.search = "";
     const found = keys.map((key) => rows.byName.get(key)).filter((row) => row !== undefined);
     for (const axis of EXACT) {
-      const values = found.map((row) => rows.get(row, axis)).filter((value) => value !== null && value !== "");
-      if (rows.words(axis).length > 1 && values.length === found.length) state.filters.set(axis, new Set(values.map(String)));
+      const values = found
+        .map((row) => rows.get(row, axis))
+        .filter((value) => value !== null && value !== "");
+      if (rows.words(axis).length > 1 && values.length === found.length)
+        state.filters.set(axis, new Set(values.map(String)));
     }
     state.sort = "median_s";
     state.descending = false;
@@ -48,9 +70,23 @@ function build(shown, samplesOf) {
     goTo(id);
   };
   const { elements, contents } = reportSections(shown);
-  const problem = shown.problem ? h("p", { role: "alert", class: "problem" }, `Some records cannot be read just now: ${shown.problem}`) : null;
+  const problem = shown.problem
+    ? h(
+        "p",
+        { role: "alert", class: "problem" },
+        `Some records cannot be read just now: ${shown.problem}`,
+      )
+    : null;
   main.replaceChildren(
-    ...[problem, answersSection(shown, rows, openKeys, openSection), explore?.tradeoff, explore?.element, ...elements, provenance(shown), dialog.dialog].filter(Boolean),
+    ...[
+      problem,
+      answersSection(shown, rows, openKeys, openSection),
+      explore?.tradeoff,
+      explore?.element,
+      ...elements,
+      provenance(shown),
+      dialog.dialog,
+    ].filter(Boolean),
   );
   for (const summary of main.querySelectorAll("details > summary")) {
     if (before.has(summary.textContent)) summary.parentElement.open = true;
@@ -62,11 +98,27 @@ function build(shown, samplesOf) {
     ...contents,
     ["provenance", "Where the numbers come from"],
   ];
-  document.querySelector("nav.contents ul").replaceChildren(...links.map(([id, label]) => h("li", {}, h("a", {
-    href: `#section=${id}`,
-    onclick: (event) => { event.preventDefault(); openSection(id); },
-  }, label))));
-  document.getElementById("made").textContent = `${shown.runs.length} ${shown.runs.length === 1 ? "run" : "runs"}; made ${shown.made.slice(0, 16).replace("T", " ")} UTC by dabench ${shown.dabench ?? ""}`;
+  document.querySelector("nav.contents ul").replaceChildren(
+    ...links.map(([id, label]) =>
+      h(
+        "li",
+        {},
+        h(
+          "a",
+          {
+            href: `#section=${id}`,
+            onclick: (event) => {
+              event.preventDefault();
+              openSection(id);
+            },
+          },
+          label,
+        ),
+      ),
+    ),
+  );
+  document.getElementById("made").textContent =
+    `${shown.runs.length} ${shown.runs.length === 1 ? "run" : "runs"}; made ${shown.made.slice(0, 16).replace("T", " ")} UTC by dabench ${shown.dabench ?? ""}`;
   explore?.change();
   const arrive = () => {
     readAddress();
@@ -100,12 +152,19 @@ function setTheme(name) {
 
 // On paper everything is open, drawn, and dark on white.
 async function prepareForPaper() {
-  const before = { theme: document.documentElement.dataset.theme, closed: [...document.querySelectorAll("details:not([open])")] };
+  const before = {
+    theme: document.documentElement.dataset.theme,
+    closed: [...document.querySelectorAll("details:not([open])")],
+  };
   for (const details of before.closed) details.open = true;
   // Their content is made when they have heard of it.
-  await new Promise((done) => { setTimeout(done, 50); });
+  await new Promise((done) => {
+    setTimeout(done, 50);
+  });
   await setTheme("light");
-  await Promise.all([...document.querySelectorAll("main .chart")].map((each) => starts.get(each)?.()));
+  await Promise.all(
+    [...document.querySelectorAll("main .chart")].map((each) => starts.get(each)?.()),
+  );
   return () => {
     for (const details of before.closed) details.open = false;
     setTheme(before.theme);
@@ -127,11 +186,15 @@ async function renew(known) {
       const shown = await inflated(await (await fetch("shown")).blob());
       const at = window.scrollY;
       const { id, selectionStart } = document.activeElement ?? {};
-      build(shown, once(async () => inflated(await (await fetch("samples")).blob())));
+      build(
+        shown,
+        once(async () => inflated(await (await fetch("samples")).blob())),
+      );
       window.scrollTo(0, at);
       const field = id ? document.getElementById(id) : null;
       field?.focus({ preventScroll: true });
-      if (selectionStart !== undefined && selectionStart !== null) field?.setSelectionRange(selectionStart, selectionStart);
+      if (selectionStart !== undefined && selectionStart !== null)
+        field?.setSelectionRange(selectionStart, selectionStart);
       say("New rows have come in");
       known = version;
     }
@@ -143,14 +206,21 @@ async function renew(known) {
 
 async function start() {
   setTheme(matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
-  document.getElementById("theme").addEventListener("click", () => setTheme(document.documentElement.dataset.theme === "dark" ? "light" : "dark"));
+  document
+    .getElementById("theme")
+    .addEventListener("click", () =>
+      setTheme(document.documentElement.dataset.theme === "dark" ? "light" : "dark"),
+    );
   document.getElementById("print").addEventListener("click", printPage);
   document.querySelector("a.skip").addEventListener("click", (event) => {
     event.preventDefault();
     document.getElementById("main").focus();
   });
   const shown = await unpacked("shown");
-  build(shown, once(() => unpacked("samples")))();
+  build(
+    shown,
+    once(() => unpacked("samples")),
+  )();
   // Who prints by the browser's own menu gets what can be had at once.
   window.addEventListener("beforeprint", () => {
     for (const details of document.querySelectorAll("details")) details.open = true;

@@ -1,6 +1,14 @@
 // What is looked at, kept in the address: #case=...&filter=...
 
-const state = { filters: new Map(), search: "", sort: "", descending: false, grouped: true, open: "", section: "" };
+const state = {
+  filters: new Map(),
+  search: "",
+  sort: "",
+  descending: false,
+  grouped: true,
+  open: "",
+  section: "",
+};
 
 const packed = (values) => [...values].map(encodeURIComponent).join(",");
 
@@ -31,7 +39,10 @@ function address(changed = {}) {
   if (open) found.set("case", open);
   if (section) found.set("section", section);
   if (filters.length) {
-    found.set("filter", filters.map(([axis, values]) => `${encodeURIComponent(axis)}:${packed(values)}`).join(";"));
+    found.set(
+      "filter",
+      filters.map(([axis, values]) => `${encodeURIComponent(axis)}:${packed(values)}`).join(";"),
+    );
   }
   if (state.search) found.set("search", state.search);
   if (state.sort) found.set("sort", state.sort);

@@ -6,7 +6,11 @@ function asMarkdown(columns, rows) {
   const cell = (text) => text.replaceAll("|", "\\|").replaceAll("\n", " ");
   const line = (cells) => `| ${cells.join(" | ")} |`;
   const rule = columns.map((column) => (column.number ? "--:" : ":--"));
-  return [line(columns.map((c) => cell(c.label))), line(rule), ...rows.map((r) => line(r.map(cell)))].join("\n");
+  return [
+    line(columns.map((c) => cell(c.label))),
+    line(rule),
+    ...rows.map((r) => line(r.map(cell))),
+  ].join("\n");
 }
 
 function asCsv(columns, rows) {
@@ -15,17 +19,31 @@ function asCsv(columns, rows) {
 }
 
 const LATEX = {
-  "&": "\\&", "%": "\\%", "$": "\\$", "#": "\\#", "_": "\\_", "{": "\\{", "}": "\\}",
-  "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "\\": "\\textbackslash{}",
-  "µ": "$\\mu$", "±": "$\\pm$",
+  "&": "\\&",
+  "%": "\\%",
+  $: "\\$",
+  "#": "\\#",
+  _: "\\_",
+  "{": "\\{",
+  "}": "\\}",
+  "~": "\\textasciitilde{}",
+  "^": "\\textasciicircum{}",
+  "\\": "\\textbackslash{}",
+  µ: "$\\mu$",
+  "±": "$\\pm$",
 };
 
 function asLatex(columns, rows) {
   const cell = (text) => plain(text).replace(/[&%$#_{}~^\\µ±]/g, (sign) => LATEX[sign]);
   const line = (cells) => `${cells.map(cell).join(" & ")} \\\\`;
   return [
-    `\\begin{tabular}{${columns.map((c) => (c.number ? "r" : "l")).join("")}}`, "\\toprule",
-    line(columns.map((c) => c.label)), "\\midrule", ...rows.map(line), "\\bottomrule", "\\end{tabular}",
+    `\\begin{tabular}{${columns.map((c) => (c.number ? "r" : "l")).join("")}}`,
+    "\\toprule",
+    line(columns.map((c) => c.label)),
+    "\\midrule",
+    ...rows.map(line),
+    "\\bottomrule",
+    "\\end{tabular}",
   ].join("\n");
 }
 
@@ -41,13 +59,24 @@ function copyButtons(shown) {
 
 // Numbers by size, whatever unit stands behind them; words by the alphabet.
 const SCALES = {
-  ns: 1e-9, "µs": 1e-6, ms: 1e-3, s: 1, B: 1, KiB: 2 ** 10, MiB: 2 ** 20, GiB: 2 ** 30,
-  k: 1e3, M: 1e6, G: 1e9, T: 1e12,
+  ns: 1e-9,
+  µs: 1e-6,
+  ms: 1e-3,
+  s: 1,
+  B: 1,
+  KiB: 2 ** 10,
+  MiB: 2 ** 20,
+  GiB: 2 ** 30,
+  k: 1e3,
+  M: 1e6,
+  G: 1e9,
+  T: 1e12,
 };
 
 function sortKey(text) {
   if (/^\d{4}-\d\d-\d\d/.test(text)) return text;
-  if (/^\d+(x\d+)+$/.test(text)) return text.split("x").reduce((area, side) => area * Number(side), 1);
+  if (/^\d+(x\d+)+$/.test(text))
+    return text.split("x").reduce((area, side) => area * Number(side), 1);
   const found = /^[+-]?[\d,]*\.?\d+(?:e[+-]?\d+)?/i.exec(text);
   if (!found) return text === "-" || text === "" ? null : text.toLowerCase();
   const unit = /^\s*([a-zµA-Z]+)/.exec(text.slice(found[0].length))?.[1];
@@ -66,8 +95,14 @@ function heading(column, sorted, onsort) {
   const order = sorted ? (sorted > 0 ? "ascending" : "descending") : null;
   const sign = { ascending: " ▲", descending: " ▼" }[order] ?? "";
   return h(
-    "th", { scope: "col", class: column.number ? "number" : null, "aria-sort": order },
-    h("button", { type: "button", onclick: onsort }, column.label || "(fact)", h("span", { "aria-hidden": "true" }, sign)),
+    "th",
+    { scope: "col", class: column.number ? "number" : null, "aria-sort": order },
+    h(
+      "button",
+      { type: "button", onclick: onsort },
+      column.label || "(fact)",
+      h("span", { "aria-hidden": "true" }, sign),
+    ),
   );
 }
 
@@ -79,7 +114,13 @@ function reportTable(block, title, place) {
   const view = { column: -1, sign: 1, search: "", limit: ROWS_AT_ONCE };
   const body = h("tbody");
   const head = h("tr");
-  const more = h("button", { type: "button", onclick: () => { view.limit += ROWS_AT_ONCE; draw(); } });
+  const more = h("button", {
+    type: "button",
+    onclick: () => {
+      view.limit += ROWS_AT_ONCE;
+      draw();
+    },
+  });
   const known = () => {
     const words = view.search.toLowerCase();
     const kept = block.rows
@@ -92,34 +133,84 @@ function reportTable(block, title, place) {
     return kept;
   };
   const draw = () => {
-    head.replaceChildren(...columns.map((column, n) => heading(column, view.column === n ? view.sign : 0, () => {
-      view.sign = view.column === n ? -view.sign : 1;
-      view.column = n;
-      draw();
-      head.children[n].querySelector("button").focus();
-    })));
+    head.replaceChildren(
+      ...columns.map((column, n) =>
+        heading(column, view.column === n ? view.sign : 0, () => {
+          view.sign = view.column === n ? -view.sign : 1;
+          view.column = n;
+          draw();
+          head.children[n].querySelector("button").focus();
+        }),
+      ),
+    );
     const kept = known();
     more.hidden = kept.length <= view.limit;
     more.textContent = `Show ${Math.min(kept.length - view.limit, ROWS_AT_ONCE)} more of ${kept.length - view.limit}`;
-    body.replaceChildren(...kept.slice(0, view.limit).map(({ cells, number }) => h(
-      "tr", { "data-row": number + 1 },
-      cells.map((cell, n) => h("td", { class: columns[n].number ? "number" : "words" }, badge(columns[n].label, cell) ?? rich(cell))),
-    )));
+    body.replaceChildren(
+      ...kept.slice(0, view.limit).map(({ cells, number }) =>
+        h(
+          "tr",
+          { "data-row": number + 1 },
+          cells.map((cell, n) =>
+            h(
+              "td",
+              { class: columns[n].number ? "number" : "words" },
+              badge(columns[n].label, cell) ?? rich(cell),
+            ),
+          ),
+        ),
+      ),
+    );
   };
   draw();
-  const search = block.rows.length > 8
-    ? h("input", {
-      type: "search", placeholder: "Search this table", "aria-label": `Search table ${place} of ${title}`,
-      oninput: (event) => { view.search = event.target.value; draw(); },
-    })
-    : null;
+  const search =
+    block.rows.length > 8
+      ? h("input", {
+          type: "search",
+          placeholder: "Search this table",
+          "aria-label": `Search table ${place} of ${title}`,
+          oninput: (event) => {
+            view.search = event.target.value;
+            draw();
+          },
+        })
+      : null;
   return h(
-    "div", { class: "table" },
-    h("div", { class: "bar" }, search, copyButtons(() => [columns, known().slice(0, view.limit).map((row) => row.cells)])),
-    h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `Table ${place} of ${title}` },
-      h("table", {}, h("thead", {}, head), body)),
+    "div",
+    { class: "table" },
+    h(
+      "div",
+      { class: "bar" },
+      search,
+      copyButtons(() => [
+        columns,
+        known()
+          .slice(0, view.limit)
+          .map((row) => row.cells),
+      ]),
+    ),
+    h(
+      "div",
+      {
+        class: "scroll",
+        tabindex: "0",
+        role: "region",
+        "aria-label": `Table ${place} of ${title}`,
+      },
+      h("table", {}, h("thead", {}, head), body),
+    ),
     more,
-    h("p", { class: "soft" }, rich(block.caption)),
+    h(
+      "p",
+      { class: "soft" },
+      rich(block.caption),
+      " ",
+      h(
+        "button",
+        { type: "button", class: "link", onclick: () => goTo("provenance") },
+        "Where these numbers come from",
+      ),
+    ),
   );
 }
 
