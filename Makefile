@@ -9,9 +9,10 @@ RUN := results/demo-$(shell date -u +%Y%m%d-%H%M%S)
 
 .PHONY: demo test lint docs unit bytecode bench test-gpu test-xla test-lowest clean
 
-demo: $(STAMP) bytecode  ## measure this machine and write reports/demo.md
+demo: $(STAMP) bytecode  ## measure this machine, write reports/demo.md and the page demo.html
 	$(BIN)/dabench sweep demo --out $(RUN)
 	$(BIN)/dabench report $(RUN) --name demo
+	$(BIN)/dabench report $(RUN) --name demo --html
 
 test: lint docs unit  ## everything CI checks
 
