@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +71,25 @@ class Started:
             job=_launcher() if "TORCHELASTIC_RUN_ID" in environment else None,
             folder=None if folder is None else Path(folder),
         )
+
+
+def end_with_launcher(interval_s: float = 1.0) -> None:
+    """From now on this process ends when the one that started it is gone, even by kill -9.
+
+    It would train on otherwise, with nobody to tell, and hold the run that is to be resumed.
+
+    Args:
+        interval_s: Between two looks.
+    """
+    launcher = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == launcher:
+            time.sleep(interval_s)
+        # No matter what the other threads wait for; what is recorded is kept.
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _launcher() -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from dabench.base.errors import DabenchError, DiedError, bad_value
-from dabench.base.started import FOLDER, Started
+from dabench.base.started import FOLDER, Started, end_with_launcher
 
 if TYPE_CHECKING:
     from dabench.training.world import World
@@ -56,6 +56,8 @@ def together(started: Started) -> Iterator[World | None]:
     if started.size == 1:
         yield None
         return
+    if started.folder is not None:
+        end_with_launcher()
     from dabench.training.world import OtherProcessError, joined
 
     try:
