@@ -226,7 +226,11 @@ def test_nothing_measured_is_a_page_too(tmp_path):
 
 
 def test_the_file_asks_for_nothing_and_holds_what_it_is_given():
-    shown = {"text": "</script><!-- \u2028 {{vega}} {{title}}", "number": float("nan")}
+    shown = {
+        "made": "<now>",
+        "text": "</script><!-- \u2028 {{vega}} {{title}}",
+        "number": float("nan"),
+    }
     page = Page("<b>&{{shown}}", shown, {})
     text = bundled(page)
     assert text == bundled(page)

@@ -37,6 +37,8 @@ def bundled(page: Page, *, version: str = "") -> str:
         "version": f' data-version="{html.escape(version)}"' if version else "",
         "policy": _policy(list(scripts.values()), served=bool(version)),
         "title": html.escape(page.title),
+        # There before the scripts run: what comes later would move the rest.
+        "made": html.escape(str(page.shown["made"])),
         "style": (_ASSETS / "page.css").read_text(encoding="utf-8"),
         "shown": base64.b64encode(packed(page.shown)).decode("ascii"),
         "samples": base64.b64encode(packed(page.samples)).decode("ascii"),

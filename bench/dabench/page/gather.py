@@ -72,9 +72,7 @@ def gather(runs: Sequence[Path], title: str) -> Page:
     held = sampled(loaded) if loaded is not None else None
     places = standings(loaded) if loaded is not None else {}
     shown = {
-        "title": title,
-        "made": datetime.now(UTC).isoformat(timespec="seconds"),
-        "dabench": version_of("dabench"),
+        "made": _made(len(kinds)),
         "rules": {"standing": STANDINGS_RULE},
         "runs": [_provenance(run, names) for run, names in _named(kinds, timings).items()],
         "answers": _answers(loaded, choices, trainings),
@@ -88,6 +86,13 @@ def gather(runs: Sequence[Path], title: str) -> Page:
         "step": 1 if held is None else held.step,
     }
     return Page(title, shown, {} if held is None else held.launches)
+
+
+def _made(runs: int) -> str:
+    """Of how many runs, when, and by what."""
+    when = datetime.now(UTC).strftime("%Y-%m-%d %H:%M")
+    version = version_of("dabench") or ""
+    return f"{runs} run{'s' if runs != 1 else ''}; made {when} UTC by dabench {version}".strip()
 
 
 def _timings(kinds: Mapping[Path, str]) -> dict[str, Path]:

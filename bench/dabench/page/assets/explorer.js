@@ -142,18 +142,22 @@ function explorer(rows, shown, openCase) {
           );
         const rest = values.length - first.length;
         return h(
-          "fieldset",
-          { class: "filter" },
-          h("legend", {}, label),
-          first.map(chip),
-          rest > 0
-            ? moreOf(
-                label,
-                rest,
-                () => values.filter((value) => !first.includes(value)),
-                (value) => toggle(axis, value),
-              )
-            : null,
+          "div",
+          { class: "filter", role: "group", "aria-label": `Filter by ${label}` },
+          h("span", { class: "soft" }, label),
+          h(
+            "div",
+            { class: "chips" },
+            first.map(chip),
+            rest > 0
+              ? moreOf(
+                  label,
+                  rest,
+                  () => values.filter((value) => !first.includes(value)),
+                  (value) => toggle(axis, value),
+                )
+              : null,
+          ),
         );
       }),
     );

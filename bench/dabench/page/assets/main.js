@@ -117,8 +117,7 @@ function build(shown, samplesOf) {
       ),
     ),
   );
-  document.getElementById("made").textContent =
-    `${shown.runs.length} ${shown.runs.length === 1 ? "run" : "runs"}; made ${shown.made.slice(0, 16).replace("T", " ")} UTC by dabench ${shown.dabench ?? ""}`;
+  document.getElementById("made").textContent = shown.made;
   explore?.change();
   const arrive = () => {
     readAddress();
