@@ -15,7 +15,7 @@ from records import write_medians, write_run
 
 from dabench.base.errors import ResultsError, UsageError
 from dabench.findings.proofs import UNPROVEN
-from dabench.findings.standings import answers, key_of, standings
+from dabench.findings.standings import answers, standings
 from dabench.findings.tables import load
 from dabench.page.bundle import bundled, packed
 from dabench.page.gather import Page, gather
@@ -61,6 +61,13 @@ def test_who_may_be_beaten_is_not_called_the_fastest(tmp_path):
     assert "maybe not faster than b" in found[key("run", A)].reason
     (answer,) = answers(load([run]))
     assert answer.text.startswith("Nobody can tell `a`")
+
+
+def test_who_is_as_fast_is_called_so(tmp_path):
+    run = write_medians(tmp_path / "run", {A: times(1), B: times(1.0001), C: times(2)})
+    found = standings(load([run]))
+    assert [found[key("run", each)].rank for each in (A, B, C)] == ["same", "same", "slower"]
+    assert "as fast: b" in found[key("run", A)].reason
 
 
 def test_one_launch_decides_nothing_and_three_need_a_wider_margin(tmp_path):
@@ -201,8 +208,12 @@ def test_runs_of_a_machine_are_compared_and_followed(tmp_path):
     runs = [again(tmp_path / f"run{day}", day, 1.5 if day > 4 else 1.0) for day in range(1, 10)]
     sections = {each["title"]: each for each in gather(runs, "page").shown["sections"]}
     pairs = [title for title in sections if title.startswith("Two runs: ")]
-    assert pairs[0] == "Two runs: run1 and run2"
-    assert "Two runs: run1 and run3" not in pairs
+    # The newest first, those that follow one another, and as many as anybody reads.
+    assert pairs[0] == "Two runs: run8 and run9"
+    assert "Two runs: run7 and run9" not in pairs
+    assert len(pairs) == 6
+    (left,) = (b["text"] for s in sections.values() for b in s["blocks"] if "older pairs" in str(b))
+    assert left.startswith("2 older pairs")
     (table,) = (
         each for each in sections["Two runs: run4 and run5"]["blocks"] if each["kind"] == "table"
     )
@@ -253,7 +264,3 @@ def test_charts_are_pictures_in_either_format(tmp_path):
     assert len(pictures) == 2
     assert all(each.read_text().startswith("<svg") for each in pictures)
     assert all(f"]({each.name})" in document.read_text() for each in pictures)
-
-
-def test_keys_are_of_rows():
-    assert key_of({"run_id": "r", "case_id": "c", "phase": "p", "more": 1}) == ("r", "c", "p")

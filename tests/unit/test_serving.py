@@ -140,6 +140,39 @@ def test_a_damaged_run_costs_no_other(root, tmp_path):
         Renewed([tmp_path], "page")
 
 
+def test_a_run_that_cannot_be_read_any_more_is_shown_as_it_was(root, tmp_path):
+    shutil.copytree(root / "run", tmp_path / "run")
+    now = [0.0]
+    renewed = Renewed([tmp_path], "page", clock=lambda: now[0])
+    (tmp_path / "run" / "run.json").write_text("{")
+    now[0] += 1000.0
+    page = renewed.page()
+    assert [each["run_id"] for each in page.shown["runs"]] == ["run"]
+    assert "no run can be read" in page.shown["problem"]
+    # It is not read again before a file changes.
+    version = renewed.shown_version()
+    assert renewed.shown_version() == version
+
+
+def test_a_browser_that_went_away_is_no_error(root, capsys):
+    with served(root) as server:
+        try:
+            raise BrokenPipeError
+        except BrokenPipeError:
+            server.handle_error(None, ("127.0.0.1", 1))
+        assert capsys.readouterr() == ("", "")
+        try:
+            raise ValueError("of our own")
+        except ValueError:
+            server.handle_error(None, ("127.0.0.1", 1))
+        assert "of our own" in capsys.readouterr().err
+
+
+def test_on_all_addresses_it_is_found_by_the_machines_name(root):
+    with Server("0.0.0.0", 0, Renewed([root], "page"), "secret") as server:
+        assert server.url.startswith(f"http://{socket.gethostname()}:")
+
+
 def test_it_is_made_anew_when_files_change_and_rests_in_between(root, tmp_path, monkeypatch):
     shutil.copytree(root / "run", tmp_path / "one")
     now = [0.0]

@@ -159,6 +159,11 @@ def _rounded(value: float, digits: int = 3) -> float:
     return abs(float(f"{value:.{digits}g}"))
 
 
+def format_launches(count: int) -> str:
+    """``1 launch``, ``2 launches``."""
+    return f"{count} launch{'es' if count > 1 else ''}"
+
+
 def format_threads(count: int) -> str:
     """``1 thread``, ``2 threads``."""
     return f"{count} thread{'s' if count > 1 else ''}"

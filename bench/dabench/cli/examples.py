@@ -26,8 +26,8 @@ EXAMPLES: Mapping[str, tuple[str, str]] = {
         "dabench eval results/RUN --data camvid:dusk --runtime eager,openvino --dtype fp32,bf16",
     ),
     "predict": (
-        "dabench predict results/RUN/weights.pt street.png",
-        "dabench predict results/RUN/weights.pt *.png --out coloured --device cuda",
+        "dabench predict results/RUN street.png",
+        "dabench predict results/RUN *.png --out coloured --device cuda",
     ),
     "flops": (
         "dabench flops --model disc,dw-disc,diag-disc",

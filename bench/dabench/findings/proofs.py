@@ -30,6 +30,11 @@ def proven() -> frozenset[str]:
         return frozenset({*pd.read_csv(path)["path"], *_EVERYWHERE})
 
 
+def unproven_of(device: str, runtime: str) -> str:
+    """What to say behind a figure whose path is not proven; empty where it is."""
+    return "" if path_of(device, runtime) in proven() else f" ({UNPROVEN})"
+
+
 def flags(measurements: pd.DataFrame) -> pd.Series[str]:
     """The flags of some measurements, with a word on paths that are not proven."""
     known = proven()

@@ -11,7 +11,6 @@ from dabench.base.units import format_seconds, format_threads, significant
 from dabench.findings.proofs import UNPROVEN, path_of, proven
 from dabench.findings.tables import SETTING, Results, TimesOf, by_setting
 from dabench.plan.axes import columns_of, variant_in
-from dabench.timing.statistics import Interval, ratio_interval
 from dabench.timing.verdicts import DELTA, Sides, judge
 
 Key = tuple[str, str, str]
@@ -79,16 +78,21 @@ def standings(loaded: Results) -> dict[Key, Standing]:
         if len(rows) < 2:
             continue
         best, *rest = sorted(rows, key=lambda row: _seconds(row, times))
-        against = {key_of(row): _against(row, best, ranks, times) for row, ranks in
-                   zip(rest, _ranks(best, rest, times), strict=True)}  # fmt: skip
-        ties = [row["model"] for row in rest if against[key_of(row)].rank != "slower"]
+        against = _against(best, rest, times)
+        for row, each in zip(rest, against, strict=True):
+            done = ", by when the work was done" if row["protocol"] == "paper" else ""
+            found[key_of(row)] = Standing(each.rank, f"{each.ratio} times {best['model']}{done}")
+        ranks = {each.rank for each in against}
+        ties = [row["model"] for row, each in zip(rest, against, strict=True)
+                if each.rank != "slower"]  # fmt: skip
         shortest = f"the shortest of {len(rows)}"
-        found[key_of(best)] = (
-            Standing("undecided", f"{shortest}, maybe not faster than {', '.join(ties)}")
-            if ties
-            else Standing("fastest", f"of {len(rows)}")
-        )
-        found |= against
+        if not ties:
+            found[key_of(best)] = Standing("fastest", f"of {len(rows)}")
+        elif "undecided" in ranks:
+            reason = f"{shortest}, maybe not faster than {', '.join(ties)}"
+            found[key_of(best)] = Standing("undecided", reason)
+        else:
+            found[key_of(best)] = Standing("same", f"{shortest}; as fast: {', '.join(ties)}")
     return found
 
 
@@ -110,8 +114,9 @@ def answers(loaded: Results) -> list[Answer]:
         if not all(path_of(row["device"], row["runtime"]) in known for row in (best, *rest)):
             text += f" (**{UNPROVEN}**)"
         keys = tuple(key_of(row) for row in (best, *rest))
-        found.append(Answer(best["machine"], _task(best), text, keys))
-    return sorted(found, key=lambda answer: -len(answer.keys))
+        networks = len({row["model"] for row in ordered})
+        found.append((networks, Answer(best["machine"], _task(best), text, keys)))
+    return [answer for _, answer in sorted(found, key=lambda each: -each[0])]
 
 
 def key_of(row: Row) -> Key:
@@ -145,33 +150,32 @@ def _sides(row: Row, best: Row, times: TimesOf) -> Sides:
     return Sides(theirs.for_ratios, ours.for_ratios, (theirs.rounds, ours.rounds))
 
 
-def _ranks(best: Row, rest: Sequence[Row], times: TimesOf) -> list[Rank]:
+@dataclass(frozen=True, slots=True)
+class _Against:
+    """One of a family against the fastest of it: its rank, and the ratio in words."""
+
+    rank: Rank
+    ratio: str
+
+
+def _against(best: Row, rest: Sequence[Row], times: TimesOf) -> list[_Against]:
     """Of each but the fastest, judged as one family."""
     family = {number: _sides(row, best, times) for number, row in enumerate(rest)}
     # One launch says nothing of the next.
     several = {n: each for n, each in family.items() if each.launches > 1}
     judged = judge(several, size=len(family))
     names: dict[str, Rank] = {"slower": "slower", "same": "same"}
-    return [
-        names.get(judged[number].verdict, "undecided") if number in judged else "undecided"
-        for number in family
-    ]
-
-
-def _against(row: Row, best: Row, rank: Rank, times: TimesOf) -> Standing:
-    done = ", by when the work was done" if row["protocol"] == "paper" else ""
-    return Standing(rank, f"{_ratio(row, best, times)} times {best['model']}{done}")
-
-
-def _ratio(row: Row, best: Row, times: TimesOf) -> str:
-    """Over the fastest, with its interval where there are launches to speak of."""
-    sides = _sides(row, best, times)
-    if sides.launches < 2:
-        estimate = median(map(median, sides.new)) / median(map(median, sides.base))
-        return f"{significant(estimate)} (one launch)"
-    turned = sides.rounds and (sides.rounds[1], sides.rounds[0])
-    found: Interval = ratio_interval(sides.new, sides.base, turned)
-    return f"{significant(found.estimate)} ({significant(found.low)} to {significant(found.high)})"
+    found = []
+    for number, sides in family.items():
+        if number in judged:
+            ratio = judged[number].ratio
+            ends = f"{significant(ratio.low)} to {significant(ratio.high)}"
+            words = f"{significant(ratio.estimate)} ({ends})"
+            found.append(_Against(names.get(judged[number].verdict, "undecided"), words))
+        else:
+            estimate = median(map(median, sides.new)) / median(map(median, sides.base))
+            found.append(_Against("undecided", f"{significant(estimate)} (one launch)"))
+    return found
 
 
 def _task(row: Row) -> str:
@@ -188,28 +192,29 @@ def _task(row: Row) -> str:
     )
 
 
-def _way(row: Row) -> str:
+def way_in_words(row: Row) -> str:
+    """How it was run: way, precision, layout, and threads on a CPU."""
     threads = f", {format_threads(row['threads'])}" if row["device"] == "cpu" else ""
     way = variant_in(row, input="device")
     return f"{way}, {row['dtype']}, {row['memory_format']}{threads}"
 
 
 def _sentences(best: Row, rest: Sequence[Row], times: TimesOf) -> Iterator[str]:
-    shown = f"`{best['model']}` ({format_seconds(_seconds(best, times))}; {_way(best)})"
-    against = list(zip(rest, _ranks(best, rest, times), strict=True))
-    open_ = [row for row, rank in against if rank != "slower"]
+    shown = f"`{best['model']}` ({format_seconds(_seconds(best, times))}; {way_in_words(best)})"
+    against = list(zip(rest, _against(best, rest, times), strict=True))
+    open_ = [(row, each) for row, each in against if each.rank != "slower"]
     if open_:
         others = ", ".join(
-            f"`{row['model']}` ({format_seconds(_seconds(row, times))}; {_way(row)}; "
-            f"{_ratio(row, best, times)} times as long)"
-            for row in open_[:MOST_NAMED]
+            f"`{row['model']}` ({format_seconds(_seconds(row, times))}; {way_in_words(row)}; "
+            f"{each.ratio} times as long)"
+            for row, each in open_[:MOST_NAMED]
         )
         more = len(open_) - MOST_NAMED
         yield f"Nobody can tell {shown} from {others}{f' and {more} more' if more > 0 else ''}."
     else:
         yield f"{shown} is the **fastest**."
-    slower = [row for row, rank in against if rank == "slower"]
-    for row in slower[:MOST_NAMED]:
-        yield f"`{row['model']}` takes {_ratio(row, best, times)} times as long ({_way(row)})."
+    slower = [(row, each) for row, each in against if each.rank == "slower"]
+    for row, each in slower[:MOST_NAMED]:
+        yield f"`{row['model']}` takes {each.ratio} times as long ({way_in_words(row)})."
     if len(slower) > MOST_NAMED:
         yield f"{len(slower) - MOST_NAMED} others take longer still."

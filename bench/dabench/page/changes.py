@@ -32,13 +32,17 @@ def change_sections(out: Writer, loaded: Results, timings: Mapping[str, Path], n
         timings: Name of a run -> its folder.
         name: Of the charts.
     """
-    pairs = list(_pairs(loaded))[:MOST_PAIRS]
+    every = list(_pairs(loaded))
+    # What changed last is what a reader looks for.
+    pairs = every[::-1][:MOST_PAIRS]
     for base, new in pairs:
         try:
             found = compare_runs(timings[base], timings[new], families=len(pairs))
         except UsageError:
             continue  # other hardware of the same name
         _pair(out, base, new, found, name)
+    if len(every) > len(pairs):
+        out.paragraph(f"{len(every) - len(pairs)} older pairs of runs: 'dabench compare'.")
     if len(timings) > 1:
         known, _ = histories(list(timings.values()))
         _courses(out, [each for each in known if len(each.points) > 2], timings, name)
@@ -48,6 +52,7 @@ def _pairs(loaded: Results) -> Iterator[tuple[str, str]]:
     """Runs of a machine that follow one another and have a case in common."""
     rows = loaded.measurements[loaded.measurements["status"] == "ok"]
     created = {run["run_id"]: run["created"] for run in loaded.runs}
+    found = []
     for _, mine in rows.groupby("machine", sort=False):
         cases = {str(run): set(group["case_id"]) for run, group in mine.groupby("run_id")}
         runs = sorted(cases, key=created.__getitem__)
@@ -55,7 +60,9 @@ def _pairs(loaded: Results) -> Iterator[tuple[str, str]]:
             between = runs[runs.index(base) + 1 : runs.index(new)]
             common = cases[base] & cases[new]
             if common and not any(common <= cases[other] for other in between):
-                yield base, new
+                found.append((base, new))
+    # Of all machines the latest last.
+    yield from sorted(found, key=lambda pair: created[pair[1]])
 
 
 def _relevance(found: Compared) -> float:

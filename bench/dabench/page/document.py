@@ -53,7 +53,7 @@ class PageDocument:
         )
 
     def chart(self, chart: Chart, stem: Path, caption: str) -> None:
-        self._add({"kind": "chart", "name": stem.name, "spec": chart.to_dict(), "caption": caption})
+        self._add({"kind": "chart", "spec": chart.to_dict(), "caption": caption})
 
     def photo(self, source: Path, path: Path, caption: str) -> None:
         with Image.open(source) as opened:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,10 +10,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from dabench.base.units import format_share
+from dabench.base.units import format_launches, format_share
 from dabench.device.machine import version_of
 from dabench.findings.choices import Choice, choice_of
-from dabench.findings.standings import STANDINGS_RULE, answers, standings
+from dabench.findings.proofs import unproven_of
+from dabench.findings.standings import STANDINGS_RULE, answers, standings, way_in_words
 from dabench.findings.tables import Results, load
 from dabench.findings.trainings import TrainingResults, load_training
 from dabench.page.changes import change_sections
@@ -108,8 +110,9 @@ def _timings(kinds: Mapping[Path, str]) -> dict[str, Path]:
 
 def _free(name: str, taken: Iterable[str]) -> str:
     """A name that no other run on the page has."""
-    same = sum(other == name or other.startswith(f"{name} (") for other in taken)
-    return f"{name} ({same + 1})" if same else name
+    known = set(taken)
+    numbered = (f"{name} ({number})" for number in itertools.count(2))
+    return name if name not in known else next(each for each in numbered if each not in known)
 
 
 def _load(timings: Mapping[str, Path]) -> Results:
@@ -175,7 +178,7 @@ def _answers(
         ]  # fmt: skip
         task = f"which to deploy (`{run_id}`)"
         found.setdefault(choice.machine, []).append(
-            {"task": task, "text": " ".join(choice.says), "keys": keys}
+            {"task": task, "text": " ".join(choice.says) + _unproven(choice), "keys": keys}
         )
     if loaded is not None:
         for each in answers(loaded):
@@ -192,24 +195,28 @@ def _answers(
     ]
 
 
+def _unproven(choice: Choice) -> str:
+    case = None if choice.chosen is None else choice.chosen.case
+    return "" if case is None else unproven_of(case.device, case.runtime)
+
+
 def _deadlines(loaded: Results) -> Iterator[tuple[str, dict[str, Any]]]:
     """What holds a stream's rate."""
     rows = loaded.measurements
     streams = rows[(rows["status"] == "ok") & (rows["protocol"] == "stream")]
-    for row in streams.to_dict("records"):
+    for found in streams.to_dict("records"):
+        row = {str(name): value for name, value in found.items()}
         share = row["on_time"]
         holds = "**keeps up**" if share == 1 else f"has {format_share(share)} of them done in time"
+        several = f", {row['concurrency']} at once" if row["concurrency"] > 1 else ""
+        unproven = unproven_of(row["device"], row["runtime"])
         yield (
             row["machine"],
             {
                 "task": f"{row['rate']:g} frames a second, {row['height']}x{row['width']} "
                 f"(`{row['run_id']}`)",
-                "text": f"`{row['model']}` ({row['dtype']}, {row['memory_format']}) {holds}"
-                + (
-                    ", in one launch."
-                    if row["launches"] < 2
-                    else f", in {row['launches']} launches."
-                ),
+                "text": f"`{row['model']}` ({way_in_words(row)}{several}) {holds}, in "
+                f"{format_launches(row['launches'])}{unproven}.",
                 "keys": [name_of(row["run_id"], row["case_id"], row["phase"])],
             },
         )

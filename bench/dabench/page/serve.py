@@ -1,6 +1,6 @@
 """The page over HTTP, renewed as rows come in.
 
-Five addresses and no more: nothing that is asked for is looked up among files, so there is no
+Four addresses and no more: nothing that is asked for is looked up among files, so there is no
 folder to list and no path to leave.
 """
 
@@ -10,6 +10,7 @@ import hashlib
 import hmac
 import ipaddress
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -83,11 +84,11 @@ class Renewed:
         """Differs whenever a file of the runs does."""
         digest = hashlib.sha256()
         for run in runs_below(self._roots):
-            for path in sorted(run.rglob("*")):
+            for path in _files(run):
                 try:
                     facts = path.stat()
-                except FileNotFoundError:
-                    continue  # it was renamed just now
+                except OSError:
+                    continue  # it was renamed or deleted just now
                 digest.update(f"{path}\0{facts.st_size}\0{facts.st_mtime_ns}\0".encode())
         return digest.hexdigest()[:16]
 
@@ -97,7 +98,14 @@ class Renewed:
             version = self.version()
             begun = self._clock()
             if version != self._version and begun >= self._not_before:
-                self._page = self._made()
+                try:
+                    self._page = self._made()
+                except DabenchError as error:
+                    if not self._version:
+                        raise
+                    # The last that could be read, and why there is no newer one.
+                    shown = {**self._page.shown, "problem": str(error)}
+                    self._page = Page(self._title, shown, self._page.samples)
                 self._version = version
                 now = self._clock()
                 self._not_before = now + REST * (now - begun)
@@ -117,6 +125,13 @@ class Renewed:
         return Page(self._title, {**page.shown, "problem": problem}, page.samples)
 
 
+def _files(run: Path) -> list[Path]:
+    try:
+        return sorted(run.rglob("*"))
+    except OSError:
+        return []  # a run that is being deleted
+
+
 def _is_sound(run: Path) -> bool:
     try:
         gather([run], "")
@@ -131,6 +146,13 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _is_any(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return not host
 
 
 class Server(ThreadingHTTPServer):
@@ -162,9 +184,16 @@ class Server(ThreadingHTTPServer):
     @property
     def url(self) -> str:
         """Where to look, with the token."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
+        # On all addresses there is none of its own; the machine's name is one.
+        name = socket.gethostname() if _is_any(self.host) else self.host
+        host = f"[{name}]" if ":" in name else name
         asked = f"?token={self.token}" if self.token else ""
         return f"http://{host}:{self.server_address[1]}/{asked}"
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A browser that went away while it was answered is no error."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
 
     def known_names(self) -> frozenset[str]:
         """What a browser may call a server that is reached from this machine alone."""

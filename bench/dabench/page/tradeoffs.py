@@ -6,8 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dabench.base.units import format_launches
 from dabench.findings.choices import Choice
 from dabench.findings.joining import Accuracy, Identities, Scores, read_accuracies
+from dabench.findings.proofs import unproven_of
 from dabench.findings.speeds import printed_speeds
 from dabench.findings.tables import Results
 from dabench.page.measured import name_of, rounded
@@ -19,12 +21,6 @@ from dabench.timing.statistics import Interval
 
 PRINTED = "printed"
 """The front of no machine: these figures are of their sources' machines, without intervals."""
-
-COLUMNS = (
-    "model", "way", "machine", "color", "data", "tier", "front", "whole", "x", "x_low", "x_high",
-    "y", "y_low", "y_high", "what", "key", "order",
-)  # fmt: skip
-"""Of a dot: milliseconds and percent, and the measurement it is of."""
 
 
 def dots(
@@ -43,14 +39,15 @@ def dots(
             input, in choices too, and never by name.
 
     Returns:
-        Rows of `COLUMNS`.
+        Of each dot milliseconds and percent (``x``, ``y``) with their intervals, what it is of, and
+        the measurement (``key``).
     """
     every = [
         _dot(
             name_of(run_id, each.case.case_id, "forward"), each.case, choice.machine,
             # Of a single launch the interval says nothing of the next.
             each.seconds if each.launches > 1 else Interval(*3 * (each.seconds.estimate,)),
-            each.accuracy, f"{each.percentile} of a pass, {each.launches} launches",
+            each.accuracy, f"{each.percentile} of a pass, {format_launches(each.launches)}",
             whole=not each.stopped,
         )
         for run_id, choice in choices.items()
@@ -87,7 +84,7 @@ def _joined(
                 yield _dot(
                     name_of(name, row["case_id"], "forward"), cases[row["case_id"]],
                     row["machine"], Interval(row["median_s"], low, high), accuracy,
-                    f"median of a pass, {row['launches']} launches", whole=True,
+                    f"median of a pass, {format_launches(row['launches'])}", whole=True,
                 )  # fmt: skip
 
 
@@ -113,8 +110,8 @@ def _dot(
         "whole": whole,
         **_axis("x", seconds, 1e3),
         **_axis("y", accuracy.miou, 1e2),
-        "what": f"{what}, batch {case.batch}, {case.height}x{case.width}; {accuracy.evaluation} "
-        "mIoU",
+        "what": f"{what}{unproven_of(case.device, case.runtime)}, batch {case.batch}, "
+        f"{case.height}x{case.width}; {accuracy.evaluation} mIoU",
         "key": key,
     }
 

@@ -21,6 +21,13 @@ Chart = alt.TopLevelMixin
 """Any chart, whatever it is made of."""
 
 
+def _colors(names: list[str]) -> alt.Scale:
+    """A colour each: of more than the palette has, those of a larger scheme."""
+    if len(names) <= len(PALETTE):
+        return alt.Scale(domain=names, range=PALETTE)
+    return alt.Scale(domain=names, scheme="tableau20")
+
+
 def save(chart: Chart, path: Path) -> None:
     """Writes a picture, in the format that its name ends with: PNG or SVG."""
     chart.save(str(path), scale_factor=_SCALE)
@@ -96,9 +103,7 @@ def _lines(frame: pd.DataFrame, unit: str, title: str) -> alt.LayerChart | alt.F
     base = alt.Chart(frame)
     x = alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickMinStep=1))
     scale = alt.Scale(zero=False)
-    color = alt.Color(
-        "label:N", sort=labels, title=None, scale=alt.Scale(domain=labels, range=PALETTE)
-    )
+    color = alt.Color("label:N", sort=labels, title=None, scale=_colors(labels))
     tooltip = ["label:N", "epoch:Q", alt.Tooltip("value:Q", title=unit, format=".4~g")]
     layers = [
         base.mark_line(point=True).encode(
@@ -140,7 +145,7 @@ def stacked_bars(frame: pd.DataFrame, *, unit: str, title: str) -> Chart:
                 "part:N",
                 sort=parts,
                 title=None,
-                scale=alt.Scale(domain=parts, range=PALETTE),
+                scale=_colors(parts),
                 legend=alt.Legend(orient="bottom", columns=6),
             ),
             tooltip=[

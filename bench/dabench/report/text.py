@@ -12,9 +12,6 @@ import pandas as pd
 
 from dabench.report.charts import Chart, save
 
-PICTURES = ("png", "svg")
-"""Formats of charts beside a document."""
-
 _LATEX = str.maketrans(
     {
         "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -50,7 +47,7 @@ class Document(ABC):
     """A document whose pictures are files beside it (`Writer` says what its methods do).
 
     Args:
-        pictures: One of `PICTURES`.
+        pictures: Format of charts, ``png`` or ``svg``.
     """
 
     suffix: str

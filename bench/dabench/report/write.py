@@ -62,7 +62,7 @@ def write_report(
         folder: Made if missing.
         name: Of the files.
         output_format: A key of `FORMATS`.
-        pictures: One of `dabench.report.text.PICTURES`.
+        pictures: Format of charts, ``png`` or ``svg``.
 
     Returns:
         The document and the CSV files.

@@ -95,7 +95,7 @@ function caseDialog(rows, shown, samplesOf) {
             ],
             [
               "samples",
-              `${rows.get(row, "n")} in ${rows.get(row, "launches")} launches, after ${rows.get(row, "warmup_n") ?? 0} passes of warm-up`,
+              `${rows.get(row, "n")} in ${launchesOf(rows.get(row, "launches"))}, after ${rows.get(row, "warmup_n") ?? 0} passes of warm-up`,
             ],
             ["passes a sample", rows.get(row, "passes")],
             ...(rows.get(row, "rank")
@@ -111,6 +111,9 @@ function caseDialog(rows, shown, samplesOf) {
               text(rows.get(row, key)),
             ]),
           ];
+    if (!dialog.isConnected || state.open !== name) return;
+    finish(inner);
+    inner.charts = [];
     inner.replaceChildren(
       h("h2", { id: "case-title" }, `${rows.get(row, "model")}, ${rows.get(row, "phase")}`),
       h(
@@ -125,7 +128,7 @@ function caseDialog(rows, shown, samplesOf) {
     );
     if (!dialog.open) dialog.showModal();
     dialog.scrollTop = 0;
-    for (const each of inner.charts ?? []) each.start();
+    for (const each of inner.charts) each.start();
   }
 
   function pictures(launches, low, high) {

@@ -104,6 +104,10 @@ function chart(
       config: theme(),
       tooltip: { theme: document.documentElement.dataset.theme },
     });
+    if (!drawn.has(self)) {
+      made.view.finalize();
+      return;
+    }
     self.view = made.view;
     if (onpick) made.view.addEventListener("click", (_, item) => item?.datum && onpick(item.datum));
     // A layer without marks is nothing to be read out.

@@ -50,7 +50,6 @@ const APART = [
 ];
 // Columns that have a place of their own.
 const OWN = ["model", "rank", "status", "machine", "run_id"];
-const STEP = 50;
 const MOST_DOTS = 25;
 const MOST_CHIPS = 12;
 

@@ -84,6 +84,8 @@ function formatBytes(value) {
   return `${significant(size)} GiB`;
 }
 
+const launchesOf = (count) => `${count} launch${count === 1 ? "" : "es"}`;
+
 function medianOf(values) {
   const sorted = [...values].sort((a, b) => a - b);
   const half = sorted.length / 2;
@@ -101,19 +103,21 @@ function say(text) {
 }
 
 async function copy(text, what) {
+  let copied = true;
   try {
     await navigator.clipboard.writeText(text);
   } catch {
-    // A page that is opened from disk may not use it everywhere.
+    // A page from disk, or served without encryption, may not use it everywhere.
     const field = h("textarea", { "aria-hidden": "true" });
     field.value = text;
-    document.body.append(field);
+    // What is behind an open dialog cannot be selected.
+    (document.querySelector("dialog[open]") ?? document.body).append(field);
     field.select();
-    document.execCommand("copy");
+    copied = document.execCommand("copy");
     field.remove();
   }
   window.dabenchCopied = text;
-  say(`${what} copied`);
+  say(copied ? `${what} copied` : `This browser does not let the page copy ${what}`);
 }
 
 // What embedded data decompresses to.

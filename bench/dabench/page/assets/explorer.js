@@ -3,7 +3,6 @@
 function explorer(rows, shown, openCase) {
   const columns = explorerColumns(rows);
   const axes = AXES.filter(([name]) => rows.words(name).length > 1);
-  let limit = STEP;
 
   const body = h("table", { class: "explorer" });
   const count = h("p", { class: "soft", "aria-live": "polite" });
@@ -12,7 +11,7 @@ function explorer(rows, shown, openCase) {
     {
       type: "button",
       onclick: () => {
-        limit += STEP;
+        state.limit += STEP;
         draw();
       },
     },
@@ -26,7 +25,7 @@ function explorer(rows, shown, openCase) {
     "aria-label": "Search all measurements",
     oninput: (event) => {
       state.search = event.target.value;
-      limit = STEP;
+      state.limit = STEP;
       change();
     },
   });
@@ -79,9 +78,9 @@ function explorer(rows, shown, openCase) {
       )
     : null;
 
-  // The rows that all filters but one's let through.
-  function passing(except = null) {
-    const tests = [...state.filters]
+  // What a row must pass: all filters but one's, and the search.
+  function tests(except = null) {
+    const found = [...state.filters]
       .filter(([axis, values]) => values.size && axis !== except)
       .map(([axis, values]) => {
         const { words, codes } = rows.axis(axis);
@@ -89,8 +88,13 @@ function explorer(rows, shown, openCase) {
         return (row) => codes[row] >= 0 && allowed[codes[row]];
       });
     const words = state.search.toLowerCase();
-    if (words) tests.push((row) => rows.text(row).includes(words));
-    return tests.length ? rows.all.filter((row) => tests.every((test) => test(row))) : rows.all;
+    if (words) found.push((row) => rows.text(row).includes(words));
+    return found;
+  }
+
+  function passing(except = null) {
+    const found = tests(except);
+    return found.length ? rows.all.filter((row) => found.every((test) => test(row))) : rows.all;
   }
 
   function ordered(kept) {
@@ -111,7 +115,7 @@ function explorer(rows, shown, openCase) {
     const values = state.filters.get(axis) ?? new Set();
     if (!values.delete(value)) values.add(value);
     state.filters.set(axis, values);
-    limit = STEP;
+    state.limit = STEP;
     change();
   }
 
@@ -214,7 +218,7 @@ function explorer(rows, shown, openCase) {
   let current = [];
   function draw() {
     current = ordered(passing());
-    const first = current.slice(0, limit);
+    const first = current.slice(0, state.limit);
     const bodies = [];
     let machine = null;
     for (const row of first) {
@@ -261,7 +265,9 @@ function explorer(rows, shown, openCase) {
       key: rows.names[row],
       label: [
         rows.shown("model", rows.get(row, "model")),
-        ...apart.map((name) => (NAMED[name] ?? "") + rows.get(row, name)),
+        ...apart
+          .filter((name) => rows.get(row, name) !== null)
+          .map((name) => (NAMED[name] ?? "") + rows.get(row, name)),
       ]
         .filter(Boolean)
         .join(", "),
@@ -272,7 +278,7 @@ function explorer(rows, shown, openCase) {
       shown: `${formatSeconds(rows.get(row, "median_s"))} (${shownInterval(rows, row)})`,
       what: [
         rows.get(row, "protocol"),
-        `${rows.get(row, "launches")} launches`,
+        launchesOf(rows.get(row, "launches")),
         rows.get(row, "flags"),
       ]
         .filter(Boolean)
@@ -284,18 +290,13 @@ function explorer(rows, shown, openCase) {
   // Dots follow the filters of what they share with the table; printed figures have no row in it.
   function isKept(each) {
     const row = rows.byName.get(each.key);
-    // Printed figures have no row: what they are not of hides them.
-    if (row === undefined)
-      return (
-        !state.search &&
-        !state.filters.get("model")?.size &&
-        (!state.filters.get("family")?.size || state.filters.get("family").has("segmenter"))
-      );
+    if (row !== undefined) return tests().every((test) => test(row));
+    // They stay for comparison, but where the search or a filter asks for networks by name or kind.
+    const family = state.filters.get("family");
     return (
-      [...state.filters].every(
-        ([axis, values]) => !values.size || values.has(String(rows.get(row, axis))),
-      ) &&
-      (!state.search || rows.text(row).includes(state.search.toLowerCase()))
+      !state.search &&
+      !state.filters.get("model")?.size &&
+      (!family?.size || family.has("segmenter"))
     );
   }
 
@@ -317,7 +318,7 @@ function explorer(rows, shown, openCase) {
 
   const shownRows = () => [
     columns,
-    current.slice(0, limit).map((row) => columns.map((column) => column.text(row))),
+    current.slice(0, state.limit).map((row) => columns.map((column) => column.text(row))),
   ];
   const copies = copyButtons(shownRows);
   const element = h(
@@ -332,8 +333,7 @@ function explorer(rows, shown, openCase) {
       "div",
       {
         class: "scroll tall",
-        tabindex: "0",
-        role: "region",
+        ...REGION,
         "aria-label": "Table of all measurements",
       },
       body,
@@ -352,7 +352,6 @@ function explorer(rows, shown, openCase) {
     element,
     tradeoff,
     change: () => {
-      limit = STEP;
       forgetUnknown();
       drawFilters();
       draw();

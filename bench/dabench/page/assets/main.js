@@ -1,24 +1,8 @@
 // Puts the page together from its embedded data; a served page renews it.
 
 const RENEW_MS = 2000;
-const EXACT = [
-  "machine",
-  "run_id",
-  "family",
-  "model",
-  "device",
-  "batch",
-  "size",
-  "mode",
-  "phase",
-  "dtype",
-  "layout",
-  "way",
-  "input",
-  "threads",
-  "protocol",
-  "rate",
-];
+// By which rows are told apart; where one stands and how it ended follows from the rest.
+const EXACT = AXES.map(([name]) => name).filter((name) => name !== "rank" && name !== "status");
 
 // Samples are read when somebody asks for them; what failed is asked for again.
 function once(read) {
@@ -32,11 +16,18 @@ function once(read) {
   };
 }
 
+const openDetails = (main) => [...main.querySelectorAll("details[open]")];
+
+// What is folded, by its section and its own line.
+function nameOf(details) {
+  const section = details.closest("section")?.id ?? "";
+  const card = details.closest(".answer")?.querySelector("h3").textContent ?? "";
+  return `${section} ${card} ${details.dataset.run ?? ""}`;
+}
+
 function build(shown, samplesOf) {
   const main = document.querySelector("main");
-  const before = new Set(
-    [...main.querySelectorAll("details[open] > summary")].map((each) => each.textContent),
-  );
+  const before = new Set(openDetails(main).map(nameOf));
   finish(main);
   readAddress();
   const rows = new Rows(shown.measured);
@@ -50,6 +41,7 @@ function build(shown, samplesOf) {
     // The filters that let these rows through, and few others.
     state.filters.clear();
     state.search = "";
+    state.section = "";
     const found = keys.map((key) => rows.byName.get(key)).filter((row) => row !== undefined);
     for (const axis of EXACT) {
       const values = found
@@ -88,8 +80,12 @@ function build(shown, samplesOf) {
       dialog.dialog,
     ].filter(Boolean),
   );
-  for (const summary of main.querySelectorAll("details > summary")) {
-    if (before.has(summary.textContent)) summary.parentElement.open = true;
+  for (const details of main.querySelectorAll("details")) {
+    if (before.has(nameOf(details))) {
+      details.open = true;
+      // At once, so that the page is as long as it was.
+      fills.get(details)?.();
+    }
   }
   const links = [
     ["answers", "The answers"],
@@ -126,8 +122,8 @@ function build(shown, samplesOf) {
     else if (dialog.dialog.open) dialog.close();
     else if (state.section) goTo(state.section);
   };
+  // An address that is typed is one, too.
   window.onpopstate = arrive;
-  window.onhashchange = arrive;
   return arrive;
 }
 
@@ -183,14 +179,19 @@ async function renew(known) {
     // Nobody is disturbed who looks at a case.
     if (version !== known && !document.querySelector("dialog[open]")) {
       const shown = await inflated(await (await fetch("shown")).blob());
+      // Somebody may have opened one meanwhile: then the next time.
+      if (document.querySelector("dialog[open]")) return;
       const at = window.scrollY;
-      const { id, selectionStart } = document.activeElement ?? {};
+      const { id, selectionStart, dataset } = document.activeElement ?? {};
       build(
         shown,
         once(async () => inflated(await (await fetch("samples")).blob())),
       );
       window.scrollTo(0, at);
-      const field = id ? document.getElementById(id) : null;
+      const chips = [...document.querySelectorAll("[data-chip]")];
+      const field = id
+        ? document.getElementById(id)
+        : chips.find((each) => dataset?.chip && each.dataset.chip === dataset.chip);
       field?.focus({ preventScroll: true });
       if (selectionStart !== undefined && selectionStart !== null)
         field?.setSelectionRange(selectionStart, selectionStart);
@@ -199,8 +200,9 @@ async function renew(known) {
     }
   } catch {
     say("The server does not answer");
+  } finally {
+    setTimeout(() => renew(known), RENEW_MS);
   }
-  setTimeout(() => renew(known), RENEW_MS);
 }
 
 async function start() {
@@ -222,7 +224,12 @@ async function start() {
   )();
   // Who prints by the browser's own menu gets what can be had at once.
   window.addEventListener("beforeprint", () => {
-    for (const details of document.querySelectorAll("details")) details.open = true;
+    const closed = [...document.querySelectorAll("details:not([open])")];
+    for (const details of closed) details.open = true;
+    const close = () => {
+      for (const details of closed) details.open = false;
+    };
+    window.addEventListener("afterprint", close, { once: true });
   });
   const version = document.documentElement.dataset.version;
   if (version) setTimeout(() => renew(version), RENEW_MS);

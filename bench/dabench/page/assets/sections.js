@@ -17,7 +17,11 @@ function answersSection(shown, rows, openKeys, openSection) {
     return found
       ? h(
           "button",
-          { type: "button", class: "link", onclick: () => openSection(`section-${found[1]}`) },
+          {
+            type: "button",
+            class: "link",
+            onclick: () => openSection(sectionIds(shown)[found[1]]),
+          },
           "its tables",
         )
       : null;
@@ -56,21 +60,43 @@ function answersSection(shown, rows, openKeys, openSection) {
   );
 }
 
+// What is folded -> what makes its content.
+const fills = new WeakMap();
+
+// Permalinks go by titles: on a served page sections come and go.
+function sectionIds(shown) {
+  const seen = new Map();
+  return shown.sections.map(({ title }) => {
+    const name = plain(title)
+      .toLowerCase()
+      .replace(/[^a-z0-9]+/g, "-");
+    seen.set(name, (seen.get(name) ?? 0) + 1);
+    return `about-${name}-${seen.get(name)}`;
+  });
+}
+
 // Thousands of lines are made when somebody wants them.
 function moreLines(makers) {
   const list = h("dl", {});
   const fill = () => {
-    if (details.open && !list.children.length) list.append(...makers.flatMap((make) => make()));
+    if (!list.children.length) list.append(...makers.flatMap((make) => make()));
   };
-  const details = h("details", { ontoggle: fill }, h("summary", {}, `${makers.length} more`), list);
+  const details = h(
+    "details",
+    { ontoggle: () => details.open && fill() },
+    h("summary", {}, `${makers.length} more`),
+    list,
+  );
+  fills.set(details, fill);
   return details;
 }
 
 function reportSections(shown) {
   const elements = [];
   const contents = [];
+  const ids = sectionIds(shown);
   shown.sections.forEach((section, number) => {
-    const id = `section-${number}`;
+    const id = ids[number];
     const photos = section.blocks.filter((block) => block.kind === "photo");
     const content = h("div", {});
     // Made when it is first opened: a page of many runs is read in parts.
@@ -87,6 +113,7 @@ function reportSections(shown) {
       h("summary", {}, h(section.level > 2 ? "h3" : "h2", {}, rich(section.title))),
       content,
     );
+    fills.set(details, fill);
     elements.push(h("section", { id }, details));
     if (section.level <= 2) contents.push([id, plain(section.title)]);
   });

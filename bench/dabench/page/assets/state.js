@@ -1,5 +1,8 @@
 // What is looked at, kept in the address: #case=...&filter=...
 
+// Rows that are shown at once, and added when somebody asks for more.
+const STEP = 50;
+
 const state = {
   filters: new Map(),
   search: "",
@@ -8,6 +11,8 @@ const state = {
   grouped: true,
   open: "",
   section: "",
+  // Not part of the address: how many rows are shown.
+  limit: STEP,
 };
 
 const packed = (values) => [...values].map(encodeURIComponent).join(",");

@@ -74,6 +74,8 @@ const SCALES = {
 };
 
 function sortKey(text) {
+  const interval = /^([\d.e+-]+) to [\d.e+-]+ (ns|µs|ms|s)\b/.exec(text);
+  if (interval) return Number(interval[1]) * SCALES[interval[2]];
   if (/^\d{4}-\d\d-\d\d/.test(text)) return text;
   if (/^\d+(x\d+)+$/.test(text))
     return text.split("x").reduce((area, side) => area * Number(side), 1);
@@ -107,11 +109,15 @@ function heading(column, sorted, onsort) {
 }
 
 const ROWS_AT_ONCE = 200;
+// How each table is looked at, which a renewal of the page leaves as it is.
+const views = new Map();
 
 // A table of a report: its cells are text.
 function reportTable(block, title, place) {
   const columns = block.columns.map((label, n) => ({ label, number: !block.words[n] }));
-  const view = { column: -1, sign: 1, search: "", limit: ROWS_AT_ONCE };
+  const kept = `${title} ${place}`;
+  const view = views.get(kept) ?? { column: -1, sign: 1, search: "", limit: ROWS_AT_ONCE };
+  views.set(kept, view);
   const body = h("tbody");
   const head = h("tr");
   const more = h("button", {
@@ -168,6 +174,7 @@ function reportTable(block, title, place) {
       ? h("input", {
           type: "search",
           placeholder: "Search this table",
+          value: view.search,
           "aria-label": `Search table ${place} of ${title}`,
           oninput: (event) => {
             view.search = event.target.value;
