@@ -19,7 +19,7 @@ def main(results: Path, picture: Path) -> None:
         file = write_page(find_runs(results), folder=Path(folder), name="everything measured")
         reader = browser.Reader(started, color_scheme="light")
         page = reader.open(file)
-        page.set_viewport_size({"width": 1280, "height": 1250})
+        page.set_viewport_size({"width": 1280, "height": 1700})
         page.locator("#tradeoff").scroll_into_view_if_needed()
         page.wait_for_selector("#tradeoff .chart[data-drawn]")
         page.evaluate("window.scrollTo(0, 0)")

@@ -21,6 +21,10 @@ Chart = alt.TopLevelMixin
 """Any chart, whatever it is made of."""
 
 
+MOST_BANDS = 8
+"""Beside one another in one chart; more hide the lines."""
+
+
 def _colors(names: list[str]) -> alt.Scale:
     """A colour each: of more than the palette has, those of a larger scheme."""
     if len(names) <= len(PALETTE):
@@ -85,7 +89,7 @@ def curves(
 
     Args:
         frame: Columns ``label``, ``epoch`` and ``value``, and, where there are seeds, ``low`` and
-            ``high``.
+            ``high``; of more than `MOST_BANDS` labels the bands are left out.
         unit: Of the vertical axis.
         title: Above the chart.
         beside: Title and frame of a second chart at its right; left out where it has no points.
@@ -103,14 +107,16 @@ def _lines(frame: pd.DataFrame, unit: str, title: str) -> alt.LayerChart | alt.F
     base = alt.Chart(frame)
     x = alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickMinStep=1))
     scale = alt.Scale(zero=False)
-    color = alt.Color("label:N", sort=labels, title=None, scale=_colors(labels))
+    # It would be as pale as the band.
+    legend = alt.Legend(symbolOpacity=1)
+    color = alt.Color("label:N", sort=labels, title=None, scale=_colors(labels), legend=legend)
     tooltip = ["label:N", "epoch:Q", alt.Tooltip("value:Q", title=unit, format=".4~g")]
     layers = [
         base.mark_line(point=True).encode(
             x=x, y=alt.Y("value:Q", title=unit, scale=scale), color=color, tooltip=tooltip
         )
     ]
-    if "low" in frame:
+    if "low" in frame and len(labels) <= MOST_BANDS:
         band = base.mark_area(opacity=0.18).encode(
             x=x, y=alt.Y("low:Q", title=unit, scale=scale), y2="high:Q", color=color
         )

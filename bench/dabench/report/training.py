@@ -423,7 +423,7 @@ def _curves(out: Writer, epochs: pd.DataFrame, files: _Files) -> None:
         out.chart(
             chart,
             files.stem(column),
-            f"{caption} per epoch, mean over seeds and the band they span ({data})"
+            f"{caption} per epoch, mean over seeds ({data}), of few trainings with the band they span"
             + ("" if printed.empty else f"; right: as published ({beside})"),
         )
     out.table(
