@@ -423,8 +423,8 @@ def _curves(out: Writer, epochs: pd.DataFrame, files: _Files) -> None:
         out.chart(
             chart,
             files.stem(column),
-            f"{caption} per epoch, mean over seeds ({data}), of few trainings with the band they span"
-            + ("" if printed.empty else f"; right: as published ({beside})"),
+            f"{caption} per epoch, mean over seeds ({data}), of few trainings with the band they "
+            "span" + ("" if printed.empty else f"; right: as published ({beside})"),
         )
     out.table(
         courses_table([summary(log) for log in logs]),
