@@ -9,13 +9,12 @@ from contextlib import contextmanager
 import browser
 import pytest
 from choices import write_choice
-from records import write_medians, write_run
+from records import small_case, write_medians, write_run
 from suites import write_suite
 
 from dabench.findings.tables import load
 from dabench.page import serve, write_page
 from dabench.page.serve import Renewed, Server
-from dabench.plan.cases import Case
 
 pytestmark = browser.NEEDED
 
@@ -23,19 +22,13 @@ BAD_NAME = "<img src=x onerror=window.stung=1>"
 BAD_REASON = "</script><script>window.stung=2</script> \u2028 ${window.stung=3}"
 
 
-def case(model, **axes):
-    usual = {
-        "family": "segmenter", "device": "cpu", "batch": 1, "channels": 3, "height": 64,
-        "width": 64, "mode": "eval", "dtype": "fp32", "memory_format": "nchw", "threads": 0,
-        "protocol": "steady", "phases": ("forward",),
-    }  # fmt: skip
-    return Case(model=model, **{**usual, **axes})
-
-
 def write_hostile(folder):
     """A run whose names and reasons look like markup."""
-    cases = {case(BAD_NAME): [0.01, 0.0101, 0.0099], case("plain**x**`y`"): [0.02, 0.021, 0.02]}
-    failed = case("a\"b'c", batch=2)
+    cases = {
+        small_case(BAD_NAME): [0.01, 0.0101, 0.0099],
+        small_case("plain**x**`y`"): [0.02, 0.021, 0.02],
+    }
+    failed = small_case("a\"b'c", batch=2)
     return write_medians(
         folder, {**cases, failed: [0.01]}, command=f"dabench time --model '{BAD_NAME}'{BAD_REASON}",
         changes={failed: {"status": "error", "reason": BAD_REASON, "phases": ()}},
@@ -56,8 +49,8 @@ def runs(tmp_path_factory):
     root = tmp_path_factory.mktemp("results")
     choice = root / "choice"
     write_choice(
-        choice, {case("a"): [0.010, 0.011, 0.010], case("b"): [0.02, 0.021, 0.02]},
-        scores={case("a"): 0.5, case("b"): 0.6},
+        choice, {small_case("a"): [0.010, 0.011, 0.010], small_case("b"): [0.02, 0.021, 0.02]},
+        scores={small_case("a"): 0.5, small_case("b"): 0.6},
     )  # fmt: skip
     return [
         write_run(root),

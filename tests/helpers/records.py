@@ -5,7 +5,7 @@ from pathlib import Path
 from fakes import make_launch
 
 from dabench.counting.counts import count_model
-from dabench.plan.cases import PlannedCase, expand
+from dabench.plan.cases import Case, PlannedCase, expand
 from dabench.plan.settings import Grid, Settings
 from dabench.records.folder import RunFolder
 from dabench.records.measurements import summarise
@@ -22,6 +22,16 @@ ENVIRONMENT = {
 SECONDS = {"disc": 2.0, "dw-disc": 1.0, "diag-disc": 1.5, "stdc1-bisenet": 0.25}
 
 TIME_SHARES = {"dw-disc": {"leaky_relu_": 0.125}}
+
+
+def small_case(model, **axes) -> Case:
+    """A forward pass of a segmenter, as plain as can be but for what is named."""
+    usual = {
+        "family": "segmenter", "device": "cpu", "batch": 1, "channels": 3, "height": 64,
+        "width": 64, "mode": "eval", "dtype": "fp32", "memory_format": "nchw", "threads": 0,
+        "protocol": "steady", "phases": ("forward",),
+    }  # fmt: skip
+    return Case(model=model, **{**usual, **axes})
 
 
 def write_record(folder: Path, **details) -> TimingRecord:

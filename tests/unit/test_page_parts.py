@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 from choices import write_choice
 from fakes import make_launch
-from records import write_medians, write_run
+from records import small_case, write_medians, write_run
 
 from dabench.base.errors import ResultsError, UsageError
 from dabench.findings.proofs import UNPROVEN
@@ -20,25 +20,16 @@ from dabench.findings.tables import load
 from dabench.page.bundle import bundled, packed
 from dabench.page.gather import Page, gather
 from dabench.page.measured import measured_columns, name_of, sampled
-from dabench.plan.cases import Case, PlannedCase
+from dabench.plan.cases import PlannedCase
 from dabench.plan.settings import Settings
 from dabench.timing.engine import Sample
-
-
-def case(model, **axes):
-    usual = {
-        "family": "segmenter", "device": "cpu", "batch": 1, "channels": 3, "height": 64,
-        "width": 64, "mode": "eval", "dtype": "fp32", "memory_format": "nchw", "threads": 0,
-        "protocol": "steady", "phases": ("forward",),
-    }  # fmt: skip
-    return Case(model=model, **{**usual, **axes})
 
 
 def key(run, of):
     return run, of.case_id, "forward"
 
 
-A, B, C = case("a"), case("b"), case("c")
+A, B, C = small_case("a"), small_case("b"), small_case("c")
 STEADY = [1.0, 1.001, 0.999, 1.0, 1.001, 0.999]
 
 
@@ -81,7 +72,7 @@ def test_one_launch_decides_nothing_and_three_need_a_wider_margin(tmp_path):
 
 
 def test_under_the_papers_protocol_counts_when_the_work_was_done(tmp_path):
-    first, second = case("a", protocol="paper"), case("b", protocol="paper")
+    first, second = small_case("a", protocol="paper"), small_case("b", protocol="paper")
     changes = {}
     for each, done in ((first, 4.0), (second, 2.0)):
         launch = make_launch(each, [1.0])
@@ -101,7 +92,7 @@ def test_under_the_papers_protocol_counts_when_the_work_was_done(tmp_path):
 
 
 def test_answers_name_their_run_their_threads_and_paths_without_proof(tmp_path):
-    shown = case("a", device="mps"), case("b", device="mps")
+    shown = small_case("a", device="mps"), small_case("b", device="mps")
     run = write_medians(tmp_path / "run", {shown[0]: times(1), shown[1]: times(2)})
     again = write_medians(tmp_path / "again", {A: times(1), B: times(2)})
     unproven, plain = sorted(answers(load([run, again])), key=lambda each: "again" in each.task)
@@ -112,7 +103,7 @@ def test_answers_name_their_run_their_threads_and_paths_without_proof(tmp_path):
 
 
 def test_of_one_network_the_ways_are_compared(tmp_path):
-    ways = case("a"), case("a", memory_format="nhwc")
+    ways = small_case("a"), small_case("a", memory_format="nhwc")
     run = write_medians(tmp_path / "run", {ways[0]: times(2), ways[1]: times(1)})
     (answer,) = answers(load([run]))
     assert "nhwc" in answer.text.partition("fastest")[0]
@@ -131,7 +122,7 @@ def test_of_one_network_the_ways_are_compared(tmp_path):
 def test_the_line_that_repeats_a_case_asks_for_that_case(tmp_path, axes):
     from dabench.plan.axes import AXES
 
-    measured = case("disc", **axes)
+    measured = small_case("disc", **axes)
     plan = [PlannedCase(case=measured, settings=Settings.of(launches=3, repeat=7)).to_dict()]
     run = write_medians(tmp_path / "run", {measured: [1.0]})
     loaded = load([run])

@@ -7,18 +7,13 @@ import threading
 from contextlib import contextmanager
 
 import pytest
-from records import write_medians
+from records import small_case, write_medians
 
 from dabench.base.errors import UsageError
 from dabench.page import serve
 from dabench.page.serve import Renewed, Server, is_loopback
-from dabench.plan.cases import Case
 
-CASE = Case(
-    model="a", family="segmenter", device="cpu", batch=1, channels=3, height=64, width=64,
-    mode="eval", dtype="fp32", memory_format="nchw", threads=0, protocol="steady",
-    phases=("forward",),
-)  # fmt: skip
+CASE = small_case("a")
 
 
 def write(folder):
@@ -32,8 +27,8 @@ def no_vega(monkeypatch):
 
 
 @contextmanager
-def served(root, token="", host="127.0.0.1"):
-    with Server(host, 0, Renewed([root], "page"), token) as server:
+def served(renewed, token=""):
+    with Server("127.0.0.1", 0, renewed, token) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         try:
@@ -62,8 +57,14 @@ def root(tmp_path_factory):
     return folder
 
 
-def test_it_has_four_addresses(root):
-    with served(root) as server:
+@pytest.fixture(scope="module")
+def renewed(root):
+    """A page for all tests that change nothing: making it is most of their time."""
+    return Renewed([root], "page")
+
+
+def test_it_has_four_addresses(renewed):
+    with served(renewed) as server:
         for path in ("/", "/version", "/shown", "/samples"):
             answer, body = ask(server, path)
             assert (answer.status, bool(body)) == (200, True)
@@ -81,15 +82,15 @@ def test_it_has_four_addresses(root):
         "/run/run.json", "/results/", "/shown/", "/" + "x" * 5000,
     ],
 )  # fmt: skip
-def test_it_has_no_files(root, path):
-    with served(root) as server:
+def test_it_has_no_files(renewed, path):
+    with served(renewed) as server:
         answer, body = ask(server, path)
         assert answer.status == 404
         assert body == b"not found\n"
 
 
-def test_what_is_no_request_is_refused(root):
-    with served(root) as server:
+def test_what_is_no_request_is_refused(renewed):
+    with served(renewed) as server:
         with socket.create_connection(("127.0.0.1", server.server_address[1])) as line:
             line.sendall(b"GET http://[ HTTP/1.0\r\n\r\n")
             assert b" 400 " in line.recv(100)
@@ -98,21 +99,21 @@ def test_what_is_no_request_is_refused(root):
 
 
 @pytest.mark.parametrize("name", ["evil.example", "evil.example:80", "127.0.0.1", "localhost"])
-def test_another_sites_name_leads_nowhere(root, name):
-    with served(root) as server:
+def test_another_sites_name_leads_nowhere(renewed, name):
+    with served(renewed) as server:
         port = server.server_address[1]
         assert ask(server, "/shown", Host=name)[0].status == 403
         assert ask(server, "/shown", Host=f"LocalHost:{port}")[0].status == 200
 
 
-def test_browsers_leave_out_the_usual_port(root, monkeypatch):
-    with served(root) as server:
+def test_browsers_leave_out_the_usual_port(renewed, monkeypatch):
+    with served(renewed) as server:
         monkeypatch.setattr(serve, "_HTTP", server.server_address[1])
         assert ask(server, "/shown", Host="localhost")[0].status == 200
 
 
-def test_a_token_is_asked_for_once(root):
-    with served(root, token="secret") as server:
+def test_a_token_is_asked_for_once(renewed):
+    with served(renewed, token="secret") as server:
         assert server.url.endswith("/?token=secret")
         for path in ("/", "/shown", "/samples", "/version", "/nothing", "/?token=wrong"):
             assert ask(server, path)[0].status == 401
@@ -154,8 +155,8 @@ def test_a_run_that_cannot_be_read_any_more_is_shown_as_it_was(root, tmp_path):
     assert renewed.shown_version() == version
 
 
-def test_a_browser_that_went_away_is_no_error(root, capsys):
-    with served(root) as server:
+def test_a_browser_that_went_away_is_no_error(renewed, capsys):
+    with served(renewed) as server:
         try:
             raise BrokenPipeError
         except BrokenPipeError:
@@ -168,8 +169,8 @@ def test_a_browser_that_went_away_is_no_error(root, capsys):
         assert "of our own" in capsys.readouterr().err
 
 
-def test_on_all_addresses_it_is_found_by_the_machines_name(root):
-    with Server("0.0.0.0", 0, Renewed([root], "page"), "secret") as server:
+def test_on_all_addresses_it_is_found_by_the_machines_name(renewed):
+    with Server("0.0.0.0", 0, renewed, "secret") as server:
         assert server.url.startswith(f"http://{socket.gethostname()}:")
 
 
@@ -196,8 +197,7 @@ def test_it_is_made_anew_when_files_change_and_rests_in_between(root, tmp_path, 
     assert renewed.shown_version() != before
 
 
-def test_it_listens_where_it_may(root):
-    renewed = Renewed([root], "page")
+def test_it_listens_where_it_may(renewed):
     with Server("127.0.0.1", 0, renewed, "") as server:
         port = server.server_address[1]
         with pytest.raises(UsageError, match=f"--host, --port: cannot listen on 127.0.0.1:{port}"):
