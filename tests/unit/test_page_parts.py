@@ -85,7 +85,7 @@ def test_under_the_papers_protocol_counts_when_the_work_was_done(tmp_path):
     assert "by when the work was done" in found[key("run", first)].reason
     (answer,) = answers(load([run]))
     assert "2 s" in answer.text
-    assert "until the work was done" in answer.task
+    assert "until the work was done: 1" in answer.task
     launches = sampled(load([run])).launches[name_of(*key("run", first))]
     assert launches[0]["done"][0] * launches[0]["unit_s"] == pytest.approx(4.0)
     assert launches[0]["sample"][0] * launches[0]["unit_s"] == pytest.approx(1.0)

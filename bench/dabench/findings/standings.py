@@ -182,7 +182,7 @@ def _task(row: Row) -> str:
     loads = {
         "steady": "",
         "throughput": ", throughput",
-        "paper": f", the paper's protocol ({row['passes']} passes, until the work was done)",
+        "paper": f", the paper's protocol (passes until the work was done: {row['passes']})",
     }
     device = "" if row["device"] == "cpu" else f", {row['device']}"
     where = ", input on the host" if row["input"] == "host" else ""

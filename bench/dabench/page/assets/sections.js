@@ -37,7 +37,7 @@ function answersSection(shown, rows, openKeys, openSection) {
     h(
       "p",
       { class: "soft" },
-      "Each network in its best way, which was found by the same samples: the best of many ways looks a little better than it is.",
+      `Each network in its best way, which was found by the same samples: the best of many ways looks a little better than it is. Verdicts are of ${shown.rules.standing}.`,
     ),
     h(
       "div",
