@@ -3,9 +3,20 @@
 const drawn = new Set();
 const starts = new WeakMap();
 
+// Read once for each theme: to ask for a style makes the browser lay out the page at once.
+const inks = new Map();
+
+function inkOf(name) {
+  const key = `${document.documentElement.dataset.theme} ${name}`;
+  if (!inks.has(key)) {
+    const style = getComputedStyle(document.documentElement);
+    inks.set(key, style.getPropertyValue(name).trim());
+  }
+  return inks.get(key);
+}
+
 function theme() {
-  const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-  const [ink, line] = [color("--ink"), color("--line")];
+  const [ink, line] = [inkOf("--ink"), inkOf("--line")];
   return {
     background: "transparent",
     font: "system-ui, sans-serif",
@@ -88,7 +99,7 @@ function chart(
       );
       return;
     }
-    const ink = getComputedStyle(document.documentElement).getPropertyValue("--ink").trim();
+    const ink = inkOf("--ink");
     const whole = {
       ...fitted(inked(spec, ink), domains, holder.clientWidth),
       description: plain(caption),
