@@ -7,6 +7,7 @@ that is committed, rows of the path say so.
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import resources
 
 import pandas as pd
@@ -24,6 +25,7 @@ def path_of(device: str, runtime: str) -> str:
     return f"{kind} {runtime}" if kind != "cpu" and runtime != "eager" else kind
 
 
+@cache
 def proven() -> frozenset[str]:
     """Paths that a committed run of the tests proves, and those every machine has."""
     with resources.as_file(resources.files("dabench") / "reference" / FILE) as path:
