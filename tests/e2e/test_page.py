@@ -273,6 +273,12 @@ def test_nothing_is_cut_off_or_moves(chromium, page_file, width):
     for _ in range(6):
         page.mouse.wheel(0, 700)
         page.wait_for_timeout(60)
+    # Nor where somebody jumps: a chart has its place before it is drawn.
+    page.locator("table.explorer").scroll_into_view_if_needed()
+    top = "document.querySelector('table.explorer').getBoundingClientRect().top + scrollY"
+    before = page.evaluate(top)
+    page.wait_for_selector("#measurements .chart[data-drawn]", state="attached")
+    assert page.evaluate(top) == before
     assert page.evaluate("window.moved") == 0
     assert reader.said == []
     reader.close()

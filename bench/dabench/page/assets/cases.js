@@ -160,7 +160,7 @@ function caseDialog(rows, shown, samplesOf) {
       chart(
         shown.charts.samples,
         `${every}, a strip per launch; warm-up in grey, the 95% interval of the median as a band${launches.length > 1 ? "" : " (within one launch: it says nothing of the next)"}`,
-        { rows: strips, eager: true, step: { field: "launch", pixels: 26 } },
+        { rows: strips, eager: true, step: { field: "launch", pixels: 26, around: 90 } },
       ),
     ];
     if (points.length > 1)

@@ -77,6 +77,12 @@ function chart(
   );
   const figure = h("figure", {}, holder, h("figcaption", {}, rich(caption)));
   const self = { figure, rows, view: null, draw: null, update: null };
+  // So many pixels for each value of a field.
+  const stepped = () => step.pixels * new Set(self.rows.map((row) => row[step.field])).size;
+  // Before it is drawn it has its place: nothing below moves under somebody's hand.
+  const reserve = () => {
+    if (step) holder.style.minHeight = `${stepped() + step.around}px`;
+  };
   // One after the other: of several that wait only the last is drawn.
   let wanted = 0;
   let queue = Promise.resolve();
@@ -105,8 +111,7 @@ function chart(
       description: plain(caption),
     };
     if (self.rows) whole.datasets = { ...whole.datasets, rows: self.rows };
-    // So many pixels for each value of a field.
-    if (step) whole.height = step.pixels * new Set(self.rows.map((row) => row[step.field])).size;
+    if (step) whole.height = stepped();
     const made = await vegaEmbed(place, whole, {
       actions: false,
       ast: true,
@@ -130,6 +135,7 @@ function chart(
   };
   self.update = (rows) => {
     self.rows = rows;
+    reserve();
     if (drawn.has(self)) return self.draw();
     return Promise.resolve();
   };

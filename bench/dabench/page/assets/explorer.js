@@ -62,7 +62,7 @@ function explorer(rows, shown, openCase) {
       rows: [],
       least: 320,
       domains: { group: groups },
-      step: { field: "label", pixels: 20 },
+      step: { field: "label", pixels: 20, around: 75 + 18 * Math.ceil(groups.length / 2) },
       onpick: (datum) => datum.key && openCase(datum.key),
     },
   );
