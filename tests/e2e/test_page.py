@@ -304,7 +304,10 @@ def test_back_leaves_a_case_whose_address_was_written_by_hand(reader, page_file)
     page.evaluate("(name) => { location.hash = `case=${name}`; }", name)
     page.wait_for_selector("dialog[open]")
     page.go_back()
-    page.wait_for_function("() => !document.querySelector('dialog[open]')")
+    page.wait_for_selector("dialog[open]", state="detached")
+    assert "case=" not in page.url
+    assert page.locator("dialog[open]").count() == 0
+    assert names(page)[0] == name
 
 
 def test_everything_is_reached_by_the_keyboard(reader, page_file):

@@ -451,8 +451,7 @@ def run_suite(
         The exit code: 0 if every run has a result, 2 if one was refused, else 1.
     """
     from dabench.cli.processes import command_of
-    from dabench.cli.progress import TrainProgress
-    from dabench.training.suite import Silent, resume_suite, start_suite
+    from dabench.training.suite import resume_suite, start_suite
     from dabench.training.world import ALONE
 
     world = world or ALONE
@@ -462,13 +461,9 @@ def run_suite(
     interrupted = False
     results: dict[str, dict[str, Any]] = {}
     with contextlib.ExitStack() as stack:
-        observer: SuiteObserver = Silent()
-        if world.first:
-            observer = stack.enter_context(TrainProgress(quiet=quiet or json))
-        if tensorboard and world.first:
-            from dabench.training.tensorboard import TensorBoard
-
-            observer = stack.enter_context(TensorBoard(folder, observer))
+        observer = _observer(
+            stack, folder, quiet=quiet or json, tensorboard=tensorboard, first=world.first
+        )
         try:
             if spread is not None:
                 results = spread.results(folder, scene, plan, split, observer, question)
@@ -496,6 +491,23 @@ def run_suite(
     if any(result.get("refused") for result in results.values()):
         return 2
     return 0 if all(result["status"] == "ok" for result in results.values()) else 1
+
+
+def _observer(
+    stack: contextlib.ExitStack, folder: Path, *, quiet: bool, tensorboard: bool, first: bool
+) -> SuiteObserver:
+    """Who hears of a suite until the stack is left: of several processes the first one's user."""
+    from dabench.cli.progress import TrainProgress
+    from dabench.training.suite import Silent
+
+    if not first:
+        return Silent()
+    progress = stack.enter_context(TrainProgress(quiet=quiet))
+    if not tensorboard:
+        return progress
+    from dabench.training.tensorboard import TensorBoard
+
+    return stack.enter_context(TensorBoard(folder, progress))
 
 
 def _print_suite(

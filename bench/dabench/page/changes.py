@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -32,7 +32,7 @@ def change_sections(out: Writer, loaded: Results, timings: Mapping[str, Path], n
         timings: Name of a run -> its folder.
         name: Of the charts.
     """
-    every = list(_pairs(loaded))
+    every = _pairs(loaded)
     # What changed last is what a reader looks for.
     pairs = every[::-1][:MOST_PAIRS]
     for base, new in pairs:
@@ -48,8 +48,8 @@ def change_sections(out: Writer, loaded: Results, timings: Mapping[str, Path], n
         _courses(out, [each for each in known if len(each.points) > 2], timings, name)
 
 
-def _pairs(loaded: Results) -> Iterator[tuple[str, str]]:
-    """Runs of a machine that follow one another and have a case in common."""
+def _pairs(loaded: Results) -> list[tuple[str, str]]:
+    """Runs of a machine that follow one another and have a case in common, the latest last."""
     rows = loaded.measurements[loaded.measurements["status"] == "ok"]
     created = {run["run_id"]: run["created"] for run in loaded.runs}
     found = []
@@ -61,8 +61,7 @@ def _pairs(loaded: Results) -> Iterator[tuple[str, str]]:
             common = cases[base] & cases[new]
             if common and not any(common <= cases[other] for other in between):
                 found.append((base, new))
-    # Of all machines the latest last.
-    yield from sorted(found, key=lambda pair: created[pair[1]])
+    return sorted(found, key=lambda pair: created[pair[1]])
 
 
 def _relevance(found: Compared) -> float:
