@@ -73,5 +73,8 @@ class Device(Protocol):
     def throttle_events(self) -> int | None:
         """A counter that grows while the device slows itself down, or None."""
 
+    def temperature(self) -> float | None:
+        """Degrees Celsius now, of its hottest sensor; None where it does not tell."""
+
     def describe(self) -> Mapping[str, str | int | float | bool | None]:
         """What a reader must know of the device and its settings."""

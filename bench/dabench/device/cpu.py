@@ -6,6 +6,7 @@ import platform
 from collections.abc import Mapping
 from pathlib import Path
 
+import psutil
 import torch
 
 from dabench.device import memory
@@ -16,6 +17,8 @@ from dabench.device.plain import PlainDevice
 from dabench.device.processor import cpu_flags, cpu_model
 
 _THROTTLE_COUNTERS = "devices/system/cpu/cpu*/thermal_throttle/core_throttle_count"
+# Drivers whose sensors are the processor's: Intel's, AMD's, those of most Arm boards.
+_PROCESSOR_SENSORS = ("coretemp", "k10temp", "zenpower", "cpu_thermal", "cpu-thermal")
 
 
 class CpuDevice(PlainDevice):
@@ -54,6 +57,13 @@ class CpuDevice(PlainDevice):
     def throttle_events(self) -> int | None:
         counters = list(Path("/sys").glob(_THROTTLE_COUNTERS))
         return sum(int(path.read_text()) for path in counters) if counters else None
+
+    def temperature(self) -> float | None:
+        if not hasattr(psutil, "sensors_temperatures"):  # psutil knows none on macOS and Windows
+            return None
+        sensors = psutil.sensors_temperatures()
+        told = [each.current for name in _PROCESSOR_SENSORS for each in sensors.get(name, ())]
+        return max(told, default=None)
 
     def describe(self) -> Mapping[str, str | int | float | bool | None]:
         return {

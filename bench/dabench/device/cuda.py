@@ -119,6 +119,15 @@ class CudaDevice:
             return None
         return sum(int(t.violationTime) for t in times) // 1000
 
+    def temperature(self) -> float | None:
+        try:
+            import pynvml
+
+            handle = self._nvml_handle()
+            return float(pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU))
+        except Exception:  # noqa: BLE001 - no library, no driver, no such GPU or no sensor
+            return None
+
     def describe(self) -> Mapping[str, str | int | float | bool | None]:
         properties = torch.cuda.get_device_properties(self._index)
         return {

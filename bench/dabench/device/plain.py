@@ -36,3 +36,6 @@ class PlainDevice:
 
     def throttle_events(self) -> int | None:
         return None
+
+    def temperature(self) -> float | None:
+        return None

@@ -40,6 +40,7 @@ class PhaseRecord:
         joules: Energy per pass, where the machine can tell.
         spent_s: Seconds of its warm-up and samples together.
         queue: Frames of a stream that were not done when it ended.
+        celsius: The device's temperature at the end, where it tells.
     """
 
     phase: str
@@ -51,6 +52,7 @@ class PhaseRecord:
     joules: float | None = None
     spent_s: float | None = None
     queue: int | None = None
+    celsius: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -209,6 +209,8 @@ def launch_row(record: LaunchRecord) -> dict[str, Any]:
 
 
 _PHASE_FIELDS = tuple(f.name for f in fields(PhaseRecord) if f.name not in ("phase", "samples"))
+# What older records do not know: energy, what was spent, streams, temperatures.
+_PHASE_DEFAULTS = {f.name: f.default for f in fields(PhaseRecord) if f.default is not MISSING}
 
 
 def no_samples(phase: str) -> PhaseSamples:
@@ -223,9 +225,7 @@ def launch_of(row: Mapping[str, str], samples: Callable[[str], PhaseSamples]) ->
         found = samples(name)
         found.steady, found.stop = details["steady"], details["stop"]
         found.members = tuple(details.get("members", ()))
-        # Records of schema 1 know no energy, those of schema 2 not what was spent, those of
-        # schema 3 no streams.
-        known = {"joules": None, "spent_s": None, "queue": None, **details}
+        known = {**_PHASE_DEFAULTS, **details}
         rest = {key: known[key] for key in _PHASE_FIELDS}
         phases.append(PhaseRecord(phase=name, samples=found, **rest))
     return LaunchRecord(

@@ -490,4 +490,5 @@ def _phase_record(message: Message) -> PhaseRecord:
         joules=message.get("joules"),
         spent_s=message.get("spent_s"),
         queue=message.get("queue"),
+        celsius=message.get("celsius"),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +60,7 @@ def sampled(
         if team is not None:
             team.begin()
 
-    with _watched(device.throttle_events, team.pids if team else ()) as watch:
+    with _watched(device, team.pids if team else ()) as watch:
         if once:
             result = measure_once(work, device, host_clock, device.paper_passes)
         elif protocol == "stream":
@@ -115,24 +115,23 @@ def _pairs(samples: Sequence[Sample]) -> list[tuple[float, float | None]]:
 
 
 @contextmanager
-def _watched(
-    throttle_events: Callable[[], int | None], team: Sequence[int] = ()
-) -> Iterator[Message]:
-    """Fills in how busy others kept the machine, and whether it slowed itself down.
+def _watched(device: Device, team: Sequence[int] = ()) -> Iterator[Message]:
+    """Fills in how busy others kept the machine, whether it slowed itself down, and its heat.
 
     Args:
-        throttle_events: The device's counter.
+        device: What runs the work.
         team: Processes that are no others, but work with this one.
     """
     watch: Message = {}
-    events = throttle_events()
+    events = device.throttle_events()
     own, busy, wall = _cpu_seconds(team)
     yield watch
     own_after, busy_after, wall_after = _cpu_seconds(team)
     # The system counts in ticks of 10 ms, per core, ours and its own.
     others = (busy_after - busy) - (own_after - own) - 0.02 * (psutil.cpu_count() or 1)
     watch["other_cores"] = max(others, 0.0) / max(wall_after - wall, 1e-9)
-    after = throttle_events()
+    watch["celsius"] = device.temperature()
+    after = device.throttle_events()
     watch["throttled"] = None if events is None or after is None else after > events
 
 
