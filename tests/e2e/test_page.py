@@ -14,6 +14,7 @@ from suites import write_suite
 
 from dabench.findings.tables import load
 from dabench.page import serve, write_page
+from dabench.page.gather import gather
 from dabench.page.serve import Renewed, Server
 
 pytestmark = browser.NEEDED
@@ -140,6 +141,20 @@ def test_a_filter_changes_table_and_charts_together(reader, page_file):
     page.wait_for_function("() => !document.querySelector('#tradeoff svg')")
     page.get_by_role("button", name="Clear filters").click()
     page.wait_for_function("() => document.querySelector('#tradeoff svg .mark-symbol path')")
+
+
+def test_an_answer_leads_to_the_rows_it_rests_on(reader, page_file, runs):
+    answers = gather(runs, "page").shown["answers"]
+    (keys, *_) = (line["keys"] for one in answers for line in one["lines"] if len(line["keys"]) > 1)
+    page = reader.open(page_file)
+    page.get_by_role("button", name="its rows").first.click()
+    assert sorted(names(page)) == sorted(keys)
+    address = page.evaluate("location.hash")
+    page.goto("about:blank")
+    page = reader.open(page_file, address)
+    assert sorted(names(page)) == sorted(keys)
+    page.get_by_role("button", name="the rows it rests on").click()
+    assert shown(page).startswith("61 of 61 ")
 
 
 def test_an_address_opens_what_was_looked_at(reader, page_file):
@@ -343,6 +358,15 @@ def test_on_paper_every_section_is_open(reader, page_file):
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"
 
 
+def test_the_key_for_printing_waits_for_charts(reader, page_file):
+    page = reader.open(page_file)
+    left = "document.querySelectorAll('main .chart:not([data-drawn])').length"
+    page.evaluate(f"window.print = () => {{ window.printed = {left}; }}")
+    page.keyboard.press("Control+p")
+    page.wait_for_function("() => window.printed !== undefined")
+    assert page.evaluate("window.printed") == 0
+
+
 @contextmanager
 def served(root, **settings):
     server = Server("127.0.0.1", 0, Renewed([root], "dabench"), settings.get("token", ""))
@@ -395,3 +419,25 @@ def test_the_page_says_where_each_number_comes_from(reader, page_file, runs):
     opened = page.locator("#provenance details[open]")
     assert run["command"] in opened.inner_text()
     assert run["environment"]["cpu"] in opened.inner_text()
+
+
+@pytest.mark.parametrize(
+    ("section", "run"), [("Accuracy: ", "20260102-030405-suite"), ("Which to deploy", "choice")]
+)
+def test_a_table_leads_to_the_run_it_was_made_from(reader, page_file, section, run):
+    page = reader.open(page_file)
+    page.locator("nav.contents").get_by_role("link", name=section).first.click()
+    table = page.locator("details.section[open] .table").first
+    table.get_by_role("button", name="Where these numbers come from").click()
+    opened = page.locator("#provenance details[open]")
+    assert opened.get_attribute("data-run") == run
+
+
+def test_a_table_of_several_runs_names_them(reader, page_file):
+    page = reader.open(page_file)
+    page.get_by_role("link", name="Ratios of the discriminators' times").click()
+    section = page.locator("section", has=page.locator("h2", has_text="Ratios of the")).last
+    section.locator("summary", has_text="Where these numbers come from: 6 runs").click()
+    section.get_by_role("button", name="20260203-040506-other").click()
+    opened = page.locator("#provenance details[open]")
+    assert opened.get_attribute("data-run") == "20260203-040506-other"

@@ -14,8 +14,8 @@ from dabench.base.units import format_seconds, significant
 from dabench.findings.compare import Compared, compare_runs
 from dabench.findings.history import History, Point, histories
 from dabench.findings.tables import Results
+from dabench.page.document import PageDocument
 from dabench.report.charts import course, dumbbells
-from dabench.report.text import Writer
 
 MOST_PAIRS = 6
 MOST_CASES = 40
@@ -23,7 +23,9 @@ MOST_CASES = 40
 MOST_COURSES = 12
 
 
-def change_sections(out: Writer, loaded: Results, timings: Mapping[str, Path], name: str) -> None:
+def change_sections(
+    out: PageDocument, loaded: Results, timings: Mapping[str, Path], name: str
+) -> None:
     """Writes what two runs of a machine have in common, and what three or more have.
 
     Args:
@@ -40,9 +42,12 @@ def change_sections(out: Writer, loaded: Results, timings: Mapping[str, Path], n
             found = compare_runs(timings[base], timings[new], families=len(pairs))
         except UsageError:
             continue  # other hardware of the same name
+        out.runs = [base, new]
         _pair(out, base, new, found, name)
     if len(every) > len(pairs):
+        out.heading("Older pairs of runs")
         out.paragraph(f"{len(every) - len(pairs)} older pairs of runs: 'dabench compare'.")
+        out.bullets([f"`{base}` and `{new}`" for base, new in every[: -len(pairs)]])
     if len(timings) > 1:
         known, _ = histories(list(timings.values()))
         _courses(out, [each for each in known if len(each.points) > 2], timings, name)
@@ -71,7 +76,7 @@ def _relevance(found: Compared) -> float:
     return abs(math.log(found.ratio.estimate)) * (1 - min(found.judgement.p, 1.0))
 
 
-def _pair(out: Writer, base: str, new: str, found: Sequence[Compared], name: str) -> None:
+def _pair(out: PageDocument, base: str, new: str, found: Sequence[Compared], name: str) -> None:
     known = [each for each in found if each.base_s and each.new_s and each.ratio]
     lost = [
         f"{each.new.case_id} {each.phase}: {each.reason}" for each in found if each not in known
@@ -121,7 +126,9 @@ def _end(point: Point, end: float) -> float:
     return end if point.launches > 1 else point.time.estimate
 
 
-def _courses(out: Writer, known: Sequence[History], timings: Mapping[str, Path], name: str) -> None:
+def _courses(
+    out: PageDocument, known: Sequence[History], timings: Mapping[str, Path], name: str
+) -> None:
     if not known:
         return
     names = {str(path): run for run, path in timings.items()}

@@ -145,6 +145,7 @@ def _launches() -> Chart:
             alt.Tooltip("median:Q", title="median, ms", format=".5~g"),
             alt.Tooltip("load:Q", title="other programs, cores", format=".2~f"),
             alt.Tooltip("throttled:N"),
+            alt.Tooltip("heat:N", title="temperature"),
             alt.Tooltip("ended:N", title="ended by"),
         ],
     )

@@ -26,9 +26,11 @@ class PageDocument:
     Attributes:
         sections: ``title``, ``level`` and ``blocks``, each with its ``kind``: text, list, table,
             chart or photo.
+        runs: Names of those whose records the next blocks are made from.
     """
 
     def __init__(self) -> None:
+        self.runs: list[str] = []
         self.sections: list[dict[str, Any]] = []
 
     def heading(self, text: str, level: int = 2) -> None:
@@ -49,6 +51,7 @@ class PageDocument:
                 "words": [is_words(frame[name]) for name in frame.columns],
                 "rows": [[str(v) for v in row] for row in frame.itertuples(index=False)],
                 "caption": caption,
+                "runs": self.runs,
             }
         )
 

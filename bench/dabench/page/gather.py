@@ -25,7 +25,7 @@ from dabench.page.tradeoffs import dots
 from dabench.records.choices import TIMES
 from dabench.records.folder import has_run, kind_of, read_run
 from dabench.report.training import once_each, verdicts
-from dabench.report.write import OTHER_PARTS, timing_sections
+from dabench.report.write import ONE_BY_ONE, OTHER_PARTS, timing_sections
 
 _INSIDE = {"choice": TIMES, "profile": "trials"}
 """Kind of run -> the folder in it that holds its timings."""
@@ -73,10 +73,11 @@ def gather(runs: Sequence[Path], title: str) -> Page:
     trainings = load_training(trained) if trained else None
     held = sampled(loaded) if loaded is not None else None
     places = standings(loaded) if loaded is not None else {}
+    names = _named(kinds, timings)
     shown = {
         "made": _made(len(kinds)),
         "rules": {"standing": STANDINGS_RULE},
-        "runs": [_provenance(run, names) for run, names in _named(kinds, timings).items()],
+        "runs": [_provenance(run, name) for run, name in names.items()],
         "answers": _answers(loaded, choices, trainings),
         "measured": {} if loaded is None else measured_columns(loaded, places),
         "failed": [] if loaded is None else failed_launches(loaded),
@@ -84,7 +85,7 @@ def gather(runs: Sequence[Path], title: str) -> Page:
             choices, loaded, timings, [r for r, kind in kinds.items() if kind == "eval"]
         ),
         "charts": live_charts(),
-        "sections": _sections(kinds, loaded, timings, title),
+        "sections": _sections(kinds, names, loaded, timings, title),
         "step": 1 if held is None else held.step,
     }
     return Page(title, shown, {} if held is None else held.launches)
@@ -241,15 +242,21 @@ def _methods(loaded: TrainingResults) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _sections(
-    kinds: Mapping[Path, str], loaded: Results | None, timings: Mapping[str, Path], name: str
+    kinds: Mapping[Path, str],
+    names: Mapping[Path, str],
+    loaded: Results | None,
+    timings: Mapping[str, Path],
+    name: str,
 ) -> list[dict[str, Any]]:
     """What reports say of the runs, but for the measurements, which the page has by itself."""
     out = PageDocument()
     for part, of_kinds in OTHER_PARTS.items():
         chosen = [run for run, kind in kinds.items() if kind in of_kinds]
-        if chosen:
-            part(out, chosen, Path(), name)
+        for runs in [[run] for run in chosen] if part in ONE_BY_ONE else [chosen] * bool(chosen):
+            out.runs = [names[run] for run in runs]
+            part(out, runs, Path(), name)
     if loaded is not None:
         change_sections(out, loaded, timings, name)
+        out.runs = list(timings)
         timing_sections(out, loaded, Path(), name, rows=False)
     return [section for section in out.sections if section["blocks"]]

@@ -194,7 +194,7 @@ def _unit(values: NDArray[np.float64]) -> float:
 
 
 _OF_LAUNCH = ("started_at",)
-_OF_PHASE = ("other_cores", "throttled", "stop")
+_OF_PHASE = ("other_cores", "throttled", "celsius", "stop")
 
 
 def _told(loaded: Results) -> dict[tuple[str, int], dict[str, dict[str, Any]]]:

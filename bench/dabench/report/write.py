@@ -198,4 +198,6 @@ OTHER_PARTS: dict[Part, tuple[str, ...]] = {
     _ceilings: ("ceilings",),
     _counts: ("count",),
 }
+ONE_BY_ONE: tuple[Part, ...] = (_choices, _frames)
+"""Parts whose sections are of one run each."""
 _PARTS: dict[Part, tuple[str, ...]] = {**OTHER_PARTS, _timing: ("timing",)}

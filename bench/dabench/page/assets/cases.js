@@ -152,6 +152,7 @@ function caseDialog(rows, shown, samplesOf) {
         launch: String(launch.launch),
         median: 1e3 * medianOf(launch.sample) * launch.unit_s,
         load: launch.other_cores ?? null,
+        heat: launch.celsius === undefined ? "not told" : `${launch.celsius} °C`,
         throttled: launch.throttled === undefined ? "not known" : String(launch.throttled),
         ended: launch.stop ?? "",
       }));
@@ -167,12 +168,19 @@ function caseDialog(rows, shown, samplesOf) {
       made.push(
         chart(
           shown.charts.launches,
-          "The launches in the order they ran: their medians, and the cores that other programs used meanwhile",
+          `The launches in the order they ran: their medians, and the cores that other programs used meanwhile; the device's temperature: ${heatOf(launches)}`,
           { rows: points, eager: true },
         ),
       );
     inner.charts = made;
     return made.map((each) => each.figure);
+  }
+
+  function heatOf(launches) {
+    const told = launches.map((each) => each.celsius).filter((each) => each !== undefined);
+    if (!told.length) return "not told by this machine";
+    const [low, high] = [Math.min(...told), Math.max(...told)];
+    return low === high ? `${low} °C` : `${low} to ${high} °C`;
   }
 
   function notBegun(row) {

@@ -46,6 +46,7 @@ function explorer(rows, shown, openCase) {
       type: "button",
       onclick: () => {
         state.filters.clear();
+        state.only.clear();
         state.search = "";
         change();
       },
@@ -87,6 +88,7 @@ function explorer(rows, shown, openCase) {
         const allowed = words.map((word) => values.has(word));
         return (row) => codes[row] >= 0 && allowed[codes[row]];
       });
+    if (state.only.size) found.push((row) => state.only.has(rows.mark(row)));
     const words = state.search.toLowerCase();
     if (words) found.push((row) => rows.text(row).includes(words));
     return found;
@@ -122,6 +124,7 @@ function explorer(rows, shown, openCase) {
   function drawFilters() {
     const focused = document.activeElement?.dataset?.chip;
     filters.replaceChildren(
+      ...(state.only.size ? [onlyChip()] : []),
       ...axes.map(([axis, label]) => {
         const { words, codes } = rows.axis(axis);
         const counted = new Int32Array(words.length);
@@ -169,6 +172,36 @@ function explorer(rows, shown, openCase) {
       [...filters.querySelectorAll("[data-chip]")]
         .find((each) => each.dataset.chip === focused)
         ?.focus();
+  }
+
+  // Rows that an answer led to are let go by one chip.
+  function onlyChip() {
+    const forget = () => {
+      state.only.clear();
+      change();
+      search.focus();
+    };
+    return h(
+      "div",
+      { class: "filter", role: "group", "aria-label": "Filter by answer" },
+      h("span", { class: "soft" }, "answer"),
+      h(
+        "div",
+        { class: "chips" },
+        h(
+          "button",
+          {
+            type: "button",
+            class: "chip",
+            "aria-pressed": "true",
+            "data-chip": "only",
+            onclick: forget,
+          },
+          "the rows it rests on ",
+          h("small", {}, String(state.only.size)),
+        ),
+      ),
+    );
   }
 
   // Of thousands of values the rest: typed, from a list that is made when somebody asks for it.
@@ -291,12 +324,18 @@ function explorer(rows, shown, openCase) {
   function isKept(each) {
     const row = rows.byName.get(each.key);
     if (row !== undefined) return tests().every((test) => test(row));
-    // They stay for comparison, but where the search or a filter asks for networks by name or kind.
-    const family = state.filters.get("family");
+    // They stay for comparison, but where the search or a filter asks for networks by name or kind,
+    // or for what their source says otherwise of.
+    const lets = (axis, value) => {
+      const wanted = state.filters.get(axis);
+      return !wanted?.size || !value || wanted.has(value);
+    };
     return (
       !state.search &&
       !state.filters.get("model")?.size &&
-      (!family?.size || family.has("segmenter"))
+      lets("family", "segmenter") &&
+      lets("size", each.size) &&
+      lets("dtype", each.dtype)
     );
   }
 
@@ -307,6 +346,10 @@ function explorer(rows, shown, openCase) {
       const kept = [...values].filter((value) => known.has(value));
       if (kept.length) state.filters.set(axis, new Set(kept));
       else state.filters.delete(axis);
+    }
+    if (state.only.size) {
+      const marks = new Set(rows.all.map((row) => rows.mark(row)));
+      state.only = new Set([...state.only].filter((mark) => marks.has(mark)));
     }
   }
 

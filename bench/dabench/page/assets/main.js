@@ -1,8 +1,6 @@
 // Puts the page together from its embedded data; a served page renews it.
 
 const RENEW_MS = 2000;
-// By which rows are told apart; where one stands and how it ended follows from the rest.
-const EXACT = AXES.map(([name]) => name).filter((name) => name !== "rank" && name !== "status");
 
 // Samples are read when somebody asks for them; what failed is asked for again.
 function once(read) {
@@ -38,18 +36,10 @@ function build(shown, samplesOf) {
       dialog.open(keys[0]);
       return;
     }
-    // The filters that let these rows through, and few others.
     state.filters.clear();
     state.search = "";
     state.section = "";
-    const found = keys.map((key) => rows.byName.get(key)).filter((row) => row !== undefined);
-    for (const axis of EXACT) {
-      const values = found
-        .map((row) => rows.get(row, axis))
-        .filter((value) => value !== null && value !== "");
-      if (rows.words(axis).length > 1 && values.length === found.length)
-        state.filters.set(axis, new Set(values.map(String)));
-    }
+    state.only = new Set(keys.map(markOf));
     state.sort = "median_s";
     state.descending = false;
     keepAddress(true);
@@ -213,6 +203,13 @@ async function start() {
       setTheme(document.documentElement.dataset.theme === "dark" ? "light" : "dark"),
     );
   document.getElementById("print").addEventListener("click", printPage);
+  // The browser's own key for it would not wait for charts.
+  window.addEventListener("keydown", (event) => {
+    if ((event.ctrlKey || event.metaKey) && !event.shiftKey && event.key.toLowerCase() === "p") {
+      event.preventDefault();
+      printPage();
+    }
+  });
   document.querySelector("a.skip").addEventListener("click", (event) => {
     event.preventDefault();
     document.getElementById("main").focus();
@@ -222,7 +219,8 @@ async function start() {
     shown,
     once(() => unpacked("samples")),
   )();
-  // Who prints by the browser's own menu gets what can be had at once.
+  // Who prints by the browser's own menu gets what can be had at once; charts that were not drawn
+  // say so on paper (page.css).
   window.addEventListener("beforeprint", () => {
     const closed = [...document.querySelectorAll("details:not([open])")];
     for (const details of closed) details.open = true;

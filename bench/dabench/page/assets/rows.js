@@ -32,6 +32,7 @@ class Rows {
     );
     this.byName = new Map(this.names.map((name, row) => [name, row]));
     this.texts = null;
+    this.marks = null;
     this.axes = new Map();
     this.short = shortNames(this.words("model"));
   }
@@ -62,6 +63,11 @@ class Rows {
 
   words(name) {
     return this.axis(name).words;
+  }
+
+  mark(row) {
+    this.marks ??= this.names.map(markOf);
+    return this.marks[row];
   }
 
   text(row) {

@@ -5,6 +5,8 @@ const STEP = 50;
 
 const state = {
   filters: new Map(),
+  // Marks of the rows that an answer rests on; empty lets all rows through.
+  only: new Set(),
   search: "",
   sort: "",
   descending: false,
@@ -16,6 +18,14 @@ const state = {
 };
 
 const packed = (values) => [...values].map(encodeURIComponent).join(",");
+
+// A row's name in eight characters (FNV-1a): addresses of many rows stay short enough to be sent.
+function markOf(name) {
+  let hash = 0x811c9dc5;
+  for (let at = 0; at < name.length; at += 1)
+    hash = Math.imul(hash ^ name.charCodeAt(at), 0x01000193);
+  return (hash >>> 0).toString(16).padStart(8, "0");
+}
 
 function readAddress() {
   const found = new URLSearchParams(location.hash.slice(1));
@@ -29,6 +39,7 @@ function readAddress() {
       // Somebody shortened the address: what is left of it still counts.
     }
   }
+  state.only = new Set((found.get("rows") ?? "").split(",").filter(Boolean));
   state.search = found.get("search") ?? "";
   state.sort = found.get("sort") ?? "";
   state.descending = found.get("order") === "descending";
@@ -49,6 +60,7 @@ function address(changed = {}) {
       filters.map(([axis, values]) => `${encodeURIComponent(axis)}:${packed(values)}`).join(";"),
     );
   }
+  if (state.only.size) found.set("rows", [...state.only].join(","));
   if (state.search) found.set("search", state.search);
   if (state.sort) found.set("sort", state.sort);
   if (state.descending) found.set("order", "descending");

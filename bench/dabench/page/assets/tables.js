@@ -207,16 +207,23 @@ function reportTable(block, title, place) {
       h("table", {}, h("thead", {}, head), body),
     ),
     more,
+    h("p", { class: "soft" }, rich(block.caption), " ", sources(block.runs)),
+  );
+}
+
+// To the runs whose records a table was made from.
+function sources(runs) {
+  const link = (run, label) =>
+    h("button", { type: "button", class: "link", onclick: () => showRun(run) }, label);
+  if (runs.length === 1) return link(runs[0], "Where these numbers come from");
+  return h(
+    "details",
+    { class: "sources" },
+    h("summary", {}, `Where these numbers come from: ${runs.length} runs`),
     h(
-      "p",
-      { class: "soft" },
-      rich(block.caption),
-      " ",
-      h(
-        "button",
-        { type: "button", class: "link", onclick: () => goTo("provenance") },
-        "Where these numbers come from",
-      ),
+      "ul",
+      {},
+      runs.map((run) => h("li", {}, link(run, run))),
     ),
   );
 }
