@@ -17,8 +17,9 @@ from torch.utils.data import DataLoader, Dataset
 from torchmetrics.classification import MulticlassConfusionMatrix
 from torchvision.transforms import v2
 
+from dabench.data.inputs import network_input
 from dabench.data.labels import IGNORE, TRAIN_TO_ID
-from dabench.data.loader import JITTER, network_input
+from dabench.data.loader import JITTER
 from dabench.data.prepare import MEAN, STD, prepare
 from dabench.data.roots import PAIRS, Places
 from dabench.data.standin import write_standin

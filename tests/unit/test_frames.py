@@ -14,7 +14,7 @@ from PIL import Image
 from records import ENVIRONMENT
 
 from dabench.base.errors import UnsupportedError, UsageError
-from dabench.data.loader import network_input
+from dabench.data.inputs import network_input
 from dabench.device.registry import open_device
 from dabench.findings.frames import COLUMNS, frame_times, frames_frame
 from dabench.network.frame import FrameWay

@@ -6,17 +6,15 @@ import torch
 from datasets import write_gta5
 
 from dabench.data.domain import open_domain
+from dabench.data.inputs import network_input
 from dabench.data.loader import (
-    MEAN,
-    STD,
     Augment,
     SeededBatches,
     TrainingFrames,
-    network_input,
     steps_per_epoch,
     training_batches,
 )
-from dabench.data.prepare import Prepared, prepare
+from dabench.data.prepare import MEAN, STD, Prepared, prepare
 
 ALL = Augment(jitter=True, flip=True, crop=(8, 12))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,15 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
-from torchvision import tv_tensors
-from torchvision.transforms import v2
 
-from dabench.data.prepare import MEAN, STD, Prepared
+from dabench.data.prepare import Prepared
 
 JITTER = (0.5, 0.5, 0.5, 0.1)
 """Brightness, contrast, saturation, hue: the paper's."""
 
 Key = tuple[int, int]
+Transform = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 WHOLE = slice(None)
 
 
@@ -36,8 +35,14 @@ class Augment:
     flip: bool = False
     crop: tuple[int, int] | None = None
 
-    def transform(self) -> nn.Module:
-        """The torchvision transform."""
+    def transform(self) -> Transform:
+        """What changes an image (3, H, W) and its mask (H, W) alike, by torch's random numbers."""
+        if self == Augment():
+            return lambda image, mask: (image, mask)
+        # Imported where it is used: it brings torch's compiler, which takes as long as torch.
+        from torchvision import tv_tensors
+        from torchvision.transforms import v2
+
         steps: list[nn.Module] = []
         if self.crop is not None:
             steps.append(v2.RandomCrop(self.crop))
@@ -45,8 +50,13 @@ class Augment:
             steps.append(v2.RandomHorizontalFlip())
         if self.jitter:
             steps.append(v2.ColorJitter(*JITTER))
-        whole: nn.Module = v2.Compose(steps) if steps else v2.Identity()
-        return whole
+        whole = v2.Compose(steps)
+
+        def changed(image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+            image, mask = whole(tv_tensors.Image(image), tv_tensors.Mask(mask))
+            return image.as_subclass(Tensor), mask.as_subclass(Tensor)
+
+        return changed
 
 
 class Batch(NamedTuple):
@@ -78,8 +88,8 @@ class TrainingFrames(Dataset[tuple[Tensor, Tensor, str]]):
         with torch.random.fork_rng(devices=[]):
             state = np.random.SeedSequence((self._seed, epoch, index)).generate_state(1)
             torch.manual_seed(int(state[0]))
-            image, mask = self._transform(tv_tensors.Image(image), tv_tensors.Mask(mask))
-        return image.as_subclass(Tensor), mask.as_subclass(Tensor), self._prepared.names[index]
+            image, mask = self._transform(image, mask)
+        return image, mask, self._prepared.names[index]
 
 
 class SeededBatches(Sampler[list[Key]]):
@@ -169,17 +179,3 @@ def _on_one_thread(batches: Iterator[Batch]) -> Iterator[Batch]:
 def _collate(items: list[tuple[Tensor, Tensor, str]]) -> Batch:
     images, labels, names = zip(*items, strict=True)
     return Batch(torch.stack(images), torch.stack(labels).long(), list(names))
-
-
-def network_input(images: Tensor, *, normalised: bool = True) -> Tensor:
-    """(N, 3, H, W) uint8 to floats as the network takes them.
-
-    Args:
-        images: RGB.
-        normalised: By ImageNet's mean and deviation per channel; else 0 to 1.
-    """
-    if not normalised:
-        return images.float() / 255
-    mean = torch.tensor(MEAN, device=images.device).view(1, 3, 1, 1) * 255
-    std = torch.tensor(STD, device=images.device).view(1, 3, 1, 1) * 255
-    return (images.float() - mean) / std

@@ -11,8 +11,8 @@ from PIL import Image
 from torch import Tensor
 
 from dabench.base.errors import UnsupportedError
+from dabench.data.inputs import network_input
 from dabench.data.labels import read_image
-from dabench.data.loader import network_input
 from dabench.data.prepare import resize_image
 from dabench.network.tensors import outputs
 from dabench.network.workload import Workload

@@ -162,7 +162,7 @@ def _calibration(case: Case, files: Sequence[Path], digest: str) -> Iterator[Ten
     import torch
 
     from dabench.data.calibration import digest_of, read_calibration
-    from dabench.data.loader import network_input
+    from dabench.data.inputs import network_input
 
     if digest_of(files) != digest:
         raise DabenchError("the calibration images have changed since the run was begun")
@@ -284,7 +284,7 @@ def _layers(request: Message, send: Send) -> None:
 
 def _score(request: Message, send: Send) -> None:
     from dabench.data.domain import Frame
-    from dabench.data.loader import network_input
+    from dabench.data.inputs import network_input
     from dabench.data.prepare import prepare as prepare_frames
     from dabench.device.registry import open_device
     from dabench.network.runtimes import prepare, set_precision
@@ -336,7 +336,7 @@ def against_random(
     """
     import torch
 
-    from dabench.data.loader import network_input
+    from dabench.data.inputs import network_input
     from dabench.timing.pairs import measure_pairs
 
     real = load.taken(network_input(images, normalised=request["normalised"]))

@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from dabench.data.loader import network_input
+from dabench.data.inputs import network_input
 from dabench.data.prepare import Prepared
 from dabench.scoring.evaluate import Evaluated, FrameCounts, evaluate, image_batches
 from dabench.scoring.labelling import classes_at

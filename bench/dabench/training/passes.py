@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from dabench.data.loader import network_input
+from dabench.data.inputs import network_input
 from dabench.training.products import ProductGradients, Task, do_at_once, pay_off
 from dabench_models.bisenet import BiSeNet, SegmenterOutput
 
