@@ -49,6 +49,15 @@ def cache(tmp_path_factory):
         os.environ["DABENCH_CACHE"] = before
 
 
+@pytest.fixture
+def slim():
+    """The registry's networks an eighth as wide where any would do; who needs others closes it."""
+    import slim
+
+    with slim.slim() as patches:
+        yield patches
+
+
 @pytest.fixture(autouse=True)
 def threads():
     """Training and timing set the threads of their process; the next test has its own again."""
@@ -60,12 +69,13 @@ def threads():
 
 
 # What one process runs in its order: commands that need what those before them wrote, both
-# runtimes of one run, and what a cluster or a browser is started for.
+# runtimes of one run, and what a cluster, a browser or other processes are started for.
 TOGETHER = (
     "tests/e2e/test_cluster_runs.py",
     "tests/e2e/test_page.py",
     "tests/e2e/test_readme.py",
     "tests/e2e/test_variants_run.py::test_exported_networks_agree",
+    "tests/unit/test_world.py",
 )
 
 

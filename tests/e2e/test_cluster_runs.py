@@ -9,6 +9,7 @@ import command
 import psutil
 import pytest
 import torch
+from slim import EVERYWHERE
 
 import dabench
 from dabench.data.standin import write_standin
@@ -17,7 +18,7 @@ from dabench.records.folder import read_run
 from dabench.records.timings import read_launches
 from dabench.records.trainings import read_epochs
 
-pytestmark = pytest.mark.extras
+pytestmark = [pytest.mark.extras, pytest.mark.usefixtures("slim")]
 
 NET = """
 import torch
@@ -35,7 +36,7 @@ BLOCK = "import torch\n\n\ndef block():\n    return torch.nn.Conv2d(3, 4, 3)\n"
 def cluster():
     """A head, and a node that may be measured on; yields Ray's own handle."""
     pytest.importorskip("ray")
-    with clusters.started(1) as found:
+    with clusters.started(1, EVERYWHERE) as found:
         yield found
 
 
@@ -46,7 +47,7 @@ def sweep(cluster, tmp_path, monkeypatch):
 
     def run(*arguments, start=False, on="ray"):
         call = command.start if start else command.dabench
-        return call("sweep", *arguments, "--on", on, cwd=tmp_path)
+        return call("sweep", *arguments, "--on", on, cwd=tmp_path, **EVERYWHERE)
 
     return run
 
@@ -189,6 +190,7 @@ def wait_until(condition, process):
 def test_a_training_goes_on_elsewhere_and_ends_with_the_same_weights(cluster, tmp_path):
     write_standin(tmp_path / "drawn", scale=0.03)
     roots = {
+        **EVERYWHERE,
         "DABENCH_CACHE": tmp_path / "cache",
         "DABENCH_GTA5_ROOT": tmp_path / "drawn" / "gta5",
         "DABENCH_CITYSCAPES_ROOT": tmp_path / "drawn" / "cityscapes",
@@ -202,7 +204,9 @@ def test_a_training_goes_on_elsewhere_and_ends_with_the_same_weights(cluster, tm
     clusters.add_node(cluster)
     store = tmp_path / "store"
     on = ["--on", cluster.for_clients, "--storage", store]
-    process = command.start(*words.split(), "away", *on, cwd=tmp_path, **roots)
+    # So long Ray waits for a driver that is gone before it ends what that began.
+    patience = {"RAY_CLIENT_RECONNECT_GRACE_PERIOD": 1}
+    process = command.start(*words.split(), "away", *on, cwd=tmp_path, **roots, **patience)
 
     furthest = []
 

@@ -12,11 +12,14 @@ import psutil
 import pytest
 import torch
 from datasets import camvid_root
+from slim import EVERYWHERE
 
 from dabench.data.standin import write_standin
 from dabench.network import checkpoint
 from dabench.records.folder import read_run
 from dabench.records.trainings import read_epochs, read_result
+
+pytestmark = pytest.mark.usefixtures("slim")
 
 SMALL = "--size 32x64 --batch 2 --limit 6 --dtype fp32"
 
@@ -32,6 +35,7 @@ def home(tmp_path_factory):
 def roots(home):
     drawn = home / "drawn"
     return {
+        **EVERYWHERE,
         "DABENCH_CACHE": home / "cache",
         "DABENCH_GTA5_ROOT": drawn / "gta5",
         "DABENCH_CITYSCAPES_ROOT": drawn / "cityscapes",

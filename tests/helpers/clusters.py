@@ -12,20 +12,26 @@ NODE = {"num_cpus": 2, "resources": {"dabench": 1}}
 
 
 @contextmanager
-def started(nodes):
-    """Starts a cluster; Ray's own handle, and where clients connect."""
+def started(nodes, variables=None):
+    """Starts a cluster; Ray's own handle, and where clients connect.
+
+    Args:
+        nodes: That may be measured on.
+        variables: Of the environment, for all its processes.
+    """
     from ray.cluster_utils import Cluster
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    with _of_its_own():
+    with _of_its_own(variables or {}):
         cluster = Cluster(
             initialize_head=True,
             head_node_args={
                 "num_cpus": 2, "include_dashboard": False, "ray_client_server_port": port,
             },
         )  # fmt: skip
+    cluster.variables = variables or {}
     cluster.for_clients = f"ray://127.0.0.1:{port}"
     try:
         for _ in range(nodes):
@@ -37,7 +43,7 @@ def started(nodes):
 
 def add_node(cluster, cores=None):
     """Adds a node, on cores of its own if any are named."""
-    with _of_its_own(), _on(cores) if cores else nullcontext():
+    with _of_its_own(cluster.variables), _on(cores) if cores else nullcontext():
         node = cluster.add_node(**NODE)
     cluster.wait_for_nodes()
     return node
@@ -54,11 +60,13 @@ def _on(cores):
 
 
 @contextmanager
-def _of_its_own():
+def _of_its_own(variables):
     """How a node is started: a test's own threads and what Ray leaves open are no part of it."""
     kept = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     with (
-        mock.patch.dict(os.environ, {**kept, "RAY_USAGE_STATS_ENABLED": "0"}, clear=True),
+        mock.patch.dict(
+            os.environ, {**kept, **variables, "RAY_USAGE_STATS_ENABLED": "0"}, clear=True
+        ),
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore", ResourceWarning)

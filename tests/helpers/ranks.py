@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import torch
+from slim import slim
 
 from dabench.base.errors import UsageError
 from dabench.base.started import Started
@@ -162,7 +163,7 @@ def main(folder):
     torch.set_default_dtype(torch.float64)
     # What brings inputs and logits to fp32, wherever they come from less.
     torch.Tensor.float = torch.Tensor.double
-    with joined(Started.of(os.environ)) as world:
+    with slim(), joined(Started.of(os.environ)) as world:
         found = {"rank": world.rank}
         for norm in ("sync", "frozen"):
             found[norm] = together(world, norm, 10)

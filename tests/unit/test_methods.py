@@ -36,6 +36,8 @@ from dabench.training.stopwatch import Stopwatch
 from dabench_models import build
 from dabench_models.bisenet import SegmenterOutput
 
+pytestmark = pytest.mark.usefixtures("slim")
+
 CLASSES = 4
 CPU = torch.device("cpu")
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from fakes import FakeClock
 
+from dabench.data.inputs import network_input
 from dabench.data.labels import IGNORE
-from dabench.data.loader import network_input
 from dabench.records.trainings import EPOCH_PARTS
 from dabench.training import passes
 from dabench.training import products as gradients
@@ -22,6 +22,8 @@ from dabench.training.passes import Learner, Precision
 from dabench.training.step import Trainer, poly
 from dabench.training.stopwatch import Stopwatch
 from dabench_models import build
+
+pytestmark = pytest.mark.usefixtures("slim")
 
 CLASSES = 5
 
@@ -272,7 +274,8 @@ def test_side_by_side_gives_the_same_bits_each_time(pays, products, monkeypatch)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_gradients_from_products_end_where_the_librarys_end(threads, products, monkeypatch):
+def test_gradients_from_products_end_where_the_librarys_end(threads, products, monkeypatch, slim):
+    slim.close()  # thin layers have none
     monkeypatch.setattr(passes, "network_input", lambda x, **_: network_input(x).double())
     monkeypatch.setattr(passes, "pay_off", lambda _: False)
     theirs, losses = trained(double=True, nhwc=True)

@@ -40,6 +40,8 @@ from dabench.training.suite import (
 from dabench.training.tensorboard import TensorBoard
 from dabench.training.train import NotFiniteError, health, resume, start
 
+pytestmark = pytest.mark.usefixtures("slim")
+
 DOCUMENT = {"run_id": "x", "created": "", "command": "", "environment": {}}
 CONFIG = TrainConfig(
     pair="gta2city", method="adversarial", steps=6, height=32, width=64, batch=2, limit=4,
@@ -391,7 +393,8 @@ def backbone(path):
     return torch.load(path, weights_only=True)
 
 
-def test_torchvisions_weights_are_downloaded_once(scene, tmp_path, monkeypatch):
+def test_torchvisions_weights_are_downloaded_once(scene, tmp_path, monkeypatch, slim):
+    slim.close()
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     asked = []
 
@@ -412,7 +415,8 @@ def test_torchvisions_weights_are_downloaded_once(scene, tmp_path, monkeypatch):
     torch.testing.assert_close(ours["cp.backbone.conv1.weight"], state["conv1.weight"])
 
 
-def test_the_targets_own_norms_begin_with_the_backbones(scene, tmp_path):
+def test_the_targets_own_norms_begin_with_the_backbones(scene, tmp_path, slim):
+    slim.close()
     state = backbone(tmp_path / "resnet18.pt")
     state["bn1.weight"] += 2
     torch.save(state, tmp_path / "resnet18.pt")
@@ -516,7 +520,8 @@ def test_tensorboard_gets_a_point_per_epoch(scene, tmp_path):
     )
 
 
-def test_a_slow_loader_is_found(scene, tmp_path, monkeypatch):
+def test_a_slow_loader_is_found(scene, tmp_path, monkeypatch, slim):
+    slim.close()  # steps that take longer than frames do without the planted sleep
     slept, real = [], TrainingFrames.__getitem__
 
     def slow(frames, key):
