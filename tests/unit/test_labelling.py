@@ -23,9 +23,11 @@ def assert_largest(found, logits):
     assert (found == logits.argmax(1)).float().mean() > 0.999
 
 
-@pytest.fixture(params=["cpu", "any"], autouse=True)
+@pytest.fixture(params=["cpu", "as if large", "any"], autouse=True)
 def way(request, monkeypatch):
-    """Both ways, wherever the tests run."""
+    """All ways, wherever the tests run."""
+    if request.param == "as if large":
+        monkeypatch.setattr(labelling, "_SMALL_MAP", 0)
     if request.param == "any":
         monkeypatch.setattr(labelling, "_on_cpu", lambda _: False)
 

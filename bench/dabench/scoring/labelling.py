@@ -69,18 +69,24 @@ def _classes(logits: Tensor, via: Size, size: Size) -> Tensor:
     """Of one image: (classes, h, w) logits -> (height, width) uint8."""
     down = _mixture(logits.shape[1], via[0], size[0])
     across = _mixture(logits.shape[2], via[1], size[1])
-    possible = _possible(logits, (down.reach, across.reach))
+    possible = None
+    if size[0] * size[1] > _SMALL_MAP:
+        possible = _possible(logits, (down.reach, across.reach))
+        logits = logits[possible]
     # Classes beside each other in a row: a row of the result is mixed from whole rows of these.
-    wide = (logits[possible].transpose(0, 1) @ across.shares.T).flatten(1)
+    wide = (logits.transpose(0, 1) @ across.shares.T).flatten(1)
     step = max(1, ROOM_BYTES * torch.get_num_threads() // (wide.shape[1] * wide.element_size()))
-    names = possible.to(torch.uint8).expand(step, -1)
+    names = None if possible is None else possible.to(torch.uint8).expand(step, -1)
     found = torch.empty(size, dtype=torch.uint8)
     for begin in range(0, size[0], step):
         rows = slice(begin, begin + step)
         used = slice(min(down.firsts[rows]), max(down.ends[rows]))
         mixed = down.shares[rows, used] @ wide[used]
-        best = _first_largest(mixed.view(len(mixed), len(possible), size[1]))
-        torch.gather(names[: len(best)], 1, best, out=found[rows])
+        best = _first_largest(mixed.view(len(mixed), len(logits), size[1]))
+        if names is None:
+            found[rows] = best
+        else:
+            torch.gather(names[: len(best)], 1, best, out=found[rows])
     return found
 
 
@@ -124,6 +130,9 @@ def _largest(logits: Tensor) -> Tensor:
 
 _MOST_DIFFERENT = 0.2
 """Share of pixels between different classes from which on mixing all of them is faster."""
+
+_SMALL_MAP = 1 << 16
+"""Pixels up to which it takes longer to leave out classes than to compare them all."""
 
 _PIXELS = 1 << 14
 """Of those between different classes, as many at a time."""

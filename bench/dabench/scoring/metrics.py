@@ -26,6 +26,7 @@ class ConfusionMatrix:
     def __init__(self, classes: int) -> None:
         self.classes = classes
         self._counts = torch.zeros(classes * classes, dtype=torch.int64)
+        self._shifts = torch.empty(0, dtype=torch.int16)
         # Each without helpers of torch's own, of which every one would get as many as there are
         # cores. They end with their owner, and none starts before it has something to do.
         self._threads = ThreadPoolExecutor(
@@ -44,14 +45,25 @@ class ConfusionMatrix:
         if truth.device.type == "cpu":
             # torch.bincount is done by one thread, whatever torch may use.
             parts = min(threads, _MOST_THREADS, len(truth) // _FEWEST_PIXELS)
-        if parts < 2:
-            return self._added(_histogram(truth, prediction, self.classes).cpu())
-        split = truth.chunk(parts), prediction.chunk(parts), repeat(self.classes)
+        parts = max(parts, 1)
+        shifts = self._shifts_for(-(-len(truth) // parts), truth.device)
+        if parts == 1:
+            return self._added(_histogram(truth, prediction, self.classes, shifts).cpu())
+        split = truth.chunk(parts), prediction.chunk(parts), repeat(self.classes), repeat(shifts)
         try:
             return self._added(torch.stack(list(self._threads.map(_histogram, *split))).sum(0))
         finally:
             # What a thread sets for itself is also what threads that start later begin with.
             torch.set_num_threads(threads)
+
+    def _shifts_for(self, pixels: int, device: torch.device) -> Tensor:
+        """What puts neighbouring pixels into counters of their own; made once for a size."""
+        if len(self._shifts) < pixels or self._shifts.device != device:
+            size = (self.classes + 1) * self.classes
+            counters = _counters(self.classes)
+            one = torch.arange(counters, dtype=torch.int16, device=device) * size
+            self._shifts = one.repeat(-(-pixels // counters))
+        return self._shifts
 
     def _added(self, counts: Tensor) -> Counts:
         self._counts += counts
@@ -65,17 +77,21 @@ class ConfusionMatrix:
         return counts
 
 
-def _histogram(truth: Tensor, prediction: Tensor, classes: int) -> Tensor:
+def _counters(classes: int) -> int:
+    """How many counters take turns.
+
+    Neighbours mostly fall into one cell, and counting it again must wait for the count before:
+    several counters in turn halve the time.
+    """
+    return min(COUNTERS, (2**15 - 1) // ((classes + 1) * classes))
+
+
+def _histogram(truth: Tensor, prediction: Tensor, classes: int, shifts: Tensor) -> Tensor:
     """Counts of (truth, prediction) pairs; ignored pixels fall into a row that is cut off."""
-    size = (classes + 1) * classes
-    # 16 bits move a quarter of the bytes of 64; up to 180 classes fit.
-    cells = truth.clamp(max=classes).to(torch.int16).mul_(classes).add_(prediction)
-    # Neighbours mostly fall into one cell, and counting it again must wait for the
-    # count before: several counters in turn halve the time.
-    counters = min(COUNTERS, (2**15 - 1) // size)
-    whole = len(cells) // counters * counters
-    shifts = torch.arange(counters, dtype=torch.int16, device=cells.device) * size
-    cells[:whole].view(-1, counters).add_(shifts)
+    size, counters = (classes + 1) * classes, _counters(classes)
+    # 16 bits move a quarter of the bytes of 64, from the first step on; up to 180 classes fit.
+    rows = truth.to(torch.int16, copy=True).clamp_(max=classes)
+    cells = torch.add(prediction.to(torch.int16), rows, alpha=classes).add_(shifts[: len(rows)])
     counts = torch.bincount(cells, minlength=counters * size)
     return counts.view(counters, size).sum(0)[: classes * classes]
 
