@@ -19,6 +19,7 @@ from dabench.findings.standings import answers, standings
 from dabench.findings.tables import load
 from dabench.page.bundle import bundled, packed
 from dabench.page.gather import Page, gather
+from dabench.page.known import Known
 from dabench.page.measured import measured_columns, name_of, sampled
 from dabench.plan.cases import PlannedCase
 from dabench.plan.settings import Settings
@@ -255,3 +256,49 @@ def test_charts_are_pictures_in_either_format(tmp_path):
     assert len(pictures) == 2
     assert all(each.read_text().startswith("<svg") for each in pictures)
     assert all(f"]({each.name})" in document.read_text() for each in pictures)
+
+
+def test_sections_are_made_again_when_their_runs_changed(tmp_path):
+    versions = {tmp_path / "a": "1", tmp_path / "b": "1"}
+    made = []
+
+    def write(name):
+        def make(out):
+            made.append(name)
+            out.heading(name)
+            out.paragraph(f"text {len(made)}")
+
+        return make
+
+    known = Known(versions.__getitem__)
+
+    def page():
+        found = [
+            known.sections("part", [tmp_path / name], [name], write(name)) for name in ("a", "b")
+        ]
+        known.forget()
+        return [each["blocks"][0]["text"] for sections in found for each in sections]
+
+    first = page()
+    assert page() == first
+    assert made == ["a", "b"]
+    versions[tmp_path / "b"] = "2"
+    assert page() == [first[0], "text 3"]
+    # What nobody asked for is forgotten.
+    versions[tmp_path / "b"] = "1"
+    assert page() == [first[0], "text 4"]
+
+
+def test_without_versions_nothing_is_known_again(tmp_path):
+    known = Known()
+    for text in ("one", "two"):
+
+        def make(out, text=text):
+            out.paragraph(text)
+
+        (section,) = known.sections("part", [tmp_path], ["a"], make)
+        assert section["blocks"][0]["text"] == text
+
+
+def test_sections_without_blocks_are_left_out(tmp_path):
+    assert Known().sections("part", [tmp_path], ["a"], lambda out: out.heading("empty")) == []

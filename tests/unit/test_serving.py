@@ -178,9 +178,9 @@ def test_it_is_made_anew_when_files_change_and_rests_in_between(root, tmp_path, 
     shutil.copytree(root / "run", tmp_path / "one")
     now = [0.0]
 
-    def gathered(runs, title):
+    def gathered(*arguments):
         now[0] += 2.0
-        return real(runs, title)
+        return real(*arguments)
 
     real = serve.gather
     monkeypatch.setattr(serve, "gather", gathered)

@@ -20,12 +20,13 @@ from dabench.findings.trainings import TrainingResults, load_training
 from dabench.page.changes import change_sections
 from dabench.page.charts import live_charts
 from dabench.page.document import PageDocument
+from dabench.page.known import Known
 from dabench.page.measured import failed_launches, measured_columns, name_of, sampled
 from dabench.page.tradeoffs import dots
 from dabench.records.choices import TIMES
 from dabench.records.folder import has_run, kind_of, read_run
 from dabench.report.training import once_each, verdicts
-from dabench.report.write import ONE_BY_ONE, OTHER_PARTS, timing_sections
+from dabench.report.write import ONE_BY_ONE, OTHER_PARTS, Part, timing_sections
 
 _INSIDE = {"choice": TIMES, "profile": "trials"}
 """Kind of run -> the folder in it that holds its timings."""
@@ -49,12 +50,13 @@ class Page:
     samples: dict[str, Any]
 
 
-def gather(runs: Sequence[Path], title: str) -> Page:
+def gather(runs: Sequence[Path], title: str, known: Known | None = None) -> Page:
     """Reads runs for a page.
 
     Args:
         runs: Their folders, of whatever kinds.
         title: Of the page.
+        known: What was made before, to which is added what is made now.
 
     Raises:
         UsageError: A folder without a run.
@@ -85,7 +87,7 @@ def gather(runs: Sequence[Path], title: str) -> Page:
             choices, loaded, timings, [r for r, kind in kinds.items() if kind == "eval"]
         ),
         "charts": live_charts(),
-        "sections": _sections(kinds, names, loaded, timings, title),
+        "sections": _sections(kinds, names, loaded, timings, title, known or Known()),
         "step": 1 if held is None else held.step,
     }
     return Page(title, shown, {} if held is None else held.launches)
@@ -247,16 +249,26 @@ def _sections(
     loaded: Results | None,
     timings: Mapping[str, Path],
     name: str,
+    known: Known,
 ) -> list[dict[str, Any]]:
     """What reports say of the runs, but for the measurements, which the page has by itself."""
-    out = PageDocument()
+    every = []
     for part, of_kinds in OTHER_PARTS.items():
         chosen = [run for run, kind in kinds.items() if kind in of_kinds]
         for runs in [[run] for run in chosen] if part in ONE_BY_ONE else [chosen] * bool(chosen):
-            out.runs = [names[run] for run in runs]
-            part(out, runs, Path(), name)
+            shown = [names[run] for run in runs]
+
+            def make(out: PageDocument, part: Part = part, runs: list[Path] = runs) -> None:
+                part(out, runs, Path(), name)
+
+            every += known.sections(part.__name__, runs, shown, make)
     if loaded is not None:
-        change_sections(out, loaded, timings, name)
-        out.runs = list(timings)
-        timing_sections(out, loaded, Path(), name, rows=False)
-    return [section for section in out.sections if section["blocks"]]
+        measured = loaded
+
+        def make_timings(out: PageDocument) -> None:
+            change_sections(out, measured, timings, name)
+            out.runs = list(timings)
+            timing_sections(out, measured, Path(), name, rows=False)
+
+        every += known.sections("timings", list(timings.values()), list(timings), make_timings)
+    return every

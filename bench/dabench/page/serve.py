@@ -24,6 +24,7 @@ from dabench.base.errors import DabenchError, UsageError
 from dabench.findings.tables import find_runs
 from dabench.page.bundle import bundled, packed
 from dabench.page.gather import Page, gather
+from dabench.page.known import Known
 from dabench.records.folder import has_run
 
 _HTTP = 80
@@ -72,6 +73,7 @@ class Renewed:
         self._clock = clock
         self._not_before = 0.0
         self._version = ""
+        self._known = Known(version_of)
         self._page = Page(title, {}, {})
         self.page()
 
@@ -82,15 +84,8 @@ class Renewed:
 
     def version(self) -> str:
         """Differs whenever a file of the runs does."""
-        digest = hashlib.sha256()
-        for run in runs_below(self._roots):
-            for path in _files(run):
-                try:
-                    facts = path.stat()
-                except OSError:
-                    continue  # it was renamed or deleted just now
-                digest.update(f"{path}\0{facts.st_size}\0{facts.st_mtime_ns}\0".encode())
-        return digest.hexdigest()[:16]
+        every = "".join(map(version_of, runs_below(self._roots)))
+        return hashlib.sha256(every.encode()).hexdigest()[:16]
 
     def page(self) -> Page:
         """The newest there is; while records cannot be read, the last that could be."""
@@ -115,14 +110,28 @@ class Renewed:
         """From all runs; where one cannot be read, from the others, and why."""
         runs = runs_below(self._roots)
         try:
-            return gather(runs, self._title)
+            return gather(runs, self._title, self._known)
         except DabenchError as error:
             problem = str(error)
+        finally:
+            self._known.forget()
         sound = [run for run in runs if _is_sound(run)]
         if not sound:
             raise UsageError(f"no run can be read: {problem}")
-        page = gather(sound, self._title)
+        page = gather(sound, self._title, self._known)
         return Page(self._title, {**page.shown, "problem": problem}, page.samples)
+
+
+def version_of(run: Path) -> str:
+    """Differs whenever a file of a run does."""
+    digest = hashlib.sha256()
+    for path in _files(run):
+        try:
+            facts = path.stat()
+        except OSError:
+            continue  # it was renamed or deleted just now
+        digest.update(f"{path}\0{facts.st_size}\0{facts.st_mtime_ns}\0".encode())
+    return digest.hexdigest()
 
 
 def _files(run: Path) -> list[Path]:
