@@ -74,6 +74,13 @@ def tiny():
         nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.BatchNorm2d(8), nn.Sigmoid(),
     ]
     return nn.Sequential(*layers)
+
+def dense():
+    return nn.Sequential(nn.Conv2d(16, 16, 3, padding=1), nn.ReLU())
+
+def light():
+    layers = [nn.Conv2d(16, 16, 3, padding=1, groups=16), nn.Conv2d(16, 16, 1), nn.ReLU()]
+    return nn.Sequential(*layers)
 """
 
 
@@ -104,11 +111,15 @@ def killed_after(launches, count, *arguments, cwd):
 
 
 def test_an_explanation_cites_its_rows(dabench, tmp_path):
-    """Killed in the middle of its profile, then of its trials, it goes on to the same end."""
+    """Killed in the middle of its profile, then of its trials, it goes on to the same end.
+
+    Of small networks: torch compiles both.
+    """
+    (tmp_path / "nets.py").write_text(NETS)
     launches, trials = (tmp_path / "run" / f / "launches.csv" for f in ("", "trials"))
     asked = (
-        "--size", "64x64", "--threads", "1", "--max-time", "500ms", "--launches", "2", "--out",
-        "run",
+        "nets.py:dense", "nets.py:light", "--input", "16x64x64", "--threads", "1", "--max-time",
+        "500ms", "--launches", "2", "--out", "run",
     )  # fmt: skip
     before = killed_after(launches, 4, "explain", *asked, cwd=tmp_path)
     assert before
@@ -125,7 +136,8 @@ def test_an_explanation_cites_its_rows(dabench, tmp_path):
     for table in (launches, trials):
         assert set(pd.read_csv(table)["case_id"].value_counts()) == {2}
     document = json.loads(shown.stdout)
-    assert document["sentences"][0].startswith("By operations dw-disc should take 1/14.")
+    # Per pixel 16 x 16 x 9 products against 16 x 9 + 16 x 16.
+    assert document["sentences"][0].startswith("By operations nets.py:light should take 1/5.76 ")
     profiled = {row["setting"] for row in document["evidence"] if "one image" not in row["what"]}
     native = read_run(tmp_path / "run")["environment"]["native"]["cpu"]
     precisions = ("fp32", "bf16") if "bf16" in native else ("fp32",)
