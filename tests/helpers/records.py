@@ -44,8 +44,7 @@ def write_record(folder: Path, **details) -> TimingRecord:
 
 def write_medians(folder, launches, **details):
     """A run of {case: [median of each launch, ...]}, all three samples of a launch alike."""
-    settings = details.pop("settings", Settings.of())
-    plan = [PlannedCase(case=case, settings=settings).to_dict() for case in launches]
+    plan = [PlannedCase(case=case, settings=Settings.of()).to_dict() for case in launches]
     changes = details.pop("changes", {})
     writer = write_record(folder, plan=plan, **details)
     number = 0

@@ -59,7 +59,6 @@ DISTURBED = {
     "drift": ({ONE: [[1.0] * 10 + [1.3] * 5] * 6}, {}),
     "trend": ({ONE: [1.0 + 0.02 * k for k in range(12)]}, {}),
     "software": ({ONE: times(2)}, {"environment": {**ENVIRONMENT, "torch": "2.9.0"}}),
-    "warm-up": ({ONE: times(2)}, {"settings": Settings.of(warmup=0)}),
 }
 
 

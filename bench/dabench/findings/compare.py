@@ -34,7 +34,6 @@ CODES: Mapping[str, str] = {
     **DISTURBANCES,
     "trend": "launches became faster or slower through a run, and the two did not alternate",
     "software": "the two runs differ in more than what is compared",
-    "warm-up": "the two runs warmed up by different rules",
 }
 """Reasons for which a verdict stays undecided."""
 
@@ -173,11 +172,7 @@ def read_sides(path: Path) -> dict[str, Side]:
     environment = document["environment"]
     return {
         each.case.case_id: Side(
-            each.case,
-            launches[each.case.case_id],
-            environment,
-            each.impossible,
-            each.settings.warmup,
+            each.case, launches[each.case.case_id], environment, each.impossible
         )
         for each in plan
     }
@@ -244,8 +239,6 @@ def _why_not(family: Family, key: Key, delta: float, judged: Judgement | None) -
     base, new = family.pairs[key]
     if found := differing(base.environment, new.environment, SOFTWARE):
         return "software", f"{CODES['software']}: {found}"
-    if base.warmup != new.warmup:
-        return "warm-up", f"{CODES['warm-up']}: at least {base.warmup} and {new.warmup} passes"
     if disturbance := family.disturbance(key, judged):
         return disturbance
     if not family.alternated:

@@ -79,14 +79,12 @@ class Side:
 
     Attributes:
         impossible: Why it could not be measured, known beforehand.
-        warmup: Fewest warm-up passes; None where it is the other side's, too.
     """
 
     case: Case
     launches: Sequence[LaunchRecord]
     environment: Mapping[str, Any]
     impossible: str | None = None
-    warmup: int | None = None
 
 
 Key = tuple[str, str, str]
