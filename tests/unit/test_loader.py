@@ -1,5 +1,7 @@
 """Batches: the same from any step on, image and mask together."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -122,3 +124,11 @@ def test_normalisation_is_that_of_imagenet():
     expected = (1 - torch.tensor(MEAN)) / torch.tensor(STD)
     torch.testing.assert_close(network_input(images).flatten(), expected)
     assert network_input(images, normalised=False).flatten().tolist() == [1.0] * 3
+
+
+@pytest.mark.parametrize("augment", [Augment(), ALL])
+def test_frames_reach_processes_that_are_spawned(prepared, augment):
+    frames = TrainingFrames(prepared, augment, seed=3)
+    image, mask, name = pickle.loads(pickle.dumps(frames))[0, 1]
+    for ours, theirs in zip(frames[0, 1], (image, mask, name), strict=True):
+        assert (ours == theirs) if isinstance(ours, str) else torch.equal(ours, theirs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -38,9 +39,8 @@ class Augment:
     def transform(self) -> Transform:
         """What changes an image (3, H, W) and its mask (H, W) alike, by torch's random numbers."""
         if self == Augment():
-            return lambda image, mask: (image, mask)
+            return _unchanged
         # Imported where it is used: it brings torch's compiler, which takes as long as torch.
-        from torchvision import tv_tensors
         from torchvision.transforms import v2
 
         steps: list[nn.Module] = []
@@ -50,13 +50,19 @@ class Augment:
             steps.append(v2.RandomHorizontalFlip())
         if self.jitter:
             steps.append(v2.ColorJitter(*JITTER))
-        whole = v2.Compose(steps)
+        return partial(_changed, v2.Compose(steps))
 
-        def changed(image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-            image, mask = whole(tv_tensors.Image(image), tv_tensors.Mask(mask))
-            return image.as_subclass(Tensor), mask.as_subclass(Tensor)
 
-        return changed
+# Functions of the module, since loaders' processes may be spawned.
+def _unchanged(image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    return image, mask
+
+
+def _changed(by: nn.Module, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    from torchvision import tv_tensors
+
+    image, mask = by(tv_tensors.Image(image), tv_tensors.Mask(mask))
+    return image.as_subclass(Tensor), mask.as_subclass(Tensor)
 
 
 class Batch(NamedTuple):
