@@ -358,6 +358,17 @@ def test_on_paper_every_section_is_open(reader, page_file):
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"
 
 
+def test_printed_figures_stay_but_where_they_say_otherwise(reader, page_file):
+    def dots(address):
+        page = reader.open(page_file, address)
+        page.locator("#tradeoff").scroll_into_view_if_needed()
+        page.wait_for_selector("#tradeoff svg .mark-symbol path", state="attached")
+        return page.locator("#tradeoff .mark-symbol path").count()
+
+    every, fp32, small = dots(""), dots("#filter=dtype:fp32"), dots("#filter=size:3x64x64")
+    assert every > fp32 > small > 0
+
+
 def test_the_key_for_printing_waits_for_charts(reader, page_file):
     page = reader.open(page_file)
     left = "document.querySelectorAll('main .chart:not([data-drawn])').length"

@@ -17,10 +17,12 @@ from dabench.base.errors import ResultsError, UsageError
 from dabench.findings.proofs import UNPROVEN
 from dabench.findings.standings import answers, standings
 from dabench.findings.tables import load
+from dabench.page import gather as gathering
 from dabench.page.bundle import bundled, packed
 from dabench.page.gather import Page, gather
 from dabench.page.known import Known
 from dabench.page.measured import measured_columns, name_of, sampled
+from dabench.page.serve import version_of
 from dabench.plan.cases import PlannedCase
 from dabench.plan.settings import Settings
 from dabench.timing.engine import Sample
@@ -31,6 +33,7 @@ def key(run, of):
 
 
 A, B, C = small_case("a"), small_case("b"), small_case("c")
+LATER = "2026-02-03T03:04:05+00:00"
 STEADY = [1.0, 1.001, 0.999, 1.0, 1.001, 0.999]
 
 
@@ -273,6 +276,7 @@ def test_sections_are_made_again_when_their_runs_changed(tmp_path):
     known = Known(versions.__getitem__)
 
     def page():
+        known.begin(versions)
         found = [
             known.sections("part", [tmp_path / name], [name], write(name)) for name in ("a", "b")
         ]
@@ -287,6 +291,25 @@ def test_sections_are_made_again_when_their_runs_changed(tmp_path):
     # What nobody asked for is forgotten.
     versions[tmp_path / "b"] = "1"
     assert page() == [first[0], "text 4"]
+
+
+def test_what_is_written_while_a_page_is_made_is_on_the_next(tmp_path, monkeypatch):
+    run = write_medians(tmp_path / "run", {A: times(1), B: times(2)})
+    other = write_medians(tmp_path / "other", {A: times(1), B: times(3)}, created=LATER)
+    known, read = Known(version_of), gathering.load
+
+    def read_and_written(runs):
+        loaded = read(runs)
+        # Meanwhile the newer one is measured again.
+        shutil.rmtree(other)
+        write_medians(other, {A: times(1), B: times(9)}, created=LATER)
+        return loaded
+
+    monkeypatch.setattr(gathering, "load", read_and_written)
+    gather([run, other], "page", known)
+    monkeypatch.setattr(gathering, "load", read)
+    whole = gather([run, other], "page").shown["sections"]
+    assert gather([run, other], "page", known).shown["sections"] == whole
 
 
 def test_without_versions_nothing_is_known_again(tmp_path):

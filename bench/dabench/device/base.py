@@ -74,7 +74,7 @@ class Device(Protocol):
         """A counter that grows while the device slows itself down, or None."""
 
     def temperature(self) -> float | None:
-        """Degrees Celsius now, of its hottest sensor; None where it does not tell."""
+        """Degrees Celsius now, as the device's own sensors tell; None where none do."""
 
     def describe(self) -> Mapping[str, str | int | float | bool | None]:
         """What a reader must know of the device and its settings."""

@@ -64,6 +64,8 @@ def gather(runs: Sequence[Path], title: str, known: Known | None = None) -> Page
     """
     kinds = {run: kind_of(run) for run in dict.fromkeys(path.resolve() for path in runs)}
     timings = _timings(kinds)
+    known = known or Known()
+    known.begin([*kinds, *timings.values()])
     loaded = _load(timings) if timings else None
     inside = {path: name for name, path in timings.items()}
     choices = {
@@ -87,7 +89,7 @@ def gather(runs: Sequence[Path], title: str, known: Known | None = None) -> Page
             choices, loaded, timings, [r for r, kind in kinds.items() if kind == "eval"]
         ),
         "charts": live_charts(),
-        "sections": _sections(kinds, names, loaded, timings, title, known or Known()),
+        "sections": _sections(kinds, names, loaded, timings, title, known),
         "step": 1 if held is None else held.step,
     }
     return Page(title, shown, {} if held is None else held.launches)

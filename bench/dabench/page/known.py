@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,17 @@ class Known:
 
     def __init__(self, version: Callable[[Path], str] | None = None) -> None:
         self._version = version
+        self._versions: dict[Path, str] = {}
         self._known: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
         self._asked: set[tuple[Any, ...]] = set()
+
+    def begin(self, runs: Iterable[Path]) -> None:
+        """Notes the versions of runs before any of them is read.
+
+        What is written while they are read is then found changed the next time.
+        """
+        if self._version is not None:
+            self._versions = {run: self._version(run) for run in runs}
 
     def sections(
         self,
@@ -29,7 +38,7 @@ class Known:
         names: Sequence[str],
         make: Callable[[PageDocument], None],
     ) -> list[dict[str, Any]]:
-        """Sections of some runs.
+        """Sections of some runs, all of which `begin` was told of.
 
         Args:
             part: Which of them.
@@ -37,12 +46,10 @@ class Known:
             names: What the page calls them.
             make: Writes them where they are not known.
         """
-        version = self._version
-        # Read first: what is written meanwhile is found changed the next time.
-        versions = tuple(map(version, runs)) if version is not None else ()
+        versions = tuple(map(self._versions.get, runs))
         key = (part, tuple(runs), tuple(names), versions)
         self._asked.add(key)
-        if version is None or key not in self._known:
+        if None in versions or key not in self._known:
             out = PageDocument()
             out.runs = list(names)
             make(out)

@@ -110,11 +110,12 @@ class Renewed:
         """From all runs; where one cannot be read, from the others, and why."""
         runs = runs_below(self._roots)
         try:
-            return gather(runs, self._title, self._known)
+            page = gather(runs, self._title, self._known)
         except DabenchError as error:
             problem = str(error)
-        finally:
+        else:
             self._known.forget()
+            return page
         sound = [run for run in runs if _is_sound(run)]
         if not sound:
             raise UsageError(f"no run can be read: {problem}")

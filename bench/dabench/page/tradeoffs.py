@@ -146,7 +146,8 @@ def _printed() -> Iterator[dict[str, Any]]:
             "model": row["name"],
             "way": how or "not stated",
             "machine": f"{row['device']} ({PRINTED})",
-            "size": row["input_hw"],
+            # As measurements have it, channels first.
+            "size": row["input_hw"] and f"3x{row['input_hw']}",
             "dtype": row["dtype"],
             "color": PRINTED,
             "data": f"Cityscapes, {row['miou_split']} split, as printed",

@@ -101,6 +101,7 @@ function caseDialog(rows, shown, samplesOf) {
             ...(rows.get(row, "rank")
               ? [["standing", `${rows.get(row, "rank")}: ${rows.get(row, "standing")}`]]
               : []),
+            ...temperature(launches),
             ["peak memory", formatBytes(rows.get(row, "peak_bytes"))],
             [
               "multiply-adds of a pass",
@@ -168,7 +169,7 @@ function caseDialog(rows, shown, samplesOf) {
       made.push(
         chart(
           shown.charts.launches,
-          `The launches in the order they ran: their medians, and the cores that other programs used meanwhile; the device's temperature: ${heatOf(launches)}`,
+          "The launches in the order they ran: their medians, and the cores that other programs used meanwhile",
           { rows: points, eager: true },
         ),
       );
@@ -176,11 +177,11 @@ function caseDialog(rows, shown, samplesOf) {
     return made.map((each) => each.figure);
   }
 
-  function heatOf(launches) {
+  function temperature(launches) {
     const told = launches.map((each) => each.celsius).filter((each) => each !== undefined);
-    if (!told.length) return "not told by this machine";
+    if (!told.length) return [];
     const [low, high] = [Math.min(...told), Math.max(...told)];
-    return low === high ? `${low} °C` : `${low} to ${high} °C`;
+    return [["device's temperature", low === high ? `${low} °C` : `${low} to ${high} °C`]];
   }
 
   function notBegun(row) {

@@ -103,6 +103,7 @@ function chart(
           "Nothing to draw: no row that the filters let through has what this chart shows.",
         ),
       );
+      holder.dataset.drawn = "yes";
       return;
     }
     const ink = inkOf("--ink");
@@ -161,7 +162,7 @@ function chart(
 }
 
 function redrawCharts() {
-  return Promise.all(
+  return Promise.allSettled(
     [...drawn].filter((each) => each.figure.isConnected).map((each) => each.draw()),
   );
 }

@@ -326,9 +326,14 @@ function explorer(rows, shown, openCase) {
     if (row !== undefined) return tests().every((test) => test(row));
     // They stay for comparison, but where the search or a filter asks for networks by name or kind,
     // or for what their source says otherwise of.
+    // A precision may say more: fp16 (cast).
     const lets = (axis, value) => {
-      const wanted = state.filters.get(axis);
-      return !wanted?.size || !value || wanted.has(value);
+      const wanted = [...(state.filters.get(axis) ?? [])];
+      return (
+        !wanted.length ||
+        !value ||
+        wanted.some((each) => each === value || each.startsWith(`${value} (`))
+      );
     };
     return (
       !state.search &&
@@ -350,6 +355,7 @@ function explorer(rows, shown, openCase) {
     if (state.only.size) {
       const marks = new Set(rows.all.map((row) => rows.mark(row)));
       state.only = new Set([...state.only].filter((mark) => marks.has(mark)));
+      if (!state.only.size) say("This page has none of the rows that the address names");
     }
   }
 

@@ -14,7 +14,9 @@ function once(read) {
   };
 }
 
-const openDetails = (main) => [...main.querySelectorAll("details[open]")];
+// Lists of a table's runs are made with their section: they are as they come.
+const openDetails = (main) => [...main.querySelectorAll("details[open]:not(.sources)")];
+const closedDetails = () => [...document.querySelectorAll("details:not([open], .sources)")];
 
 // What is folded, by its section and its own line.
 function nameOf(details) {
@@ -139,7 +141,7 @@ function setTheme(name) {
 async function prepareForPaper() {
   const before = {
     theme: document.documentElement.dataset.theme,
-    closed: [...document.querySelectorAll("details:not([open])")],
+    closed: closedDetails(),
   };
   for (const details of before.closed) details.open = true;
   // Their content is made when they have heard of it.
@@ -147,7 +149,8 @@ async function prepareForPaper() {
     setTimeout(done, 50);
   });
   await setTheme("light");
-  await Promise.all(
+  // One that cannot be drawn keeps nothing else from the paper.
+  await Promise.allSettled(
     [...document.querySelectorAll("main .chart")].map((each) => starts.get(each)?.()),
   );
   return () => {
@@ -156,9 +159,20 @@ async function prepareForPaper() {
   };
 }
 
+let printing = false;
+
 async function printPage() {
+  if (printing) return;
+  printing = true;
   const restore = await prepareForPaper();
-  window.addEventListener("afterprint", restore, { once: true });
+  window.addEventListener(
+    "afterprint",
+    () => {
+      restore();
+      printing = false;
+    },
+    { once: true },
+  );
   window.print();
 }
 
@@ -205,7 +219,8 @@ async function start() {
   document.getElementById("print").addEventListener("click", printPage);
   // The browser's own key for it would not wait for charts.
   window.addEventListener("keydown", (event) => {
-    if ((event.ctrlKey || event.metaKey) && !event.shiftKey && event.key.toLowerCase() === "p") {
+    const command = /Mac/.test(navigator.platform) ? event.metaKey : event.ctrlKey;
+    if (command && !event.shiftKey && !event.altKey && event.key.toLowerCase() === "p") {
       event.preventDefault();
       printPage();
     }
@@ -222,7 +237,7 @@ async function start() {
   // Who prints by the browser's own menu gets what can be had at once; charts that were not drawn
   // say so on paper (page.css).
   window.addEventListener("beforeprint", () => {
-    const closed = [...document.querySelectorAll("details:not([open])")];
+    const closed = closedDetails();
     for (const details of closed) details.open = true;
     const close = () => {
       for (const details of closed) details.open = false;

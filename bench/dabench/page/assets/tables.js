@@ -207,7 +207,7 @@ function reportTable(block, title, place) {
       h("table", {}, h("thead", {}, head), body),
     ),
     more,
-    h("p", { class: "soft" }, rich(block.caption), " ", sources(block.runs)),
+    h("div", { class: "soft" }, rich(block.caption), " ", sources(block.runs)),
   );
 }
 
