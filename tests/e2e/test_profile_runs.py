@@ -156,6 +156,16 @@ def test_an_explanation_cites_its_rows(dabench, tmp_path):
     assert "run holds no timings; audit takes runs of time or sweep" in refused.stderr
 
 
+def test_the_papers_discriminators_are_explained_by_default(dabench):
+    shown = dabench(
+        "explain", "--size", "64x64", "--threads", "1", "--max-time", "500ms", "--launches", "2",
+        "--no-trials", "--json",
+    )  # fmt: skip
+    assert shown.returncode == 0, shown.stderr
+    first = json.loads(shown.stdout)["sentences"][0]
+    assert first.startswith("By operations dw-disc should take 1/14.")
+
+
 def test_ceilings_are_remembered(dabench):
     first, second = (
         json.loads(dabench("ceilings", "--dtype", "fp32", "--threads", "1", "--json").stdout)

@@ -73,6 +73,8 @@ def test_kill_9_and_resume_end_with_the_weights_of_a_run_never_killed(home):
     assert "SYNTHETIC stand-in for gta2city" in err
     assert "synthetic gta5 -> synthetic cityscapes" in out
     ours, theirs = weights_of(run), weights_of(home / "whole" / run.name)
+    # Every process had the thin networks.
+    assert theirs["cp.backbone.features.1.conv.weight"].shape[0] == 8
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     assert [row.loss for row in read_epochs(run)] == [
         row.loss for row in read_epochs(home / "whole" / run.name)

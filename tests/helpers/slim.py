@@ -19,6 +19,11 @@ def thin(channels):
     return channels // 8 if channels >= 32 else channels
 
 
+WIDTHS = {
+    name: tuple(map(thin, getattr(discriminators, name))) for name in ("WIDTHS", "LIGHT2_WIDTHS")
+}
+
+
 class Conv2d(nn.Conv2d):
     """As wide as `thin` says."""
 
@@ -50,9 +55,5 @@ def slim():
     with contextlib.ExitStack() as patches:
         for module in (bisenet, blocks, resnet, stdc):
             patches.enter_context(mock.patch.object(module, "nn", _Layers("torch.nn")))
-        widths = {
-            "WIDTHS": tuple(map(thin, discriminators.WIDTHS)),
-            "LIGHT2_WIDTHS": tuple(map(thin, discriminators.LIGHT2_WIDTHS)),
-        }
-        patches.enter_context(mock.patch.multiple(discriminators, **widths))
+        patches.enter_context(mock.patch.multiple(discriminators, **WIDTHS))
         yield patches

@@ -527,8 +527,9 @@ def test_a_slow_loader_is_found(scene, tmp_path, monkeypatch, slim):
     def slow(frames, key):
         begun = time.perf_counter()
         time.sleep(0.1)
+        frame = real(frames, key)
         slept.append(time.perf_counter() - begun)
-        return real(frames, key)
+        return frame
 
     monkeypatch.setattr(TrainingFrames, "__getitem__", slow)
     document = {**DOCUMENT, "environment": ENVIRONMENT}

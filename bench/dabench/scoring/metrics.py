@@ -41,6 +41,7 @@ class ConfusionMatrix:
             prediction: As many, in [0, classes).
         """
         truth, prediction = truth.flatten(), prediction.flatten()
+        assert len(truth) == len(prediction)
         parts, threads = 1, torch.get_num_threads()
         if truth.device.type == "cpu":
             # torch.bincount is done by one thread, whatever torch may use.
@@ -89,7 +90,9 @@ def _counters(classes: int) -> int:
 def _histogram(truth: Tensor, prediction: Tensor, classes: int, shifts: Tensor) -> Tensor:
     """Counts of (truth, prediction) pairs; ignored pixels fall into a row that is cut off."""
     size, counters = (classes + 1) * classes, _counters(classes)
-    # 16 bits move a quarter of the bytes of 64, from the first step on; up to 180 classes fit.
+    # 16 bits move a quarter of the bytes of 64; up to 180 classes fit.
+    if truth.element_size() > 2:
+        truth = truth.clamp(max=classes)  # else larger numbers would come out as classes
     rows = truth.to(torch.int16, copy=True).clamp_(max=classes)
     cells = torch.add(prediction.to(torch.int16), rows, alpha=classes).add_(shifts[: len(rows)])
     counts = torch.bincount(cells, minlength=counters * size)
