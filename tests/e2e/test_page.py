@@ -30,9 +30,13 @@ def write_hostile(folder):
         small_case("plain**x**`y`"): [0.02, 0.021, 0.02],
     }
     failed = small_case("a\"b'c", batch=2)
+    changes = {
+        small_case(BAD_NAME): {"celsius": 61.5},
+        failed: {"status": "error", "reason": BAD_REASON, "phases": ()},
+    }
     return write_medians(
         folder, {**cases, failed: [0.01]}, command=f"dabench time --model '{BAD_NAME}'{BAD_REASON}",
-        changes={failed: {"status": "error", "reason": BAD_REASON, "phases": ()}},
+        changes=changes,
     )  # fmt: skip
 
 
@@ -120,6 +124,7 @@ def test_every_measurement_is_in_the_table_and_nothing_stings(reader, page_file,
     page.locator(f'table.explorer a:text-is("{BAD_NAME}")').click()
     page.wait_for_selector("dialog[open] .chart[data-drawn]")
     assert BAD_NAME in page.locator("dialog h2").inner_text()
+    assert "61.5 °C" in page.locator("dialog dl").inner_text()
     assert page.evaluate("window.stung") is None
     assert page.locator("img[src=x]").count() == 0
 

@@ -119,6 +119,7 @@ def make_launch(
         peak_bytes=changes.pop("peak_bytes", 1 << 20),
         other_cores=changes.pop("other_cores", 0.0),
         throttled=changes.pop("throttled", None),
+        celsius=changes.pop("celsius", None),
     )
     defaults = {
         "launch": launch,

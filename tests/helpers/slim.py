@@ -1,6 +1,7 @@
 """The networks an eighth as wide: for tests of what is done with a network, whichever it is."""
 
 import contextlib
+import os
 import types
 from pathlib import Path
 from unittest import mock
@@ -10,7 +11,7 @@ from torch import nn
 from dabench_models import bisenet, blocks, discriminators, resnet, stdc
 
 HELPERS = Path(__file__).parent
-EVERYWHERE = {"PYTHONPATH": f"{HELPERS / 'thin'}:{HELPERS}"}
+EVERYWHERE = {"PYTHONPATH": os.pathsep.join(map(str, (HELPERS / "thin", HELPERS)))}
 """In the environment of a command it makes the networks of all its processes thin."""
 
 

@@ -38,8 +38,16 @@ def test_systems_without_sensors_tell_nothing(monkeypatch):
 
 
 def test_a_gpu_is_asked_for_its_own(monkeypatch):
+    class NVMLError(Exception):
+        pass
+
+    def sensor(handle, kind):
+        if handle != "handle":
+            raise NVMLError("not supported")
+        return {0: 71}[kind]
+
     fake = types.SimpleNamespace(
-        NVML_TEMPERATURE_GPU=0, nvmlDeviceGetTemperature=lambda handle, kind: {"handle": 71}[handle]
+        NVMLError=NVMLError, NVML_TEMPERATURE_GPU=0, nvmlDeviceGetTemperature=sensor
     )
     monkeypatch.setitem(sys.modules, "pynvml", fake)
     device = cuda.CudaDevice.__new__(cuda.CudaDevice)
@@ -47,12 +55,14 @@ def test_a_gpu_is_asked_for_its_own(monkeypatch):
     assert device.temperature() == 71.0
     device._nvml_handle = lambda: "another"
     assert device.temperature() is None
+    monkeypatch.setitem(sys.modules, "pynvml", None)  # not installed
+    assert device.temperature() is None
 
 
 def test_it_is_read_when_the_work_is_done(monkeypatch):
-    told = iter([55.0])
-    device = CpuDevice()
-    monkeypatch.setattr(device, "temperature", lambda: next(told))
+    device, heat = CpuDevice(), [40.0]
+    monkeypatch.setattr(device, "temperature", lambda: heat[-1])
     with _watched(device) as watch:
         assert watch == {}
+        heat.append(55.0)
     assert watch["celsius"] == 55.0

@@ -122,10 +122,12 @@ class CudaDevice:
     def temperature(self) -> float | None:
         try:
             import pynvml
-
+        except ImportError:
+            return None
+        try:
             handle = self._nvml_handle()
             return float(pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU))
-        except Exception:  # noqa: BLE001 - no library, no driver, no such GPU or no sensor
+        except pynvml.NVMLError:
             return None
 
     def describe(self) -> Mapping[str, str | int | float | bool | None]:

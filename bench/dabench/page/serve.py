@@ -120,6 +120,7 @@ class Renewed:
         if not sound:
             raise UsageError(f"no run can be read: {problem}")
         page = gather(sound, self._title, self._known)
+        self._known.forget()
         return Page(self._title, {**page.shown, "problem": problem}, page.samples)
 
 
