@@ -304,7 +304,7 @@ def test_a_newer_schema(tmp_path):
     ],
 )
 def test_json_is_one_document_and_nothing_else(arguments, keys, tmp_path):
-    shown = shell(*arguments.split(), cwd=tmp_path)
+    shown = dabench(*arguments.split(), cwd=tmp_path)
     assert shown.returncode == 0
     assert shown.stderr == ""
     assert set(json.loads(shown.stdout)) == keys

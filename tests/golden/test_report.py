@@ -28,6 +28,7 @@ def compare(path, golden):
     assert text == golden.read_text(encoding="utf-8")
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(("output_format", "suffix"), [("markdown", "md"), ("latex", "tex")])
 def test_the_document_is_as_agreed(runs, tmp_path, output_format, suffix):
     document, table = write_report(
@@ -46,6 +47,7 @@ def test_pictures_are_pictures_and_are_named_in_the_document(runs, tmp_path):
         assert f"]({picture.name})" in document.read_text(encoding="utf-8")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_what_latex_reads_as_commands_is_escaped(runs, tmp_path):
     document, _ = write_report(runs, folder=tmp_path, name="golden", output_format="latex")
     body = document.read_text(encoding="utf-8")
@@ -65,6 +67,7 @@ def test_training_is_reported_as_agreed(tmp_path):
             assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_published_accuracies_stand_beside_real_data_only(tmp_path):
     real = write_suite(tmp_path / "results", "real", synthetic=False, seeds=(0,))
     drawn = write_suite(tmp_path / "results", "drawn", seeds=(0,))
@@ -75,6 +78,7 @@ def test_published_accuracies_stand_beside_real_data_only(tmp_path):
         assert ("Synthetic data" in text) != expected
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_timing_and_training_share_a_report(runs, tmp_path):
     suite = write_suite(tmp_path / "results", seeds=(0,))
     written = write_report([*runs, suite], folder=tmp_path, name="both")

@@ -1,7 +1,6 @@
 """The command line, as a shell runs it or in this process."""
 
 import contextlib
-import io
 import os
 import signal
 import subprocess
@@ -54,32 +53,35 @@ def dabench(*arguments, cwd=None, **changes):
         contextlib.chdir(cwd or Path.cwd()),
         mock.patch.dict(os.environ, environment(changes), clear=True),
         mock.patch.object(sys, "argv", words),
-        contextlib.redirect_stdout(io.StringIO()) as out,
-        _standard_error() as err,
+        _printed(1, contextlib.redirect_stdout) as out,
+        _printed(2, contextlib.redirect_stderr) as err,
         _time_limit(words),
     ):
         try:
             main()
         except SystemExit as end:
             code = end.code or 0
-    return CompletedProcess(words, code, out.getvalue(), "".join(err))
+    return CompletedProcess(words, code, "".join(out), "".join(err))
 
 
 @contextlib.contextmanager
-def _standard_error():
-    """Catches what this process and its workers print there; a list that holds it in the end."""
+def _printed(number, redirected):
+    """Catches what this process, its libraries and its workers print to a descriptor.
+
+    Yields a list that holds it in the end.
+    """
     printed = []
-    kept = os.dup(2)
+    kept = os.dup(number)
     with tempfile.TemporaryFile("w+", encoding="utf-8") as file:
-        os.dup2(file.fileno(), 2)
+        os.dup2(file.fileno(), number)
         try:
             with (
-                open(2, "w", encoding="utf-8", closefd=False, buffering=1) as stream,
-                contextlib.redirect_stderr(stream),
+                open(number, "w", encoding="utf-8", closefd=False, buffering=1) as stream,
+                redirected(stream),
             ):
                 yield printed
         finally:
-            os.dup2(kept, 2)
+            os.dup2(kept, number)
             os.close(kept)
             file.seek(0)
             printed.append(file.read())

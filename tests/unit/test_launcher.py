@@ -14,6 +14,7 @@ from fakes import make_case
 from dabench.base.cores import usable_cores
 from dabench.base.errors import DabenchError
 from dabench.run import forkserver
+from dabench.run import launcher as launching
 from dabench.run.launcher import Launcher
 
 
@@ -21,6 +22,20 @@ from dabench.run.launcher import Launcher
 def launcher():
     with Launcher() as made:
         yield made
+
+
+LIGHT = (
+    "-c", "from dabench.run import forkserver; forkserver._ALWAYS = (); forkserver.main()",
+)  # fmt: skip
+"""A server that imports torch when it is asked for something: three seconds less each."""
+
+
+@pytest.fixture
+def light(monkeypatch):
+    """Where it matters which server there is, and not what it is asked."""
+    monkeypatch.setattr(launching, "SERVE", LIGHT)
+    yield
+    launching._end_idle()
 
 
 def ask(launcher, request, timeout_s=60):
@@ -169,6 +184,7 @@ def test_an_exception_while_listening_ends_the_worker(launcher):
     assert ask(launcher, timing(make_case()))[1] == {"kind": "done"}
 
 
+@pytest.mark.usefixtures("light")
 def test_a_server_that_is_gone_is_one_clear_error():
     with Launcher() as launcher:
         launcher._server.process.kill()
@@ -181,8 +197,9 @@ def test_the_server_ends_with_its_client_however_that_ends(ends):
     import psutil
 
     code = (
-        "import os, signal; from dabench.run.launcher import Launcher\n"
-        "with Launcher() as launcher: pass\n"
+        "import os, signal; from dabench.run import launcher as launching\n"
+        f"launching.SERVE = {LIGHT}\n"
+        "with launching.Launcher() as launcher: pass\n"
         f"print(launcher._server.process.pid, flush=True); {ends}"
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -226,6 +243,7 @@ def test_other_cores_ask_for_another_server():
     assert messages[0]["environment"]["threads"] == 1
 
 
+@pytest.mark.usefixtures("light")
 def test_a_launcher_is_closed_once():
     first = Launcher()
     first.close()
@@ -292,6 +310,7 @@ def test_a_worker_collects_its_own_garbage_and_not_the_servers(launcher, tmp_pat
     assert "collects: True, frozen: True" in last["reason"]
 
 
+@pytest.mark.usefixtures("light")
 def test_a_server_that_did_not_answer_is_not_used_again():
     with Launcher() as first:
         server = first._server
@@ -301,6 +320,7 @@ def test_a_server_that_did_not_answer_is_not_used_again():
         assert second._server is not server
 
 
+@pytest.mark.usefixtures("light")
 def test_a_fork_of_the_client_leaves_the_server_alone():
     with Launcher() as launcher:
         pass

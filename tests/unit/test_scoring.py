@@ -140,6 +140,7 @@ def test_frames_of_each_way_add_up_to_its_score(scored):
     assert verdicts == ["plain", "kept", None, "kept", None]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_run_that_was_killed_between_frames_and_row_is_reported(scored, tmp_path):
     folder, *_ = scored
     for ways in (0, 1, 3):
@@ -149,6 +150,7 @@ def test_a_run_that_was_killed_between_frames_and_row_is_reported(scored, tmp_pa
         assert "| eager | fp32 |" in document.read_text(encoding="utf-8") or not ways
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_without_the_plain_network_nothing_is_said_of_others(scored, tmp_path, capsys):
     folder, cases, rows, _ = scored
     here = tmp_path / "run"
@@ -270,6 +272,7 @@ def test_what_is_kept_lost_or_undecided():
     assert kept(steady, pixels(np.zeros(64)), 0.999, "official") is None
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_scores_of_earlier_versions_are_read(scored, tmp_path):
     folder, _, rows, _ = scored
     shutil.copytree(folder, tmp_path / "run")

@@ -127,6 +127,7 @@ def test_the_adversary_helps_only_if_it_beats_both_opponents(verdicts, stuck, he
     assert _helps(found, stuck=stuck) == helps
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_more_processes_are_set_against_the_fewest(tmp_path):
     one = write_suite(tmp_path, "one", seeds=(0,))
     two = write_suite(tmp_path, "two", seeds=(0,), processes=2, epoch_s=2.5)

@@ -15,6 +15,8 @@ from dabench.report.text import Latex, Markdown
 
 ROOT = Path(__file__).parents[2]
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 def write_variants(folder, seconds, launched=6):
     """A run with one network in several ways: {(runtime, layout, fuse): seconds}."""

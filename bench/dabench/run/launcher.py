@@ -21,6 +21,9 @@ from dabench.base.errors import DabenchError
 
 Message = dict[str, Any]
 
+SERVE = ("-m", "dabench.run.forkserver")
+"""What Python is to run as the process that forks workers."""
+
 _ENDED_BY_US = "timeout"
 _LONGEST_WAIT_S = 86_400.0  # more does not fit what select takes
 
@@ -54,7 +57,7 @@ class _Server:
         self.control, theirs = socket.socketpair()
         with theirs:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "dabench.run.forkserver", str(theirs.fileno())],
+                [sys.executable, *SERVE, str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 # What libraries print in a worker must not mix with our own output.
