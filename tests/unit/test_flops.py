@@ -236,6 +236,26 @@ def test_operators_nobody_counts_are_named():
     assert not light.at_least
 
 
+class Aligned(nn.Module):
+    """A spatial transformer, and a norm that is no layer's."""
+
+    def __init__(self):
+        super().__init__()
+        self.theta = nn.Parameter(torch.eye(2, 3)[None])
+
+    def forward(self, x):
+        grid = nn.functional.affine_grid(self.theta.expand(len(x), -1, -1), x.shape)
+        return nn.functional.normalize(nn.functional.grid_sample(x, grid))
+
+
+@pytest.mark.filterwarnings("ignore:Default grid_sample and affine_grid behavior")
+def test_what_fvcore_has_no_rule_for_is_named():
+    count = count_alone(Aligned())
+    *_, rest = cross_check(Aligned(), count)
+    assert (rest.ours, rest.theirs) == (8 * 8 * 2 * 3 + 3 * 8 * 8, 0)
+    assert rest.why.startswith("fvcore does not count affine_grid_generator x1, ")
+
+
 @pytest.mark.parametrize("mode", ["eval", "train"])
 @pytest.mark.parametrize(
     "name", ["disc", "dw-disc", "diag-disc", "stdc1", "stdc1-bisenet", "bisenet-r18"]

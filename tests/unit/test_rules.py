@@ -105,6 +105,15 @@ CASES = {
     "grid sampling": (Of(lambda x, g: F.grid_sample(x, g.expand(len(x), -1, -1, -1),
                                                     align_corners=False), g=(1, 5, 5, 2)),
                       (3, 8, 8), 4 * 3 * 25, 2 * 4 * 3 * 25),
+    # Theta of two rows by three columns, for each point of the grid; the map's own gradient too.
+    "spatial transformer": (Of(lambda x, theta: F.grid_sample(
+                                   x, F.affine_grid(theta.expand(len(x), -1, -1), x.shape,
+                                                    align_corners=False),
+                                   align_corners=False), theta=(1, 2, 3)),
+                            (3, 8, 8), P * 6 + 4 * 3 * P, P * 6 + 2 * 4 * 3 * P),
+    # A square is added per element; the backward only scales.
+    "cosine classifier": (Of(lambda x, w: F.conv2d(F.normalize(x), F.normalize(w)),
+                             w=(5, 3, 1, 1)), (3, 8, 8), 15 + P * (3 + 15), P * 15),
     "unpooling": (Of(lambda x: F.max_unpool2d(*F.max_pool2d(x, 2, return_indices=True), 2)),
                   (3, 8, 8), 0, 0),
 }  # fmt: skip
@@ -120,6 +129,46 @@ def test_forward_and_backward_by_hand(name):
     trained = count(network, shape, "train", batch=3)
     assert trained.backward_macs == 3 * backward
     assert trained.uncounted == {}
+
+
+def test_a_product_of_complex_numbers_is_four_of_real_ones():
+    """As torch's convolution of complex maps shows, which it makes of three real ones."""
+    network = Of(lambda x, w: torch.view_as_real(torch.complex(x, x) @ torch.complex(w, w)),
+                 w=(8, 5))  # fmt: skip
+    found = count(network, (3, 8, 8), "train")
+    assert (found.macs, found.backward_macs) == (4 * 3 * P * 5, 4 * 3 * P * 5)
+    of_conv = Of(lambda x, w: torch.conv2d(torch.complex(x, x), torch.complex(w, w)).real,
+                 w=(5, 3, 1, 1))  # fmt: skip
+    assert count(of_conv).macs == 3 * P * 15
+    # The input, the weight and both as complex numbers, the product.
+    assert found.bytes_moved == 4 * 2 * (2 * 3 * P + 2 * 40 + 3 * 8 * 5 + 3 * P + 40)
+
+
+MOVES = {
+    "reflected rows": lambda x: F.pad(x.flatten(2), (1, 1), mode="reflect"),
+    "reflected volume": lambda x: F.pad(x[:, None], (1,) * 6, mode="reflect"),
+    "replicated rows": lambda x: F.pad(x.flatten(2), (1, 1), mode="replicate"),
+    "replicated volume": lambda x: F.pad(x[:, None], (1,) * 6, mode="replicate"),
+    "maxima of volumes": lambda x: F.adaptive_max_pool3d(x[:, None], 2),
+    "maxima of chance": lambda x: F.fractional_max_pool2d(x, 2, output_size=4),
+    "sum of numbers": lambda x: x.nansum(1),
+    "turned": lambda x: x.rot90(1, (2, 3)),
+    "on a diagonal": lambda x: torch.diag_embed(x[:, :, 0]),
+    "trace": lambda x: x[0, 0].trace() + x.sum(1),
+    "third largest": lambda x: x.kthvalue(2, 1)[0],
+    "drawn": lambda x: F.gumbel_softmax(x, dim=1),
+    "member": lambda x: x * torch.isin(x, x),
+    "scattered": lambda x: x.scatter_reduce(1, torch.zeros_like(x, dtype=torch.long), x, "sum"),
+    "largest": lambda x: torch.linalg.vector_norm(x, float("inf"), dim=1),
+}
+
+
+@pytest.mark.parametrize("name", MOVES)
+def test_what_only_moves_adds_or_compares_has_no_multiply_adds(name):
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), Of(MOVES[name]))
+    for mode in ("eval", "train"):
+        found = count(network, (3, 8, 8), mode)
+        assert (found.macs, found.uncounted) == (3 * 4 * P, {})
 
 
 ACTIVATIONS = [
@@ -224,6 +273,9 @@ ROWS = {
     "grid_sampler_3d": ({"interpolation_mode": 0}, X3, 8 * 2 * Y),
     "grid_sampler_2d_backward": (GRID, X, (1 + 2) * 4 * Y),
     "grid_sampler_3d_backward": ({**GRID, "grad_output": X3}, X3, (1 + 3) * 8 * 2 * Y),
+    "affine_grid_generator": ({"theta": _(2, 3, 4)}, _(2, 5, 6, 7, 3), 2 * 210 * 12),
+    "affine_grid_generator_backward": ({"grad": _(2, 6, 7, 2)}, _(2, 2, 3), 2 * 42 * 6),
+    "linalg_vector_norm": ({"self": X, "ord": 2}, _(2, 4, 4), Y),
     "avg_pool2d": ({"self": X, "kernel_size": (3, 2)}, _(2, 3, 2, 3), 6 * 36),
     "avg_pool3d": ({"self": X3, "kernel_size": (2,)}, _(2, 3, 1, 2, 2), 8 * 24),
     "avg_pool2d_backward": ({"self": X, "kernel_size": (2, 2), "grad_output": _(2, 3, 2, 2)}, X,

@@ -21,6 +21,7 @@ from dabench.counting.operators import (
     Trace,
     trace_operators,
 )
+from dabench.counting.rules import reals
 from dabench.network.build import build_network, notes_of, settle
 from dabench.network.tensors import input_dtype
 from dabench.plan.cases import input_shape
@@ -258,11 +259,11 @@ def _layer(
 
 
 def _used_parameters(network: nn.Module, layers: Mapping[str, LayerCount]) -> int:
-    """Elements of the parameters that this graph's modules hold themselves."""
+    """Real numbers of the parameters that this graph's modules hold themselves."""
     modules = dict(network.named_modules())
     # By identity: modules may share a weight, which is read once.
     used = {id(p): p for path in layers for p in modules[path].parameters(recurse=False)}
-    return sum(p.numel() for p in used.values())
+    return sum(map(reals, used.values()))
 
 
 def _by_operator(trace: Trace) -> dict[str, int]:

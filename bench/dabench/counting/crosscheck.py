@@ -128,4 +128,5 @@ _WORDS: Mapping[str, tuple[str, ...]] = {
     "normalisation": ("norm",),
     "upsampling": ("upsample", "grid_sampl"),
     "averages": ("avg_pool", "mean"),
+    REST: ("affine_grid", "norm", "std", "var"),
 }  # fmt: skip

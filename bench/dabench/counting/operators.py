@@ -25,7 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from dabench.counting.known import known_result
-from dabench.counting.rules import PRODUCTS, has_none, macs_of, unneeded_macs
+from dabench.counting.rules import PRODUCTS, has_none, macs_of, reals, unneeded_macs
 from dabench.network.calls import Calls
 from dabench.network.tensors import input_dtype, outputs
 
@@ -68,7 +68,7 @@ class Trace:
         uncounted: Operator -> calls that may do arithmetic nobody counted.
         without: Operator -> calls known to have no multiply-adds.
         shapes: Module path -> output shape (N, ...), where that is a tensor.
-        end_elements: Of the input and all outputs together.
+        end_elements: Real numbers of the input and all outputs together.
         graph: A digest of the forward: its operators in order, what of which result each is
             given, shapes and settings. Versions of torch may differ in it; weights do not. Empty
             where it had to be run on data.
@@ -168,7 +168,7 @@ def _traced(
         uncounted=dict(recorder.uncounted),
         without=dict(recorder.without),
         shapes=calls.shapes,
-        end_elements=x.numel() + sum(output.numel() for output in found),
+        end_elements=sum(map(reals, (x, *found))),
         graph=recorder.graph(found),
         note=_NO_BACKWARD if backward and not learns else "",
     )
@@ -367,11 +367,11 @@ def _defaults(function: Any) -> dict[str, Any]:
 def _moved(
     name: str, arguments: Mapping[str, Any], read: list[Tensor], written: list[Tensor]
 ) -> int:
-    """Elements read and written: each operand once, as if nothing stayed in a cache."""
+    """Real numbers read and written: each operand once, as if nothing stayed in a cache."""
     if name == "convolution_backward":
         # It is handed what it may not need.
         of_input, of_weight, _bias = arguments["output_mask"]
         wanted = [arguments["grad_output"]]
         wanted += [arguments["weight"]] * of_input + [arguments["input"]] * of_weight
         read = wanted
-    return sum(tensor.numel() for tensor in (*read, *written))
+    return sum(map(reals, (*read, *written)))

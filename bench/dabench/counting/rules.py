@@ -9,13 +9,14 @@ Definitions are fvcore's where it has one: normalisation costs 5 per element
 where statistics are computed and 2 where they are given (1 less without a
 scale), upsampling as many as the points it mixes, averages one per element
 averaged. Activation functions, additions and multiplications of maps, softmax,
-maxima, copies and whatever only moves data cost none.
+maxima, copies and whatever only moves data cost none. Numbers are real ones: a product of two
+complex ones is four.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from math import prod
+from math import inf, prod
 from typing import Any
 
 import torch
@@ -29,7 +30,16 @@ Rule = Callable[[Arguments, Sequence[Tensor]], int]
 def macs_of(name: str, arguments: Arguments, outputs: Sequence[Tensor]) -> int | None:
     """Multiply-adds of one call; None where no rule says."""
     rule = RULES.get(name)
-    return None if rule is None else rule(arguments, outputs)
+    if rule is None:
+        return None
+    complex_ = any(isinstance(each, Tensor) and each.is_complex() for each in arguments.values())
+    times = (4 if name in PRODUCTS else 2) if complex_ else 1
+    return times * rule(arguments, outputs)
+
+
+def reals(tensor: Tensor) -> int:
+    """The real numbers that a tensor holds: two per complex one."""
+    return tensor.numel() * (1 + tensor.is_complex())
 
 
 def _convolution(a: Arguments, outputs: Sequence[Tensor]) -> int:
@@ -195,6 +205,20 @@ def _kernel(a: Arguments) -> int:
     return int(prod(kernel) if len(kernel) > 1 else kernel[0] ** sides)
 
 
+def _vector_norm(a: Arguments, _: Sequence[Tensor]) -> int:
+    """A power is added per element, but for those norms that only add, count or compare."""
+    return int(a["self"].numel() * (abs(a["ord"]) not in (0, 1, inf)))
+
+
+def _affine_grid(a: Arguments, outputs: Sequence[Tensor]) -> int:
+    # theta: (N, 2, 3), or (N, 3, 4) of volumes.
+    return int(outputs[0].numel() * a["theta"].shape[-1])
+
+
+def _affine_grid_backward(a: Arguments, _: Sequence[Tensor]) -> int:
+    return int(a["grad"].numel() * (a["grad"].shape[-1] + 1))
+
+
 def _grid_sampling(a: Arguments, outputs: Sequence[Tensor]) -> int:
     """Bilinear: the corners of a cell; nearest: none; bicubic: 4 points per side."""
     sides = outputs[0].dim() - 2
@@ -278,6 +302,9 @@ RULES: Mapping[str, Rule] = {
     "grid_sampler_3d": _grid_sampling,
     "grid_sampler_2d_backward": _grid_sampling_backward,
     "grid_sampler_3d_backward": _grid_sampling_backward,
+    "affine_grid_generator": _affine_grid,
+    "affine_grid_generator_backward": _affine_grid_backward,
+    "linalg_vector_norm": _vector_norm,
     "avg_pool2d": _pooling,
     "avg_pool3d": _pooling,
     "avg_pool2d_backward": _pooling_backward,
@@ -331,6 +358,13 @@ WITHOUT = frozenset(
         "log_sigmoid_forward", "log_sigmoid_backward", "rrelu_with_noise",
         "rrelu_with_noise_", "rrelu_with_noise_backward",
         "repeat_interleave", "nms", "glu", "glu_backward", "aminmax", "cummax", "cummin",
+        "_linalg_check_errors", "adaptive_max_pool3d", "adaptive_max_pool3d_backward", "bincount",
+        "diag_embed", "exponential_", "fractional_max_pool2d", "fractional_max_pool2d_backward",
+        "fractional_max_pool3d", "fractional_max_pool3d_backward", "histc", "index_add_",
+        "index_copy", "index_fill", "index_reduce", "isin", "kthvalue", "mode", "nansum",
+        "reflection_pad1d_backward", "reflection_pad3d", "reflection_pad3d_backward",
+        "replication_pad1d", "replication_pad1d_backward", "replication_pad3d",
+        "replication_pad3d_backward", "rot90", "scatter_reduce", "searchsorted", "take", "trace",
     }
 )  # fmt: skip
 """Operators that are known to have no multiply-adds and are no map from element to element."""
