@@ -1,6 +1,9 @@
 """Networks of others, built: what their factories may do, and what is refused."""
 
+import argparse
+import socket
 import sys
+import urllib.request
 
 import pytest
 import torch
@@ -41,6 +44,23 @@ def fetches():
     torch.hub.download_url_to_file("https://example.org/a.pth", "a.pth")
 
 
+def fetches_itself():
+    urllib.request.urlretrieve("https://example.org/a.pth", "a.pth")
+
+
+def reads_the_command_line():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--width", type=int, default=4)
+    return nn.Conv2d(3, parser.parse_args().width, 1)
+
+
+def takes_weights_apart():
+    network = Doubles()
+    network.weight = nn.Parameter(torch.zeros(1))
+    network.weight = torch.hub.load_state_dict_from_url("https://example.org/a.pth")["w"]
+    return network
+
+
 @pytest.fixture(autouse=True)
 def _path_kept(monkeypatch):
     monkeypatch.setattr(sys, "path", [*sys.path])
@@ -59,3 +79,20 @@ def test_what_is_kept_from_the_compiler_is_not_compiled():
 def test_a_file_that_a_factory_fetches_is_refused():
     with pytest.raises(UnsupportedError, match=r"a\.pth into a file.*--pretrained on lets it"):
         build_network(f"{__file__}:{fetches.__name__}")
+
+
+def test_what_a_factory_fetches_itself_is_refused_and_named():
+    with pytest.raises(UnsupportedError, match=r"from example\.org; --pretrained on lets it"):
+        build_network(f"{__file__}:{fetches_itself.__name__}")
+    assert socket.getaddrinfo("localhost", 80)
+
+
+def test_a_factory_that_cannot_do_without_weights_says_so():
+    with pytest.raises(UnsupportedError, match=r"TypeError: cannot assign .*--pretrained on"):
+        build_network(f"{__file__}:{takes_weights_apart.__name__}")
+
+
+def test_a_factory_that_reads_the_command_line_gets_none_of_ours(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["dabench", "flops", "--width", "x"])
+    assert build_network(f"{__file__}:{reads_the_command_line.__name__}").out_channels == 4
+    assert sys.argv[1:] == ["flops", "--width", "x"]

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from dabench.base.errors import UsageError
 from dabench.counting.counted import ModelCount
@@ -158,6 +159,8 @@ def halves(ask):
         (halves(lambda a, b: a * b.sigmoid()), halves(lambda a, b: b * a.sigmoid())),
         (lambda x: x @ x.transpose(2, 3), lambda x: x.transpose(2, 3) @ x),
         (lambda x: (x * 1j).abs(), lambda x: (x * 2j).abs()),
+        (lambda x: x[:, [0, 1]], lambda x: x[:, [0, 2]]),
+        (lambda x: x[:, torch.tensor([0, 1])], lambda x: x[:, torch.tensor([1, 0])]),
         (lambda x: x.to(torch.float16).float(), lambda x: x.to(torch.bfloat16).float()),
     ],
 )
@@ -168,6 +171,39 @@ def test_graphs_that_differ_in_one_argument_are_told_apart(one, two):
     ]
     assert graphs[0] == graphs[2]
     assert graphs[0] != graphs[1]
+
+
+class Kept(nn.Module):
+    """Channels in an order that is kept beside the weights."""
+
+    def __init__(self, order):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+        self.register_buffer("order", torch.tensor(order))
+
+    def forward(self, x):
+        return self.layers(x)[:, self.order]
+
+
+def test_a_kept_order_belongs_to_the_graph_and_how_long_it_trained_does_not():
+    def graph(network, mode="eval"):
+        network.train(mode == "train")
+        return trace_operators(network, (2, 3, 8, 8), backward=mode == "train").graph
+
+    one, other, trained = Kept([0, 1]), Kept([1, 0]), Kept([0, 1])
+    trained(torch.zeros(2, 3, 8, 8))
+    assert graph(one) == graph(trained) != graph(other)
+    assert graph(one, "train") == graph(trained, "train")
+
+
+def test_what_is_frozen_makes_another_graph_in_training_only():
+    def graph(frozen, *, train):
+        network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1)).train(train)
+        network[0].requires_grad_(not frozen)
+        return trace_operators(network, (2, 3, 8, 8), backward=train).graph
+
+    assert graph(True, train=False) == graph(False, train=False)
+    assert graph(True, train=True) != graph(False, train=True)
 
 
 def test_a_graph_that_depends_on_data_has_no_name():
@@ -244,8 +280,8 @@ class Aligned(nn.Module):
         self.theta = nn.Parameter(torch.eye(2, 3)[None])
 
     def forward(self, x):
-        grid = nn.functional.affine_grid(self.theta.expand(len(x), -1, -1), x.shape)
-        return nn.functional.normalize(nn.functional.grid_sample(x, grid))
+        grid = F.affine_grid(self.theta.expand(len(x), -1, -1), x.shape)
+        return F.normalize(F.grid_sample(x, grid))
 
 
 @pytest.mark.filterwarnings("ignore:Default grid_sample and affine_grid behavior")
@@ -266,6 +302,38 @@ def test_fvcore_agrees_or_the_difference_is_explained(name, mode):
     for row in cross_check(build(name), count):
         assert row.ours == row.theirs or "fvcore" in row.why, row
         assert row.group == "averages" or not row.why
+
+
+class Does(nn.Module):
+    """A function as a network."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
+# What a network does -> what fvcore does otherwise.
+OTHERWISE = {
+    "a vector": (lambda x: torch.mv(x[0, 0], x[0, 1, 0]), "fvcore does not count mv x1"),
+    "many at once": (lambda x: torch.baddbmm(x[0], x[0], x[0]), "fvcore does not count baddbmm x1"),
+    "a diagonal": (lambda x: torch.einsum("nchw,c->nchw", x, x[0, :, 0, 0]),
+                   "fvcore takes numpy's estimate of an einsum that is no product of two"),
+    "nearest": (lambda x: F.grid_sample(x, x[:, :2].permute(0, 2, 3, 1), mode="nearest"),
+                "fvcore counts each grid sampling as a bilinear one"),
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:Default grid_sample and affine_grid behavior")
+@pytest.mark.parametrize("name", OTHERWISE)
+def test_what_fvcore_does_otherwise_is_said(name):
+    function, why = OTHERWISE[name]
+    network = Does(function)
+    (row,) = cross_check(network, count_alone(network))
+    assert row.ours != row.theirs
+    assert row.why == why
 
 
 def test_average_pooling_costs_its_kernel():

@@ -1,5 +1,8 @@
 """Each rule of the table against a count derived by hand, forward and backward."""
 
+import random
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -192,7 +195,11 @@ def _(*shape, learns=False):
     return torch.empty(shape, device="meta", requires_grad=learns)
 
 
-Q = {"query": _(2, 4, 6, 8), "key": _(2, 4, 9, 8), "value": _(2, 4, 9, 5)}
+Q = {
+    "query": _(2, 4, 6, 8, learns=True),
+    "key": _(2, 4, 9, 8, learns=True),
+    "value": _(2, 4, 9, 5, learns=True),
+}
 SCORES, VALUES = 2 * 4 * 6 * 9 * 8, 2 * 4 * 6 * 9 * 5
 X, X3, Y = _(2, 3, 4, 4), _(2, 3, 2, 4, 4), 2 * 3 * 4 * 4
 LSTM = {"input": _(7, 2, 3), "weight1": _(20, 3), "weight2": _(20, 5), "hx_": _(2, 5)}
@@ -276,6 +283,7 @@ ROWS = {
     "affine_grid_generator": ({"theta": _(2, 3, 4)}, _(2, 5, 6, 7, 3), 2 * 210 * 12),
     "affine_grid_generator_backward": ({"grad": _(2, 6, 7, 2)}, _(2, 2, 3), 2 * 42 * 6),
     "linalg_vector_norm": ({"self": X, "ord": 2}, _(2, 4, 4), Y),
+    "norm": ({"self": X, "p": None}, _(2, 4, 4), Y),
     "avg_pool2d": ({"self": X, "kernel_size": (3, 2)}, _(2, 3, 2, 3), 6 * 36),
     "avg_pool3d": ({"self": X3, "kernel_size": (2,)}, _(2, 3, 1, 2, 2), 8 * 24),
     "avg_pool2d_backward": ({"self": X, "kernel_size": (2, 2), "grad_output": _(2, 3, 2, 2)}, X,
@@ -387,6 +395,73 @@ def test_a_shared_weight_is_read_once():
     assert count(network, (3, 8, 8)).min_bytes == 4 * (3 * 64 + 3 * 16 + 81 + 3 + 3)
 
 
+# Function of x (N, 3, 8, 8) and of w (4, 3, 1, 1) -> numbers read and written, of them weights.
+HANDED_ON = {
+    "another module's weight": (lambda x, w: F.conv2d(x, weight=w), 3 * P + 4 * P + 12),
+    "a view of it": (lambda x, w: x.flatten(2).mT @ w[:, :, 0, 0].mT, 3 * P + 4 * P + 12),
+    "one map under two names": (lambda x, w: dict.fromkeys("ab", F.conv2d(x, w)), 7 * P + 12),
+    "a map and a part of it": (lambda x, w: (y := F.conv2d(x, w), y[:, :2]), 7 * P + 12),
+    "one number everywhere": (lambda x, w: F.conv2d(x, w).mean().expand(64, 64), 3 * P + 1 + 12),
+    "complex, and as real ones": (lambda x, w: (y := F.conv2d(x, w) * 1j, torch.view_as_real(y)),
+                                  3 * P + 8 * P + 12),
+    "what nobody gets": (lambda x, w: F.conv2d(x, w) is None or x, 3 * P),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HANDED_ON)
+def test_the_least_bytes_are_of_what_is_needed_once(name):
+    function, numbers = HANDED_ON[name]
+    assert count(Of(function, w=(4, 3, 1, 1))).min_bytes == 4 * numbers
+
+
+def test_weights_that_another_module_computes_with_are_read():
+    attention = nn.MultiheadAttention(8, 2, bias=False, batch_first=True)
+    network = Of(lambda x: attention(tokens(x), tokens(x), tokens(x), need_weights=False)[0])
+    network.attention = attention
+    for mode in ("eval", "train"):
+        assert count(network, (8, 8, 8), mode).min_bytes == 4 * (2 * 8 * 64 + 4 * 64)
+
+
+def test_what_is_written_into_a_buffer_is_needed_where_it_is_read():
+    class Keeps(nn.Module):
+        def __init__(self, write):
+            super().__init__()
+            self.register_buffer("u", torch.ones(8))
+            self.w, self.write = nn.Parameter(torch.ones(8, 8)), write
+
+        def forward(self, x):
+            with torch.no_grad():
+                self.write(self.w, self.u)
+            return x * self.u.view(1, 8)
+
+    for write in (lambda w, u: u.copy_(w @ u), lambda w, u: torch.mv(w, u.clone(), out=u)):
+        found = count(Keeps(write))
+        assert (found.macs, found.dropped_macs) == (64, 0)
+
+
+def test_nothing_is_uncounted_in_inference_mode():
+    network = Of(torch.inference_mode()(lambda x, w: F.conv2d(x, w).flatten(1)), w=(4, 3, 1, 1))
+    found = count(network)
+    assert (found.macs, found.uncounted) == (12 * P, {})
+    usual = count(Of(lambda x, w: F.conv2d(x, w).flatten(1), w=(4, 3, 1, 1)))
+    assert found.graph == usual.graph
+
+
+def test_names_for_a_profiler_do_no_arithmetic():
+    def named(x, w):
+        with torch.profiler.record_function("stem"):
+            return F.conv2d(x, w)
+
+    assert count(Of(named, w=(4, 3, 1, 1))).uncounted == {}
+
+
+@pytest.mark.parametrize("draw", [random.random, np.random.rand])
+def test_a_way_that_chance_decides_is_said(draw):
+    found = count(Of(lambda x, w: F.conv2d(x, w) * draw(), w=(4, 3, 1, 1)))
+    assert found.note == "its code draws numbers by chance: another pass may count otherwise"
+    assert found.graph == ""
+
+
 HEADS = 8 * 8 * 64 * 4 + 2 * 64 * 64 * 8  # four projections of 64 tokens of 8; scores and values
 ENCODER = HEADS + 64 * 8 * 16 * 2 + 2 * 5 * 64 * 8  # and two layers, and two norms
 
@@ -454,6 +529,31 @@ def test_attention_counts_the_same_fused_and_written_out(mode):
         assert fused.executed_backward_macs - fused.backward_macs in (0, 4 * 64 * 64 * 4)
 
 
+class Asks(nn.Module):
+    """One projection of 16 tokens of 8 per head of 4, used for some of query, key and value."""
+
+    def __init__(self, learning, written):
+        super().__init__()
+        self.w, self.learning, self.written = nn.Linear(8, 8, bias=False), learning, written
+
+    def forward(self, x):
+        x = x.reshape(-1, 4, 16, 8)
+        q, k, v = (self.w(x) if name in self.learning else x for name in "qkv")
+        if self.written:
+            return (q @ k.transpose(-2, -1) * 8**-0.5).softmax(-1) @ v
+        return F.scaled_dot_product_attention(q, k, v)
+
+
+@pytest.mark.parametrize("learning", ["q", "k", "v", "qk", "qv", "kv", "qkv"])
+def test_attention_is_differentiated_to_what_learns(learning):
+    product, weight = 4 * 16 * 16 * 8, 4 * 16 * 8 * 8
+    of_scores = 1 if set(learning) & set("qk") else 0
+    needed = (of_scores + len(learning)) * product + len(learning) * weight
+    fused, written = (count(Asks(learning, w), (8, 8, 8), "train") for w in (False, True))
+    assert fused.backward_macs == written.backward_macs == needed
+    assert fused.executed_backward_macs == 5 * product + len(learning) * weight
+
+
 def same_padding(padding="same"):
     return nn.Sequential(
         nn.Conv2d(3, 8, 3, padding=padding, bias=False), nn.Conv2d(8, 5, 1, bias=False)
@@ -511,6 +611,61 @@ def test_what_a_checkpoint_repeats_is_executed_and_not_needed():
     assert found.executed_backward_macs == 6 * layer
     with set_checkpoint_early_stop(False):
         assert count(Recomputes(), (3, 8, 8), "train").executed_backward_macs == 7 * layer
+
+
+class Unlearned(torch.autograd.Function):
+    """A convolution whose forward torch runs without gradients."""
+
+    @staticmethod
+    def forward(ctx, x, w):
+        ctx.save_for_backward(x, w)
+        return F.conv2d(x, w, padding=1)
+
+    @staticmethod
+    def backward(ctx, g):
+        x, w = ctx.saved_tensors
+        return (
+            torch.nn.grad.conv2d_input(x.shape, w, g, padding=1),
+            torch.nn.grad.conv2d_weight(x, w.shape, g, padding=1),
+        )
+
+
+class Repeats(nn.Module):
+    """Convolutions of 3 channels, all but the first in a checkpoint in some way."""
+
+    def __init__(self, way, reentrant):
+        super().__init__()
+        self.a, self.b, self.c = (nn.Conv2d(3, 3, 3, padding=1, bias=False) for _ in "abc")
+        self.way, self.reentrant = way, reentrant
+
+    def apart(self, function, x):
+        return checkpoint(function, x, use_reentrant=self.reentrant)
+
+    def part(self, x):
+        if self.way == "another within":
+            return self.c(self.apart(self.b, x)).sin()
+        if self.way == "function":
+            return Unlearned.apply(x, self.b.weight).sin()
+        with torch.no_grad():
+            y = self.c(x)
+        return self.b(x + y).sin()
+
+    def forward(self, x):
+        return self.apart(self.part, self.a(x))
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.parametrize(
+    ("way", "needed", "repeated"),
+    # An inner checkpoint repeats its own part once more than the outer one does.
+    [("another within", 5, 3), ("function", 3, 1), ("no gradients", 3, 2)],
+)
+def test_a_checkpoint_repeats_what_runs_without_gradients_too(way, needed, repeated, reentrant):
+    layer = P * 81
+    with set_checkpoint_early_stop(False):
+        found = count(Repeats(way, reentrant), (3, 8, 8), "train")
+    assert found.backward_macs == needed * layer
+    assert found.executed_backward_macs == (needed + repeated) * layer
 
 
 class Drops(nn.Module):

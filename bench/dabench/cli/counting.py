@@ -154,10 +154,10 @@ _QUANTITIES: dict[str, Callable[[ModelCount], str]] = {
     "forward MACs": lambda c: _at_least(c, c.macs),
     "  executed": lambda c: _at_least(c, c.executed_macs),
     "  of convolutions": lambda c: f"{c.by_operator.get('convolution', 0):,}",
-    "backward MACs": lambda c: _at_least(c, c.backward_macs),
-    "  executed ": lambda c: _at_least(c, c.executed_backward_macs),
+    "backward MACs": lambda c: _of_backward(c, c.backward_macs),
+    "  executed ": lambda c: _of_backward(c, c.executed_backward_macs),
     "forward FLOPs": lambda c: _at_least(c, 2 * c.macs),
-    "backward FLOPs": lambda c: _at_least(c, 2 * c.backward_macs),
+    "backward FLOPs": lambda c: _of_backward(c, 2 * c.backward_macs),
     "both MACs": lambda c: _at_least(c, c.macs + c.backward_macs),
     "both FLOPs": lambda c: _at_least(c, 2 * (c.macs + c.backward_macs)),
     "activations": lambda c: f"{c.activations:,}",
@@ -171,8 +171,14 @@ def _at_least(count: ModelCount, total: int) -> str:
     return f">= {total:,}" if count.at_least else f"{total:,}"
 
 
+def _of_backward(count: ModelCount, total: int) -> str:
+    return _at_least(count, total) if count.mode == "train" else f"{total:,}"
+
+
 def _print_models(counts: list[ModelCount]) -> None:
     """A row per quantity, a few models side by side: whole numbers need the width."""
+    if not counts:
+        return
     print_line("Per pass; 1 MAC = 2 FLOPs; bytes of the fp32 forward; eval has no backward.")
     for start in range(0, len(counts), _COLUMNS):
         group = counts[start : start + _COLUMNS]
@@ -209,8 +215,10 @@ def _print_cross_check(document: dict[str, Any]) -> None:
     if document["no_cross_check"]:
         print_line(f"{which}: fvcore cannot count it: {document['no_cross_check']}")
         return
+    images = document.get("cross_check_batch", document["batch"])
+    of = "" if images == document["batch"] else f" of {images} images"
     print_table(
-        f"{which}: executed multiply-adds of the forward, and fvcore's",
+        f"{which}: executed multiply-adds of the forward{of}, and fvcore's",
         ("operators", "dabench", "fvcore", "difference", "why"),
         (
             (

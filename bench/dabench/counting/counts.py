@@ -21,7 +21,6 @@ from dabench.counting.operators import (
     Trace,
     trace_operators,
 )
-from dabench.counting.rules import reals
 from dabench.network.build import build_network, notes_of, settle
 from dabench.network.tensors import input_dtype
 from dabench.plan.cases import input_shape
@@ -66,6 +65,10 @@ def count_model(
     shape = input_shape(spec, size)
     try:
         network = build_network(spec.name)
+    except (RuntimeError, MemoryError) as error:
+        first = clean_line(str(error)) or type(error).__name__
+        raise DabenchError(f"{spec.name} cannot be built: {first}") from error
+    try:
         count = count_network(network, spec, batch=batch, shape=shape, mode=mode, also=also)
         notes = filter(None, (notes_of(network), count.note))
         return replace(count, note="; ".join(notes))
@@ -105,7 +108,10 @@ def count_network(
     layers = {path: growth.layer(one[path], two[path]) for path in one}
     totals = {name: _total(layers, name) for name in (*_MACS, "activations", "bytes_moved")}
     fixed = {name: growth.fixed(_total(one, name), _total(two, name)) for name in _MACS}
-    ends = growth(first.end_elements, second.end_elements)
+    ends, parameters = (
+        growth(getattr(first, name), getattr(second, name))
+        for name in ("end_elements", "parameters")
+    )
     operators = growth.each(_by_operator(first), _by_operator(second))
     return ModelCount(
         model=spec.name,
@@ -116,7 +122,7 @@ def count_network(
         mode=mode,
         params=sum(p.numel() for p in network.parameters() if p.requires_grad),
         **totals,
-        min_bytes=4 * (ends + _used_parameters(network, one)),
+        min_bytes=4 * (ends + parameters),
         by_operator={name: macs for name, macs in operators.items() if macs},
         uncounted=first.uncounted,
         layers=tuple(layers.values()),
@@ -256,14 +262,6 @@ def _layer(
         form=form_of(module),
         uncounted=sum(c.uncounted for each in (forward, backward) for c in each.values()),
     )
-
-
-def _used_parameters(network: nn.Module, layers: Mapping[str, LayerCount]) -> int:
-    """Real numbers of the parameters that this graph's modules hold themselves."""
-    modules = dict(network.named_modules())
-    # By identity: modules may share a weight, which is read once.
-    used = {id(p): p for path in layers for p in modules[path].parameters(recurse=False)}
-    return sum(map(reals, used.values()))
 
 
 def _by_operator(trace: Trace) -> dict[str, int]:

@@ -11,17 +11,24 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import random
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, fields, replace
+from math import prod
+from types import FrameType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.autograd.graph import _engine_run_backward
 from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils import checkpoint
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
 from dabench.counting.known import known_result
@@ -68,7 +75,8 @@ class Trace:
         uncounted: Operator -> calls that may do arithmetic nobody counted.
         without: Operator -> calls known to have no multiply-adds.
         shapes: Module path -> output shape (N, ...), where that is a tensor.
-        end_elements: Real numbers of the input and all outputs together.
+        end_elements: Real numbers of the input and all outputs together, each once.
+        parameters: Real numbers of the parameters that an output needs.
         graph: A digest of the forward: its operators in order, what of which result each is
             given, shapes and settings. Versions of torch may differ in it; weights do not. Empty
             where it had to be run on data.
@@ -81,6 +89,7 @@ class Trace:
     without: Mapping[str, int]
     shapes: Mapping[str, tuple[int, ...]]
     end_elements: int
+    parameters: int
     graph: str
     note: str = ""
     on_data: bool = False
@@ -124,6 +133,7 @@ def _no_word_of_failures() -> Iterator[None]:
         logger.disabled = before
 
 
+_BY_CHANCE = "its code draws numbers by chance: another pass may count otherwise"
 _NO_BACKWARD = "no output can be differentiated: there is no backward"
 _ALL_COUNTED = "torch's fast path would leave out tokens that are masked: all are counted"
 
@@ -147,10 +157,12 @@ def _traced(
     fake: bool,
 ) -> Trace:
     calls = Calls(network)
-    recorder = _Recorder(calls)
+    without_data = FakeTensorMode(allow_non_fake_inputs=True) if fake else None
+    recorder = _Recorder(calls, without_data)
+    drawn = _states_of_chance()
     with ExitStack() as stack:
-        if fake:
-            stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
+        if without_data is not None:
+            stack.enter_context(without_data)
             stack.enter_context(_no_word_of_failures())
         stack.enter_context(torch.set_grad_enabled(backward))
         x = torch.randn(shape).to(input_dtype(network))
@@ -163,15 +175,26 @@ def _traced(
                 _differentiate(found)
     network.zero_grad(set_to_none=True)
     learns = any(output.requires_grad for output in found)
+    notes = {
+        _NO_BACKWARD: backward and not learns,
+        _BY_CHANCE: _states_of_chance() != drawn,
+    }
     return Trace(
         own=recorder.own(),
         uncounted=dict(recorder.uncounted),
         without=dict(recorder.without),
         shapes=calls.shapes,
-        end_elements=sum(map(reals, (x, *found))),
-        graph=recorder.graph(found),
-        note=_NO_BACKWARD if backward and not learns else "",
+        end_elements=recorder.distinct((x, *found)),
+        parameters=recorder.distinct(recorder.needed(network.parameters())),
+        graph="" if notes[_BY_CHANCE] else recorder.graph(found),
+        note="; ".join(note for note, holds in notes.items() if holds),
     )
+
+
+def _states_of_chance() -> tuple[object, ...]:
+    """Of the generators that decide which way a network goes, where it is not its tensors."""
+    of_numpy = np.random.get_state(legacy=False)["state"]
+    return random.getstate(), of_numpy["key"].tobytes(), of_numpy["pos"]
 
 
 def _differentiate(found: Iterable[Tensor]) -> None:
@@ -210,9 +233,10 @@ class _Call:
 class _Recorder(TorchDispatchMode):
     """Notes every operator that reaches a kernel."""
 
-    def __init__(self, calls: Calls) -> None:
+    def __init__(self, calls: Calls, without_data: FakeTensorMode | None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._calls = calls
+        self._without_data = without_data
         self._phase = FORWARD
         self._node_path: str | None = None
         self._made: list[_Call] = []
@@ -236,20 +260,29 @@ class _Recorder(TorchDispatchMode):
     def __torch_dispatch__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
+        if torch.is_inference_mode_enabled():
+            # There nothing takes apart what consists of other operators.
+            with self:
+                result = function.decompose(*args, **(kwargs or {}))
+            if result is not NotImplemented:
+                return result
         result = known_result(function, args)
         if result is None:
             result = function(*args, **(kwargs or {}))
         namespace, _, name = function._schema.name.partition("::")
-        if namespace != "prim":
+        if namespace not in _NOT_OF_NETWORKS:
             if self._phase == FORWARD:
-                self._say(function._schema.name, args, kwargs or {}, result)
+                # A count of batches, which goes up in place, is no part of a graph.
+                table = not _changed(function)
+                self._say(function._schema.name, args, kwargs or {}, result, tables=table)
             self._note(function, name, args, kwargs or {}, result)
         return result
 
-    def _say(self, *what: Any) -> None:
-        self._said.update(f"{[self._word(leaf) for leaf in tree_leaves(what)]}\n".encode())
+    def _say(self, *what: Any, tables: bool) -> None:
+        words = [self._word(leaf, tables=tables) for leaf in tree_leaves(what)]
+        self._said.update(f"{words}\n".encode())
 
-    def _word(self, value: Any) -> object:
+    def _word(self, value: Any, *, tables: bool = False) -> object:
         """What a graph says of an argument: of a tensor which one it is, and its shape.
 
         Which one, by its memory and how it lies there, which two views of one need not share; not
@@ -259,8 +292,25 @@ class _Recorder(TorchDispatchMode):
             lies = (value.storage_offset(), value.stride()) if value.layout == torch.strided else ()
             one = (*self._keys([value]), tuple(value.shape), *lies)
             number = self._numbers.setdefault(one, len(self._numbers))
-            return number, tuple(value.shape), str(value.dtype)
+            given = *self._frozen(value), *(self._table(value) if tables else ())
+            return number, tuple(value.shape), str(value.dtype), *given
         return repr(value) if isinstance(value, _SAID) else type(value).__name__
+
+    def _frozen(self, tensor: Tensor) -> Iterator[str]:
+        """Where gradients are asked for: that a parameter gets none."""
+        if isinstance(tensor, nn.Parameter) and torch.is_grad_enabled() > tensor.requires_grad:
+            yield "frozen"
+
+    def _table(self, tensor: Tensor) -> Iterator[str]:
+        """Indices that are written into the code or kept: which channels are taken, in what order.
+
+        Unlike weights, which have other types, they make a network another.
+        """
+        held = self._without_data is not None and not isinstance(tensor, FakeTensor)
+        if held and tensor.dtype in (torch.int32, torch.int64):
+            with _disable_current_modes():
+                indices = repr(tensor.tolist())
+            yield hashlib.sha256(indices.encode()).hexdigest()
 
     def graph(self, found: Iterable[Tensor]) -> str:
         """The digest of the forward that ended in these outputs."""
@@ -274,9 +324,11 @@ class _Recorder(TorchDispatchMode):
         names = [argument.name for argument in function._schema.arguments]
         arguments = {**_defaults(function), **dict(zip(names, args, strict=False)), **kwargs}
         macs, without = macs_of(name, arguments, written), False
-        # Within the backward gradients are off; who computes with them on repeats a forward.
-        again = self._phase == BACKWARD and torch.is_grad_enabled()
-        reads, writes = frozenset(self._keys(read)), frozenset(self._keys(written))
+        again = self._phase == BACKWARD and _repeats_a_forward()
+        # Not only what is returned: data that tensors without data are made of is written too.
+        changed = [arguments[each] for each in _changed(function)]
+        reads = frozenset(self._keys(read))
+        writes = frozenset(self._keys((*written, *filter(torch.is_tensor, tree_leaves(changed)))))
         if macs is None:
             if _is_view(function, name):
                 return
@@ -312,7 +364,7 @@ class _Recorder(TorchDispatchMode):
 
     def _wasted(self) -> list[bool]:
         """Whether each call's result reaches no output, or repeats an earlier one."""
-        needed = set(self._needed)
+        needed = self._needed
         wasted = []
         for call in reversed(self._made):
             # What is read on the host decides which way the network goes.
@@ -323,9 +375,37 @@ class _Recorder(TorchDispatchMode):
             wasted.append(call.again or not used)
         return wasted[::-1]
 
+    def needed(self, values: Iterable[Tensor]) -> list[Tensor]:
+        """Those of some tensors that an output needs, once `own` has followed what it does."""
+        return [each for each in values if self._needed.intersection(self._keys([each]))]
+
+    def distinct(self, values: Iterable[Tensor]) -> int:
+        """Real numbers that tensors hold, what they share once."""
+        views, apart = {}, 0
+        for each in map(self._as_run, values):
+            if each.layout == torch.strided:
+                (key,) = self._keys([each])
+                views[key, each.storage_offset(), each.shape, each.stride()] = each
+            else:
+                apart += reals(each)
+        held: Counter[int] = Counter()
+        room = {}
+        for (key, *_), each in views.items():
+            parts = 1 + each.is_complex()
+            sides = zip(each.shape, each.stride(), strict=True)
+            held[key] += parts * prod(side for side, step in sides if step)
+            room[key] = parts * each.untyped_storage().nbytes() // each.itemsize
+        return apart + sum(min(held[key], room[key]) for key in held)
+
+    def _as_run(self, tensor: Tensor) -> Tensor:
+        """The tensor that operators get for this one, which may hold data."""
+        if self._without_data is None or isinstance(tensor, FakeTensor):
+            return tensor
+        return self._without_data.from_tensor(tensor)
+
     def _keys(self, values: Iterable[Tensor]) -> Iterator[int]:
         """Which memory tensors are of: views share theirs."""
-        for tensor in values:
+        for tensor in map(self._as_run, values):
             if tensor.layout != torch.strided:
                 continue
             storage = tensor.untyped_storage()
@@ -345,6 +425,10 @@ _SAID = (
 """Kinds of arguments whose values belong to a graph."""
 
 
+_NOT_OF_NETWORKS = frozenset({"prim", "profiler"})
+"""Namespaces of operators that are about a network's run: what is printed or named in it."""
+
+
 def _is_view(function: Any, name: str) -> bool:
     """Whether an operator only makes another view, or memory without contents."""
     return bool(getattr(function, "is_view", False)) or name.startswith(_NO_WORK)
@@ -354,6 +438,32 @@ _NO_WORK = (
     "empty", "new_empty", "detach", "alias", "lift_fresh", "_unsafe_view", "ones_like",
     "unsafe_split", "unsafe_chunk", "transpose_", "squeeze_", "unsqueeze_", "t_", "resize_",
 )  # fmt: skip
+
+
+def _repeats_a_forward() -> bool:
+    """Whether what runs within the backward is a forward that is computed again.
+
+    Gradients are off in a backward; who computes with them on repeats a forward. So does a
+    checkpoint, where the part that it repeats switches them off: its frame is then nearer than
+    that of the engine that runs the backward.
+    """
+    if torch.is_grad_enabled():
+        return True
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code is not _engine_run_backward.__code__:
+        if frame.f_code.co_filename == checkpoint.__file__:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _changed(function: Any) -> list[str]:
+    """Names of the arguments that an operator writes to."""
+    return [
+        argument.name
+        for argument in function._schema.arguments
+        if argument.alias_info is not None and argument.alias_info.is_write
+    ]
 
 
 def _defaults(function: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ where statistics are computed and 2 where they are given (1 less without a
 scale), upsampling as many as the points it mixes, averages one per element
 averaged. Activation functions, additions and multiplications of maps, softmax,
 maxima, copies and whatever only moves data cost none. Numbers are real ones: a product of two
-complex ones is four.
+complex ones is four; a convolution of complex ones is what torch makes of it, three of real ones.
 """
 
 from __future__ import annotations
@@ -96,6 +96,15 @@ def _attention(a: Arguments, outputs: Sequence[Tensor]) -> int:
 def _attention_backward(a: Arguments, outputs: Sequence[Tensor]) -> int:
     """Gradients of scores, query, key and value; and the scores, which are computed anew."""
     return 2 * _attention(a, outputs) + _scores(a)
+
+
+def _attention_unneeded(a: Arguments, _: Sequence[Tensor]) -> int:
+    """The scores computed anew, and the gradients of what does not learn."""
+    query, key, value = (a[name].requires_grad for name in ("query", "key", "value"))
+    values = _attention(a, ()) - _scores(a)
+    of_scores = query or key
+    unasked = _scores(a) * ((not query) + (not key)) + values * ((not value) + (not of_scores))
+    return _scores(a) + unasked
 
 
 def _scores(a: Arguments) -> int:
@@ -205,9 +214,14 @@ def _kernel(a: Arguments) -> int:
     return int(prod(kernel) if len(kernel) > 1 else kernel[0] ** sides)
 
 
-def _vector_norm(a: Arguments, _: Sequence[Tensor]) -> int:
+def _vector_norm(power: str) -> Rule:
     """A power is added per element, but for those norms that only add, count or compare."""
-    return int(a["self"].numel() * (abs(a["ord"]) not in (0, 1, inf)))
+
+    def rule(a: Arguments, _: Sequence[Tensor]) -> int:
+        order = 2 if a[power] is None else abs(a[power])
+        return int(a["self"].numel() * (order not in (0, 1, inf)))
+
+    return rule
 
 
 def _affine_grid(a: Arguments, outputs: Sequence[Tensor]) -> int:
@@ -304,7 +318,8 @@ RULES: Mapping[str, Rule] = {
     "grid_sampler_3d_backward": _grid_sampling_backward,
     "affine_grid_generator": _affine_grid,
     "affine_grid_generator_backward": _affine_grid_backward,
-    "linalg_vector_norm": _vector_norm,
+    "linalg_vector_norm": _vector_norm("ord"),
+    "norm": _vector_norm("p"),
     "avg_pool2d": _pooling,
     "avg_pool3d": _pooling,
     "avg_pool2d_backward": _pooling_backward,
@@ -324,7 +339,7 @@ RULES: Mapping[str, Rule] = {
 """Operator, without its namespace -> its multiply-adds."""
 
 UNNEEDED: Mapping[str, Rule] = {
-    **dict.fromkeys(_ATTENTION_BACKWARD, lambda a, _: _scores(a)),
+    **dict.fromkeys(_ATTENTION_BACKWARD, _attention_unneeded),
     "mkldnn_rnn_layer_backward": _recurrent_layer_unneeded,
     "_deform_conv2d_backward": _deformable_convolution_unneeded,
 }
@@ -365,6 +380,9 @@ WITHOUT = frozenset(
         "reflection_pad1d_backward", "reflection_pad3d", "reflection_pad3d_backward",
         "replication_pad1d", "replication_pad1d_backward", "replication_pad3d",
         "replication_pad3d_backward", "rot90", "scatter_reduce", "searchsorted", "take", "trace",
+        "diagonal_backward", "hann_window", "logspace", "nll_loss_forward", "nll_loss_backward",
+        "nll_loss2d_forward", "nll_loss2d_backward", "polar", "prod", "scatter_", "scatter_add_",
+        "tril_indices", "triu_indices",
     }
 )  # fmt: skip
 """Operators that are known to have no multiply-adds and are no map from element to element."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from dabench.base.errors import UnsupportedError
-from dabench.network.pretrained import weights_left_out
+from dabench.network.pretrained import left_out_note, weights_left_out
 from dabench.plan.references import LIBRARIES, Reference, is_reference
 from dabench.plan.revisions import Place
 from dabench.plan.trained import is_trained, trained_at
@@ -57,7 +57,12 @@ def build_network(name: str) -> nn.Module:
 
     try:
         # Whatever a factory prints is no output of ours.
-        with _global_settings_kept(), weights_left_out() as left_out, redirect_stdout(sys.stderr):
+        with (
+            _global_settings_kept(),
+            _started_as(name),
+            weights_left_out() as left_out,
+            redirect_stdout(sys.stderr),
+        ):
             made = _made(Reference.of(name))
     except SystemExit as error:
         raise RuntimeError(f"{name} tried to end the process: {error}") from error
@@ -71,10 +76,7 @@ def build_network(name: str) -> nn.Module:
     made.train()
     cast_real(made, torch.float32)
     if left_out:
-        _NOTES[made] = (
-            f"trained weights are left out ({', '.join(dict.fromkeys(left_out))}); "
-            "--pretrained on fetches them"
-        )
+        _NOTES[made] = left_out_note(left_out)
     return made
 
 
@@ -125,6 +127,16 @@ def _made(reference: Reference) -> Any:
     for part in reference.factory.split("."):
         found = getattr(found, part)
     return found(**arguments)
+
+
+@contextmanager
+def _started_as(program: str) -> Iterator[None]:
+    """Without arguments: a factory that reads the command line gets what it does by default."""
+    before, sys.argv = sys.argv, [program]
+    try:
+        yield
+    finally:
+        sys.argv = before
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """Trained weights that factories would fetch: left out, since speed and operations need none.
 
 The loaders of torch.hub, torchvision, timm and segmentation-models-pytorch are
-replaced while a network is built. What would have been fetched is noted.
+replaced while a network is built. What would have been fetched is noted. What a factory
+fetches itself, whatever it is, is refused: nobody could tell what it would do without.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import importlib.abc
 import importlib.util
 import os
+import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +18,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-from dabench.base.errors import UnsupportedError
+from dabench.base.errors import DabenchError, UnsupportedError, clean_line
 
 VARIABLE = "DABENCH_PRETRAINED"
 """``on`` lets factories fetch what they want; read by workers, and part of every record."""
@@ -96,22 +98,48 @@ def weights_left_out() -> Iterator[list[str]]:
             "--pretrained on lets it"
         )
 
+    look_up = socket.getaddrinfo
+
+    def getaddrinfo(host: Any, *args: Any, **kwargs: Any) -> Any:
+        name = host.decode() if isinstance(host, bytes) else host
+        if name in _THIS_MACHINE:
+            return look_up(host, *args, **kwargs)
+        raise UnsupportedError(f"its factory fetches from {name}; --pretrained on lets it")
+
     hooks = _Hooks(left_out)
     fetch, download = hub.load_state_dict_from_url, hub.download_url_to_file
     _replace_everywhere(fetch, load_state_dict_from_url)
     _replace_everywhere(download, download_url_to_file)
+    socket.getaddrinfo = getaddrinfo
     nn.Module.load_state_dict = load_state_dict  # type: ignore[method-assign]
     sys.meta_path.insert(0, hooks)
     hooks.patch_loaded()
     try:
         yield left_out
+    except DabenchError:
+        raise
+    except Exception as error:
+        if not left_out:
+            raise
+        reason = f"{type(error).__name__}: {clean_line(str(error))}"
+        raise UnsupportedError(f"{reason} ({left_out_note(left_out)})") from error
     finally:
+        socket.getaddrinfo = look_up
         sys.meta_path.remove(hooks)
         hooks.undo()
         nn.Module.load_state_dict = load  # type: ignore[method-assign]
         # In modules that were imported meanwhile, too.
         _replace_everywhere(load_state_dict_from_url, fetch)
         _replace_everywhere(download_url_to_file, download)
+
+
+def left_out_note(left_out: Sequence[str]) -> str:
+    """What is said of a network whose weights were left out."""
+    names = ", ".join(dict.fromkeys(left_out))
+    return f"trained weights are left out ({names}); --pretrained on fetches them"
+
+
+_THIS_MACHINE = frozenset({None, "", "localhost", "127.0.0.1", "::1"})
 
 
 class _Hooks(importlib.abc.MetaPathFinder):

@@ -104,7 +104,10 @@ def _cross_checked(count: ModelCount) -> Message:
         rows = cross_check(build_network(count.model), count)
     except Exception as error:  # whatever fvcore's trace raises for code of others
         return {**document, "cross_check": [], "no_cross_check": _one_line(error)}
-    return {**document, "cross_check": [asdict(row) for row in rows], "no_cross_check": ""}
+    checked = [asdict(row) for row in rows]
+    return {
+        **document, "cross_check": checked, "cross_check_batch": count.batch, "no_cross_check": ""
+    }  # fmt: skip
 
 
 def _time(request: Message, send: Send) -> None:
