@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from datasets import as_ids, save_palette, some_classes
-from PIL import Image
+from PIL import ExifTags, Image
 
 from dabench.base.errors import DataError
 from dabench.data.labels import (
@@ -157,3 +157,35 @@ def test_images_of_16_bits_are_scaled_and_not_clipped(tmp_path):
     wide = saved(tmp_path / "w.tif", Image.fromarray(ramp.astype(np.int32) * 100))
     with pytest.raises(DataError, match=r"w\.tif cannot be read: .*8 or 16 bits"):
         read_image(wide)
+
+
+@pytest.mark.parametrize("orientation", [None, *range(1, 9), 77])
+def test_a_photo_is_turned_as_its_camera_was_held(tmp_path, orientation):
+    ahead = np.zeros((6, 4, 3), np.uint8)
+    ahead[:3, :2] = 250
+    exif = Image.Exif()
+    if orientation is not None:
+        exif[ExifTags.Base.Orientation] = orientation
+    as_held = {
+        2: ahead[:, ::-1], 3: ahead[::-1, ::-1], 4: ahead[::-1], 5: ahead.swapaxes(0, 1),
+        6: np.rot90(ahead), 7: ahead[::-1, ::-1].swapaxes(0, 1), 8: np.rot90(ahead, -1),
+    }.get(orientation, ahead)  # fmt: skip
+    path = tmp_path / "photo.png"
+    Image.fromarray(np.ascontiguousarray(as_held)).save(path, exif=exif)
+    assert np.array_equal(read_image(path, upright=True), ahead)
+    assert np.array_equal(read_image(path), as_held)
+
+
+def test_damaged_exif_data_are_no_reason_not_to_read_a_photo(tmp_path):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation], exif[ExifTags.Base.ImageDescription] = 6, "a street"
+    Image.new("RGB", (4, 6)).save(tmp_path / "photo.jpg", exif=exif)
+    data = bytearray((tmp_path / "photo.jpg").read_bytes())
+    start = data.index(b"Exif")
+    random = np.random.default_rng(0)
+    for _ in range(50):
+        damaged = bytearray(data)
+        for place in random.integers(6, len(exif.tobytes()), 3):
+            damaged[start + place] = random.integers(256)
+        (tmp_path / "photo.jpg").write_bytes(damaged)
+        assert sorted(read_image(tmp_path / "photo.jpg", upright=True).shape) == [3, 4, 6]

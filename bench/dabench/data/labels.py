@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import ExifTags, Image
 
 from dabench.base.errors import DataError
 
@@ -234,16 +236,21 @@ def _of_palette(image: Image.Image) -> npt.NDArray[np.uint8]:
     return indices if own else palette
 
 
-def read_image(path: Path) -> npt.NDArray[np.uint8]:
+def read_image(path: Path, *, upright: bool = False) -> npt.NDArray[np.uint8]:
     """Reads an image as (H, W, 3) RGB; one of 16 bits is scaled to 8.
+
+    Args:
+        path: Of the file.
+        upright: Whether to turn a photo as its EXIF says the camera was held. Label maps are drawn
+            on the pixels as they are stored.
 
     Raises:
         DataError: Unreadable, or of values that are no intensities.
     """
     try:
-        with Image.open(path) as image:
+        with _no_word_of_metadata(), Image.open(path) as image:
             if not image.mode.startswith(("I", "F")):
-                return np.asarray(image.convert("RGB"))
+                return np.asarray((_upright(image) if upright else image).convert("RGB"))
             stored = np.asarray(image)
     except (OSError, SyntaxError, ValueError) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
@@ -254,6 +261,32 @@ def read_image(path: Path) -> npt.NDArray[np.uint8]:
         raise DataError(f"{path} cannot be read: its values are no intensities of 8 or 16 bits")
     # Pillow would clip at 255: all but the darkest pixels white.
     return np.repeat((stored >> 8).astype(np.uint8)[..., None], 3, axis=2)
+
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""EXIF's orientations -> what makes each the usual one."""
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    # Pillow's own function writes the EXIF data again, and fails where they are damaged.
+    turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 0))
+    return image if turn is None else image.transpose(turn)
+
+
+@contextmanager
+def _no_word_of_metadata() -> Iterator[None]:
+    """Pillow warns of EXIF data that are damaged; the pixels are not."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+        yield
 
 
 def colourise(label: LabelMap, classes: Classes) -> npt.NDArray[np.uint8]:

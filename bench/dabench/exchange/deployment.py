@@ -67,14 +67,14 @@ from pathlib import Path
 
 import numpy as np
 import {library}
-from PIL import Image
+from PIL import Image, ImageOps
 
 here = Path(__file__).parent
 about = json.loads((here / "manifest.json").read_text(encoding="utf-8"))
 image = Image.open(sys.argv[1])
 if image.mode.startswith(("I", "F")):
     sys.exit("an image of 8 bits a channel, please")
-image = image.convert("RGB")
+image = ImageOps.exif_transpose(image).convert("RGB")
 small = image.resize((about["width"], about["height"]), Image.Resampling.BILINEAR)
 x = (np.asarray(small, np.float32) / 255 - about["mean"]) / about["std"]
 x = np.repeat(x.transpose(2, 0, 1)[None], about["batch"], axis=0).astype(np.float32)

@@ -45,7 +45,7 @@ class FrameWay:
         self._load = load
         self._source = source
         if isinstance(source, Path):
-            self._size = read_image(source).shape[:2]
+            self._size = read_image(source, upright=True).shape[:2]
         else:
             random = np.random.default_rng(seed)
             self._raw = random.integers(0, 256, (*source, 3), np.uint8)
@@ -72,7 +72,7 @@ class FrameWay:
 
     def _decode(self, _: None) -> np.ndarray[Any, np.dtype[np.uint8]]:
         assert isinstance(self._source, Path)
-        return read_image(self._source)
+        return read_image(self._source, upright=True)
 
     def _prepare(self, image: np.ndarray[Any, np.dtype[np.uint8]] | None) -> Tensor:
         case = self._load.case

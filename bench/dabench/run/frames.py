@@ -72,7 +72,7 @@ def parse_source(text: str) -> Source:
     path = Path(text)
     if not path.is_file():
         raise bad_value("--frame", text, f"{_FORM}; there is no such file")
-    height, width = read_image(path).shape[:2]
+    height, width = read_image(path, upright=True).shape[:2]
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return Source(str(path.resolve()), height, width, digest)
 

@@ -87,7 +87,7 @@ def score(trained: Trained, domain: Domain, *, split: str | None, device: str) -
 def predict_files(
     trained: Trained, images: Sequence[Path], out: Path, *, device: str
 ) -> list[Path]:
-    """Writes ``STEM_pred.png`` (colours) for each image, at the image's size.
+    """Writes ``STEM_pred.png`` (colours) for each image, upright and at the image's size.
 
     Images of one stem are told apart by their folders, and by numbers where those agree too.
     """
@@ -96,7 +96,7 @@ def predict_files(
     written = []
     out.mkdir(parents=True, exist_ok=True)
     for path, name in zip(images, _names(images), strict=True):
-        image = read_image(path)
+        image = read_image(path, upright=True)
         pixels = torch.from_numpy(np.array(resize_image(image, size))).permute(2, 0, 1)[None]
         normalised = trained.config.normalise
         found = predict(trained.network, pixels.to(where), image.shape[:2], normalised=normalised)[
