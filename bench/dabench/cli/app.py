@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
 from typing import Annotated, Any, NoReturn
@@ -12,7 +11,7 @@ import typer
 from dabench.base.errors import DabenchError
 from dabench.cli.examples import START
 from dabench.cli.late import add_late
-from dabench.cli.output import error_line
+from dabench.cli.output import error_line, write_out
 
 INTERRUPTED, FAULT = 130, 70
 
@@ -88,7 +87,7 @@ def _show_version(wanted: bool) -> None:
     if wanted:
         from dabench.device.machine import version_of
 
-        typer.echo(f"dabench {version_of('dabench')}")
+        write_out(f"dabench {version_of('dabench')}\n")
         raise typer.Exit
 
 
@@ -107,11 +106,21 @@ def _given(error: Any) -> str:
     """The value of the option that an error is about: typer's messages leave it out."""
     names = getattr(getattr(error, "param", None), "opts", ())
     words = sys.argv[1:]
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    # Of an option that is given twice the last counts.
+    for word, following in reversed([*zip(words, [*words[1:], ""], strict=True)]):
         name, separate, value = word.partition("=")
         if name in names:
             return f", not {value if separate else following!r}"
     return ""
+
+
+def _run() -> Any:
+    """Runs the command; what is returned is its exit code."""
+    try:
+        return app(standalone_mode=False)
+    except SystemExit as end:
+        # Of what prints help, where its reader has gone: the same code as slower, or failed.
+        return 0 if end.code == 1 else end.code
 
 
 def _refuse(message: str) -> NoReturn:
@@ -134,7 +143,7 @@ def main() -> None:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
     try:
-        sys.exit(app(standalone_mode=False))
+        sys.exit(_run())
     except _LineError as error:
         if type(error).__name__ == "NoArgsIsHelpError":
             error.show()
@@ -145,9 +154,6 @@ def main() -> None:
         sys.exit(INTERRUPTED)
     except DabenchError as error:
         _refuse(str(error))
-    except BrokenPipeError:
-        # The reader of our output, such as head, has gone: not an error.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         _refuse(f"{where}{error.strerror or error}")

@@ -12,7 +12,7 @@ import typer
 
 from dabench.base.errors import UsageError, bad_value
 from dabench.cli.options import Json
-from dabench.cli.output import console, error_line, print_json, print_line, print_table
+from dabench.cli.output import error_line, print_json, print_line, print_table
 
 if TYPE_CHECKING:
     from dabench.findings.audit import Finding
@@ -93,7 +93,7 @@ def audit(
         else:
             print_line(f"{len(findings)} findings.")
     if out is not None:
-        console(stderr=True).print(str(write_audit(times, of_trainings, out)), markup=False)
+        print_line(str(write_audit(times, of_trainings, out)), stderr=True)
 
 
 def _sorted_out(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:

@@ -19,7 +19,7 @@ from dabench.cli.options import (
     option,
     with_options,
 )
-from dabench.cli.output import console, print_json, print_table
+from dabench.cli.output import print_json, print_line, print_table
 from dabench.cli.training import CamvidRoot, CityscapesRoot, Gta5Root
 from dabench.cli.ways import WAYS, Keep, Shown, parse_keep, resume_ways, score_ways, ways_of
 from dabench.plan.trained import trained_at
@@ -140,4 +140,4 @@ def predict(
     from dabench.training.predict import load_trained, predict_files
 
     for path in predict_files(load_trained(checkpoint, device), images, out, device=device):
-        console().print(str(path), markup=False)
+        print_line(str(path))

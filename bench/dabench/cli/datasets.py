@@ -81,7 +81,7 @@ def synth(
     if seed < 0 or scale <= 0:
         raise UsageError("--seed takes a whole number of at least 0, --scale a number above 0")
     for path in write_standin(out, seed=seed, scale=scale):
-        console().print(str(path), markup=False)
+        print_line(str(path))
 
 
 @app.command(epilog=examples_of("data prepare"))

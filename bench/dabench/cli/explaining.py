@@ -23,7 +23,7 @@ from dabench.cli.options import (
     grid_of,
     named,
 )
-from dabench.cli.output import console, error_line, print_json, print_line, print_table
+from dabench.cli.output import error_line, print_json, print_line, print_table
 from dabench.cli.profiling import finish, run_with_progress
 from dabench.cli.timing import progress
 from dabench.plan.settings import Grid, Settings
@@ -122,7 +122,7 @@ def explain(
     text = explained(one, two, runs, BASE, read_trials(done.folder, one, two))
     _print_explanation(text, json=json)
     if not hidden:
-        console(stderr=True).print(f"Records: {done.folder}", markup=False)
+        print_line(f"Records: {done.folder}", stderr=True)
     finish(done, "explain")
 
 

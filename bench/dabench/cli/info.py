@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from dabench.base.units import format_bytes, format_seconds
-from dabench.cli.output import console, print_json, print_line, print_table
+from dabench.cli.output import print_json, print_line, print_table
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 
@@ -69,7 +69,7 @@ def env(
         rows.append((name, "-" if shown in (None, "") else str(shown)))
     print_table("", ("what", "value"), rows, words=("what", "value"))
     for hint in hints:
-        console().print(f"* {hint}", markup=False)
+        print_line(f"* {hint}")
 
 
 def _tune(*, json: bool) -> None:

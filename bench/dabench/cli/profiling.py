@@ -26,7 +26,7 @@ from dabench.cli.options import (
     named,
     with_options,
 )
-from dabench.cli.output import console, error_line, print_json, print_line, print_table
+from dabench.cli.output import error_line, print_json, print_line, print_table, resuming
 from dabench.cli.timing import INTERRUPTED, progress
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def _show(done: Profile, *, rows: int, quiet: bool, json: bool) -> None:
     else:
         _print_profile(done, rows)
         if not quiet:
-            console(stderr=True).print(f"Records: {done.folder}", markup=False)
+            print_line(f"Records: {done.folder}", stderr=True)
     finish(done, "profile")
 
 
@@ -118,7 +118,7 @@ def run_with_progress(
 def finish(done: Profile, command: str) -> None:
     """Ends a command with the exit code that fits; an interrupted one says how to go on."""
     if done.interrupted:
-        error_line(f"interrupted; 'dabench {command} --resume {done.folder}' continues")
+        error_line(f"interrupted; '{resuming(command, done.folder)}' continues")
         raise typer.Exit(INTERRUPTED)
     if not any(row.status == "ok" for row in done.models):
         raise typer.Exit(1)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dabench.base.errors import UsageError, bad_value, check_choice
-from dabench.cli.output import console
+from dabench.cli.output import print_line
 
 _FORMATS = ("markdown", "latex")
 _PICTURES = ("png", "svg")
@@ -46,7 +46,7 @@ def report(
     named = [path for folder in runs or [] for path in parts_of(folder) or [folder]]
     folders = named or find_runs(Path("results"))
     for path in _written(folders, out, name, html, output_format, pictures):
-        console().print(str(path), markup=False)
+        print_line(str(path))
 
 
 def _written(

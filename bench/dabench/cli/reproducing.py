@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dabench.base.errors import UsageError
-from dabench.cli.output import console
+from dabench.cli.output import print_line, resuming
 from dabench.cli.timing import Shown, continue_timing, run_timing
 from dabench.cli.training import (
     CamvidRoot,
@@ -89,7 +89,7 @@ def reproduce(
     from dabench.report import write_report
 
     for path in write_report(list(parts), folder=reports, name=name):
-        console().print(str(path), markup=False)
+        print_line(str(path))
     raise typer.Exit(0 if all(parts.values()) else 1)
 
 
@@ -119,7 +119,7 @@ def _parts(folder: Path, plan: dict[str, Any], places: Places, *, quiet: bool) -
             split=None,
             quiet=quiet,
             json=False,
-            again=f"dabench reproduce --resume {folder}",
+            again=resuming("reproduce", folder),
         )
         parts[part] = code == 0
     if plan["timing"] is not None:

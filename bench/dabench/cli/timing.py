@@ -31,7 +31,7 @@ from dabench.cli.options import (
     typed,
     with_options,
 )
-from dabench.cli.output import console, print_json
+from dabench.cli.output import print_json, print_line, resuming
 from dabench.plan.collections import with_networks
 from dabench.plan.conventions import CONVENTIONS
 from dabench.plan.grids import load_grids, presets
@@ -243,16 +243,13 @@ def _show(
     """
     with progress(quiet=shown.quiet or shown.json) as observer:
         sessions = run(observer)
-    if shown.json:
-        documents = [_document(session, shown) for session in sessions]
-        print_json(documents[0] if where is None else {"machines": documents})
-    else:
-        for session in sessions:
-            print_measurements(session.outcome.measurements)
-            print_loads(*_tails(session, shown))
     interrupted = any(session.outcome.interrupted for session in sessions)
     command = "sweep" if where is None else f"sweep --on {where.on}"
-    say_where(folder, command, interrupted=interrupted, quiet=shown.quiet, json=shown.json)
+    try:
+        _print(sessions, shown, many=where is not None)
+    finally:
+        # Also where nothing could be printed.
+        say_where(folder, command, interrupted=interrupted, quiet=shown.quiet, json=shown.json)
     if interrupted:
         raise typer.Exit(INTERRUPTED)
     rows = [row for session in sessions for row in session.outcome.measurements]
@@ -260,6 +257,16 @@ def _show(
         raise UsageError(rows[0].reason)
     if not any(row.status == "ok" for row in rows):
         raise typer.Exit(1)
+
+
+def _print(sessions: Sequence[Session], shown: Shown, *, many: bool) -> None:
+    if shown.json:
+        documents = [_document(session, shown) for session in sessions]
+        print_json({"machines": documents} if many else documents[0])
+    else:
+        for session in sessions:
+            print_measurements(session.outcome.measurements)
+            print_loads(*_tails(session, shown))
 
 
 def _document(session: Session, shown: Shown) -> dict[str, Any]:
@@ -278,10 +285,7 @@ def say_where(
     folder: Path | None, command: str, *, interrupted: bool, quiet: bool, json: bool
 ) -> None:
     """Says where the records of a run are and, should it be interrupted, what continues it."""
-    if json:
-        return
-    if not quiet:
-        console(stderr=True).print(f"Records: {folder}", markup=False)
+    if not (quiet or json):
+        print_line(f"Records: {folder}", stderr=True)
     if interrupted:
-        again = f"dabench {command} --resume {folder}"
-        console(stderr=True).print(f"Interrupted; '{again}' continues.", markup=False)
+        print_line(f"Interrupted; '{resuming(command, folder)}' continues.", stderr=True)

@@ -14,7 +14,7 @@ import typer
 from dabench.base.errors import UsageError, bad_value, check_choice
 from dabench.base.started import Started
 from dabench.cli.clusters import Spread, check_spread
-from dabench.cli.output import console, print_json, print_table
+from dabench.cli.output import print_json, print_line, print_table, resuming
 from dabench.plan.grids import parse
 
 if TYPE_CHECKING:
@@ -480,9 +480,9 @@ def run_suite(
             interrupted = True
     if interrupted:
         where = "" if spread is None else f" --on {spread.on}"
-        again = again or f"dabench train --resume {folder}{where}"
+        again = again or f"{resuming('train', folder)}{where}"
         if world.first:
-            console(stderr=True).print(f"Interrupted; '{again}' continues.", markup=False)
+            print_line(f"Interrupted; '{again}' continues.", stderr=True)
         raise typer.Exit(INTERRUPTED)
     if not world.first:
         # One that ended with the code of a failed run would end the first at its table.
@@ -524,8 +524,8 @@ def _print_suite(
     else:
         _print_results(scene, folder, results)
         if decided is not None:
-            console().print(decided["words"], markup=False)
-        console(stderr=True).print(f"Records: {folder}", markup=False)
+            print_line(decided["words"])
+        print_line(f"Records: {folder}", stderr=True)
 
 
 def _answer(
@@ -553,7 +553,7 @@ def _banner(scene: Scene) -> None:
         )
     elif scene.asked != scene.pair.name:
         text = f"{scene.asked} needs GTA5 and Cityscapes; CamVid is here: {scene.title}"
-    console(stderr=True).print(text, markup=False)
+    print_line(text, stderr=True)
 
 
 def _print_results(scene: Scene, folder: Path, results: Mapping[str, Mapping[str, Any]]) -> None:

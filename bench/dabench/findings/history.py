@@ -100,7 +100,7 @@ def histories(
     once = {(e.document["run_id"], e.created, e.machine): e for e in reversed(entries)}
     timings = [each for each in reversed(once.values()) if each.document["kind"] == "timing"]
     if not timings:
-        raise UsageError(f"no timings below {', '.join(map(str, roots))}")
+        raise _none(f"no timings below {', '.join(map(str, roots))}", unreadable)
     points: dict[tuple[str, str, str], list[tuple[Point, Mapping[str, Any]]]] = {}
     cases: dict[str, None] = {}
     for entry in timings:
@@ -118,9 +118,18 @@ def histories(
                         points.setdefault(key, []).append((point, side.environment))
     if not points:
         known = ", ".join(list(cases)[:5])
+        if case is None or not cases:
+            raise _none(f"nothing was measured below {', '.join(map(str, roots))}", unreadable)
         raise UsageError(f"--case: {case!r} was never measured; there are: {known}")
     found = [History(*key, _with_steps(each, delta)) for key, each in points.items()]
     return found, unreadable
+
+
+def _none(what: str, unreadable: Sequence[tuple[Path, str]]) -> UsageError:
+    """That there is nothing to show, and the first of what could not be read."""
+    others = f" and {len(unreadable) - 1} more" if len(unreadable) > 1 else ""
+    why = f"; {unreadable[0][1]}{others}" if unreadable else ""
+    return UsageError(what + why)
 
 
 def _point(entry: Entry, side: Side, phase: str) -> Point | None:

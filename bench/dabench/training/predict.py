@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from dabench.base.errors import UsageError
+from dabench.base.errors import UsageError, bad_value
 from dabench.data.domain import Domain, check_labels
 from dabench.data.labels import CLASSES, Classes, colourise, read_image
 from dabench.data.prepare import prepare, resize_image
+from dabench.device.base import DeviceUnavailableError
 from dabench.device.registry import open_device
 from dabench.network import checkpoint
 from dabench.network.trained import rebuilt
@@ -40,8 +41,8 @@ def load_trained(path: Path, device: str) -> Trained:
     Of a suite of one training it is that of the median seed.
 
     Raises:
-        UsageError: No checkpoint, one whose weights are of another network, or a suite of
-            several trainings.
+        UsageError: No checkpoint, one whose weights are of another network, a suite of
+            several trainings, or no such device.
     """
     if path.is_dir():
         path = run_in(path)
@@ -54,7 +55,14 @@ def load_trained(path: Path, device: str) -> Trained:
     network = rebuilt(state, path)
     assert isinstance(network, BiSeNet)
     config = TrainConfig.of(state["config"])
-    return Trained(network.to(open_device(device).torch_device()).eval(), config, classes)
+    return Trained(network.to(_opened(device)).eval(), config, classes)
+
+
+def _opened(device: str) -> torch.device:
+    try:
+        return open_device(device).torch_device()
+    except DeviceUnavailableError as error:
+        raise bad_value("--device", device, str(error)) from error
 
 
 def score(trained: Trained, domain: Domain, *, split: str | None, device: str) -> Scores:
@@ -70,7 +78,7 @@ def score(trained: Trained, domain: Domain, *, split: str | None, device: str) -
             f"the checkpoint {len(trained.classes)} of {trained.classes.name}"
         )
     check_labels(domain, split or domain.reported)
-    where = open_device(device).torch_device()
+    where = _opened(device)
     config = trained.config
     frames = prepare(domain.frames(split or domain.reported), (config.height, config.width))
     matrix = confusion_on(
@@ -91,7 +99,7 @@ def predict_files(
 
     Images of one stem are told apart by their folders, and by numbers where those agree too.
     """
-    where = open_device(device).torch_device()
+    where = _opened(device)
     size = (trained.config.height, trained.config.width)
     written = []
     out.mkdir(parents=True, exist_ok=True)
@@ -110,9 +118,9 @@ def predict_files(
 
 def _names(paths: Sequence[Path]) -> list[str]:
     """A name per file, each once: its stem, with as many folders before it as it takes."""
-    absolute = [path.absolute() for path in paths]
+    absolute = [path.absolute().relative_to(path.absolute().anchor) for path in paths]
     names = [path.stem for path in absolute]
-    for depth in range(2, max(len(path.parts) for path in absolute)):
+    for depth in range(2, max(len(path.parts) for path in absolute) + 1):
         again = Counter(names)
         if max(again.values()) == 1:
             break
