@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from dabench.base.errors import ResultsError
 
@@ -77,6 +78,22 @@ def finite(value: object) -> object:
     return value
 
 
+def parse_json(path: Path, text: str) -> Any:
+    """The document in a file's text.
+
+    Raises:
+        ResultsError: It is none; names file and line.
+    """
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ResultsError(f"{path} line {error.lineno}: not JSON: {error.msg}") from None
+    except ValueError:
+        raise ResultsError(f"{path}: not what any tool writes: a number is too long") from None
+    except RecursionError:
+        raise ResultsError(f"{path}: not of any tool: nested too deeply") from None
+
+
 @contextmanager
 def disk_errors(folder: Path) -> Iterator[None]:
     """A context that turns an OSError into one line for the user.
@@ -88,7 +105,8 @@ def disk_errors(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise ResultsError(
-            f"cannot write to {folder}: {error.strerror}; what was measured before stays readable"
+            f"cannot write to {folder}: {error.strerror or error}; "
+            "what was measured before stays readable"
         ) from error
 
 

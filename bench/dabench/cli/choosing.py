@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dabench.base.errors import UsageError
 from dabench.base.units import format_bytes, format_interval, format_seconds
 from dabench.cli.loads import NAMES
 from dabench.cli.options import (
@@ -109,6 +110,8 @@ def choose(
 
     asked = _asked(given)
     check_data(asked.models, asked.limits, data)
+    if data is None and (unused := sorted(given.keys() & {"split", *(f"{n}_root" for n in roots)})):
+        raise UsageError(f"--{unused[0].replace('_', '-')}: it is of --data, which is not given")
     opened = None if data is None else data_for(data, split, asked.models, roots)
     command = shlex.join(["dabench", *sys.argv[1:]])
     with new_run_folder(out, "choose") as folder:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dabench.base.errors import UsageError
+from dabench.base.errors import bad_value
 from dabench.cli.examples import examples_of
 from dabench.cli.output import console, print_line, print_table
 from dabench.plan.grids import parse
@@ -69,6 +69,9 @@ def check(name: Name, root: Root) -> None:
     print_line("no problems found")
 
 
+_LARGEST = 1000
+
+
 @app.command(epilog=examples_of("data synth"))
 def synth(
     out: Annotated[Path, typer.Argument(help="Gets gta5/ and cityscapes/.")],
@@ -78,8 +81,10 @@ def synth(
     """Draw the synthetic stand-in in the layouts of GTA5 and Cityscapes."""
     from dabench.data.standin import write_standin
 
-    if seed < 0 or scale <= 0:
-        raise UsageError("--seed takes a whole number of at least 0, --scale a number above 0")
+    if seed < 0:
+        raise bad_value("--seed", seed, "it takes a whole number of at least 0")
+    if not 0 < scale <= _LARGEST:
+        raise bad_value("--scale", scale, f"it takes as --scale a number above 0, up to {_LARGEST}")
     for path in write_standin(out, seed=seed, scale=scale):
         print_line(str(path))
 
@@ -97,6 +102,8 @@ def prepare(
     from dabench.data.domain import open_domain
 
     height, width = parse("size", size)
+    if min(height, width) < 1:
+        raise bad_value("--size", size, "it takes HxW, both at least 1")
     domain = open_domain(name, root)
     for split, frames in track(
         [item for item in domain.splits.items() if item[1]],

@@ -61,7 +61,7 @@ def ls(
                 str(each.path),
                 each.document["kind"],
                 each.created[:16].replace("T", " "),
-                each.document["environment"].get("cpu", "-"),
+                each.document["environment"].get("cpu") or "-",
                 format_bytes(each.size_bytes),
                 ", ".join(each.labels.tags),
                 "; ".join(note.text for note in each.labels.notes),
@@ -109,6 +109,9 @@ def show(
 
     names, deadline_s = asked(percentiles, deadline)
     entry = read_entry(run)
+    if entry.document["kind"] != "timing" and (percentiles or deadline):
+        option = "--percentiles" if percentiles else "--deadline"
+        raise UsageError(f"{option}: {run} is a run of kind {entry.document['kind']}, not timing")
     tails = run if entry.document["kind"] == "timing" else None
     rows = summarised(run, entry.document) if entry.document["kind"] == "timing" else []
     provenance = read_json(run / PROVENANCE) or []
@@ -167,6 +170,8 @@ def note(
     """Add a note to a run."""
     from dabench.records.catalog import label
 
+    if not text.strip():
+        raise bad_value("TEXT", text, "it takes something to say")
     label(run, note=text)
 
 
@@ -209,10 +214,13 @@ def prune(
             error_line(f"kept: {error}")
 
 
+_DIGITS = 9
+
+
 def _whole(text: str | None) -> int | None:
     if text is None:
         return None
-    if not text.isdecimal():
+    if not (text.isdecimal() and text.isascii() and len(text) <= _DIGITS):
         raise bad_value("--keep", text, "it takes a whole number of at least 0")
     return int(text)
 

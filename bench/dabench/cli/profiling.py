@@ -56,6 +56,7 @@ def profile(
 ) -> None:
     """Show where the time goes, layer by layer, and what holds each layer back."""
     given = named(locals())
+    _check_rows(rows)
     if resume_from is not None:
         check_alone(given, {"rows"})
         from dabench.run.profiler import resume_profile
@@ -76,6 +77,11 @@ def profile(
     with new_run_folder(out, f"profile-{name}") as folder:
         done = run_with_progress([grid], folder, trace=trace, quiet=quiet or json)
     _show(done, rows=rows, quiet=quiet, json=json)
+
+
+def _check_rows(rows: int) -> None:
+    if rows < 1:
+        raise bad_value("--rows", rows, "it takes a whole number of at least 1")
 
 
 def _show(done: Profile, *, rows: int, quiet: bool, json: bool) -> None:

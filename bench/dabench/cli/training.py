@@ -548,8 +548,8 @@ def _banner(scene: Scene) -> None:
     text = f"{scene.title}"
     if scene.synthetic:
         text = (
-            f"SYNTHETIC stand-in for {scene.pair.name}: no dataset root is given, so frames are "
-            "drawn; scores say nothing about GTA5 or Cityscapes"
+            f"SYNTHETIC stand-in for {scene.pair.name}, which needs datasets: frames are drawn; "
+            "scores say nothing about GTA5 or Cityscapes"
         )
     elif scene.asked != scene.pair.name:
         text = f"{scene.asked} needs GTA5 and Cityscapes; CamVid is here: {scene.title}"

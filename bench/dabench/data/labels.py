@@ -203,6 +203,10 @@ def look_like_train_ids(values: Iterable[frozenset[int]]) -> bool:
     return only_train_ids and bool(seen - {*low, IGNORE}) and bool(seen & {*low, IGNORE})
 
 
+_UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+"""What Pillow raises for a file that is no image, is damaged, or says it is impossibly large."""
+
+
 def _stored(path: Path, encoding: str) -> npt.NDArray[np.uint8]:
     """The values (H, W) or the colours (H, W, 3) of a label map."""
     try:
@@ -213,7 +217,7 @@ def _stored(path: Path, encoding: str) -> npt.NDArray[np.uint8]:
                 # A grey map with an opacity.
                 return np.asarray(image)[..., 0]
             stored = np.asarray(image.convert("RGB") if image.mode == "RGBA" else image)
-    except (OSError, SyntaxError, ValueError) as error:
+    except _UNREADABLE as error:
         raise DataError(f"{path} cannot be read: {error}") from error
     whole = np.issubdtype(stored.dtype, np.integer)
     if stored.ndim == 2 and whole and 0 <= stored.min(initial=0) <= stored.max(initial=0) <= 255:
@@ -252,7 +256,7 @@ def read_image(path: Path, *, upright: bool = False) -> npt.NDArray[np.uint8]:
             if not image.mode.startswith(("I", "F")):
                 return np.asarray((_upright(image) if upright else image).convert("RGB"))
             stored = np.asarray(image)
-    except (OSError, SyntaxError, ValueError) as error:
+    except _UNREADABLE as error:
         raise DataError(f"{path} cannot be read: {error}") from error
     if (
         not np.issubdtype(stored.dtype, np.integer)

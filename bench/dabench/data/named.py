@@ -15,11 +15,13 @@ def domain_of(data: str, roots: Mapping[str, Path | None], classes: tuple[str, .
     """The domain of a name, its labels read as the classes where they can be.
 
     Raises:
-        UsageError: An unknown domain, no root for it, or one of other classes.
+        UsageError: An unknown domain, no root for it, one of another dataset, or other classes.
     """
     check_domain(data)
-    places = find_places(dict(roots))
     dataset = data.partition(":")[0]
+    if others := [name for name, root in roots.items() if root is not None and name != dataset]:
+        raise UsageError(f"--{others[0]}-root: --data {data} takes nothing from there")
+    places = find_places(dict(roots))
     if dataset in places.roots:
         root = places.roots[dataset]
     elif dataset == "camvid":

@@ -71,6 +71,11 @@ def machine_key(environment: Mapping[str, Any]) -> str:
     return f"{slug(str(name))[:40]}-{digest[:8]}"
 
 
+def processor(environment: Mapping[str, Any]) -> str:
+    """The name of a machine's processor; of what another tool measured it may not be known."""
+    return str(environment.get("cpu") or "unknown processor")
+
+
 def differing(one: Mapping[str, Any], other: Mapping[str, Any], facts: Sequence[str]) -> str | None:
     """The first fact in which two machines differ, in words; what one does not know is none."""
     for name in facts:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from dabench.base.errors import ResultsError, UsageError
-from dabench.base.files import json_text, write_atomically
+from dabench.base.files import json_text, parse_json, write_atomically
 from dabench.exchange.runs import WholeRun
 from dabench.plan.cases import PlannedCase
 from dabench.records.catalog import Labels, Note
@@ -48,13 +47,10 @@ def read_json(path: Path) -> Any:
         ResultsError: It is none.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ResultsError(f"cannot read {path}: {error}") from None
-    except json.JSONDecodeError as error:
-        raise ResultsError(f"{path} line {error.lineno}: not JSON: {error.msg}") from None
-    except RecursionError:
-        raise ResultsError(f"{path}: not of any tool: nested too deeply") from None
+    return parse_json(path, text)
 
 
 def document_of(runs: Sequence[WholeRun]) -> dict[str, Any]:

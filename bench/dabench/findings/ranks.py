@@ -16,6 +16,7 @@ from statistics import median
 from typing import Any, Literal
 
 from dabench.base.errors import UsageError
+from dabench.device.machine import processor
 from dabench.findings.compare import read_sides
 from dabench.plan.axes import AXES
 from dabench.plan.cases import Case
@@ -149,7 +150,7 @@ def _place(side: Side, phase: str) -> Place:
     case, facts = side.case, next(each.device for each in side.launches if each.phases)
     name = facts.get("device_name") if case.device != "cpu" else None
     threads = facts.get("threads") or side.environment.get("threads")
-    cpu = f"{side.environment['cpu']}, {threads} threads"
+    cpu = f"{processor(side.environment)}, {threads} threads"
     return Place(
         machine=str(name or (cpu if case.device == "cpu" else case.device)),
         setting="/".join(filter(None, (_part(case, key) for key in AXES if key not in _APART))),

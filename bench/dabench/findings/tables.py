@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from pandas.api.types import union_categoricals
 
 from dabench.base.errors import ResultsError, UsageError
+from dabench.device.machine import processor
 from dabench.plan.axes import EAGER, columns_of, variant_in
 from dabench.records.counts import read_counts, read_uncounted
 from dabench.records.folder import damaged, has_run, read_run
@@ -161,7 +162,8 @@ def machine_name(environment: dict[str, Any], device_name: object, device: str) 
     if device != "cpu":
         return str(device_name or device)
     cores = environment.get("logical_cores")  # unknown of what another tool measured
-    return f"{environment['cpu']}, {cores} cores" if cores else str(environment["cpu"])
+    cpu = processor(environment)
+    return f"{cpu}, {cores} cores" if cores else cpu
 
 
 def published() -> pd.DataFrame:
@@ -297,6 +299,16 @@ TimesOf = Mapping[tuple[str, str, str], LaunchTimes]
 """By run, case and phase."""
 
 
+class _Times(dict[tuple[str, str, str], LaunchTimes]):
+    """Of every measured row of sound records."""
+
+    def __missing__(self, key: tuple[str, str, str]) -> LaunchTimes:
+        run_id, case_id, phase = key
+        raise ResultsError(
+            f"run {run_id}: {MEASUREMENTS} lists {case_id} {phase}, of which {SAMPLES} has nothing"
+        )
+
+
 class _Stretch(Sequence[float]):
     """Numbers that stand together in an array, as floats when somebody looks at them."""
 
@@ -329,7 +341,7 @@ def launch_times(loaded: Results) -> TimesOf:
         (run_id, launch): None if round_ != round_ or round_ == "" else int(round_)
         for run_id, launch, round_ in known.itertuples(index=False)
     }
-    found: dict[tuple[str, str, str], LaunchTimes] = {}
+    found = _Times()
     keys = samples[["run_id", "case_id", "phase", "launch"]][kept]
     changes = np.zeros(max(len(keys), 1), bool)
     changes[0] = True
@@ -456,11 +468,31 @@ def _read_launches(folder: Path, run_id: str) -> pd.DataFrame:
     launches = launches.reindex(columns=list(LAUNCH_COLUMNS))
     try:
         launches["device"] = [json.loads(text) for text in launches["device"]]
-    except ValueError:
+        _check_launches(launches)
+    except (ValueError, OverflowError) as error:
         read_launches(folder)  # names the line
-        raise
+        raise ResultsError(f"{path}: not what dabench writes: {error}") from error
     launches.insert(0, "run_id", run_id)
     return launches
+
+
+def _check_launches(launches: pd.DataFrame) -> None:
+    """Checks what `launch_of` would read.
+
+    Raises:
+        ValueError: It could not.
+        OverflowError: A number is none.
+    """
+    for row in launches.to_dict("records"):
+        if row["round"] == row["round"] and row["round"] != "":
+            int(row["round"])
+        int(row["launch"])
+        phases = json.loads(row["phases"] or "{}")
+        whole = isinstance(row["device"], dict) and isinstance(phases, dict)
+        if not whole or not all(isinstance(each, dict) for each in phases.values()):
+            raise ValueError(f"launch {row['launch']}: device or phases")
+    if launches["launch"].duplicated().any():
+        raise ValueError("a launch a second time")
 
 
 def _read_samples(folder: Path, run_id: str, launches: pd.DataFrame) -> pd.DataFrame:
@@ -541,7 +573,7 @@ def _read_csv(
 def _checked(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
     try:
         return _typed(frame)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise ResultsError(f"{path}: not what dabench writes: {error}") from error
 
 
@@ -553,5 +585,7 @@ def _typed(frame: pd.DataFrame) -> pd.DataFrame:
             frame[column.name] = frame[column.name].astype(object).fillna("").astype("str")
         else:
             values = pd.to_numeric(frame[column.name].replace("", None))
+            if "None" not in str(column.type) and values.isna().any():
+                raise ValueError(f"a row lacks {column.name}")
             frame[column.name] = values.astype("Int64" if kind == "int" else "float64")
     return frame

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from dabench.base.errors import UsageError, bad_value
+from dabench.base.typed import check_types
 from dabench.plan.axes import (
     ALL,
     AXES,
@@ -95,6 +96,7 @@ class Case:
     @classmethod
     def of(cls, document: dict[str, Any]) -> Case:
         """Reads what `to_dict` wrote."""
+        check_types(cls, document)
         return cls(**{**document, "phases": tuple(document["phases"])})
 
 
@@ -117,6 +119,7 @@ class PlannedCase:
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> PlannedCase:
         """Reads what `to_dict` wrote."""
+        check_types(Settings, document["settings"])
         return cls(
             case=Case.of(document["case"]),
             settings=Settings(**document["settings"]),

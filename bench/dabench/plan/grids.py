@@ -77,8 +77,10 @@ def load_grids(
 
     try:
         document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:
         raise UsageError(f"{source}: not TOML: {error}") from None
+    except RecursionError:
+        raise UsageError(f"{source}: not TOML: nested too deeply") from None
     unknown = set(document) - {"grid"}
     tables = document.get("grid")
     if unknown or not isinstance(tables, list) or not tables:

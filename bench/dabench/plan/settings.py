@@ -20,6 +20,8 @@ ITEM_BYTES: Mapping[str, int] = MappingProxyType(
 """Bytes of one element in memory; tf32 is fp32 outside of the matrix units."""
 
 MIN_LAUNCHES = 3
+MOST_LAUNCHES = 10_000
+"""Each starts a process: what asks for more is a slip, and would be planned for ever."""
 DEFAULT_TARGET_CI = 0.05
 DEFAULT_MAX_TIME_S = 30.0
 
@@ -62,7 +64,8 @@ class Settings:
         if self.repeat is not None:
             _check("repeat", self.repeat, self.repeat >= 1, positive)
         if self.launches is not None:
-            _check("launches", self.launches, self.launches >= 1, positive)
+            few = 1 <= self.launches <= MOST_LAUNCHES
+            _check("launches", self.launches, few, f"{positive} and at most {MOST_LAUNCHES}")
         if self.target_ci is not None:
             ok = 0 < self.target_ci < 1
             _check("target-ci", self.target_ci, ok, "it takes a fraction between 0% and 100%")

@@ -15,7 +15,7 @@ from typing import Any
 from dabench.base.errors import DabenchError, ResultsError, UsageError, bad_value
 from dabench.base.files import disk_errors, json_text, slug, write_atomically
 from dabench.device.machine import machine_key
-from dabench.records.folder import LOCK, RUN, RunFolder, has_run, read_json, read_run
+from dabench.records.folder import LOCK, RUN, RunFolder, began, has_run, read_json, read_run
 
 LABELS = "labels.json"
 
@@ -181,7 +181,7 @@ def prunable(
     chosen = [
         entry
         for entry in old
-        if before is None or datetime.fromisoformat(entry.created).astimezone(UTC) < before
+        if before is None or ((time := began(entry.created)) is not None and time < before)
     ]
     tagged = [entry for entry in chosen if _is_tagged(entry.path)]
     return [entry for entry in chosen if entry not in tagged], tagged

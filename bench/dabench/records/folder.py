@@ -15,7 +15,6 @@ import csv
 import fcntl
 import io
 import itertools
-import json
 import os
 import time
 import weakref
@@ -26,7 +25,14 @@ from pathlib import Path
 from typing import Any, NoReturn, Self
 
 from dabench.base.errors import ResultsError, UsageError
-from dabench.base.files import disk_errors, json_text, slug, sync_folder, write_atomically
+from dabench.base.files import (
+    disk_errors,
+    json_text,
+    parse_json,
+    slug,
+    sync_folder,
+    write_atomically,
+)
 from dabench.device.machine import difference
 
 SCHEMA = 5
@@ -47,6 +53,13 @@ _SHAPES = {
     "run_id": str, "created": str, "command": str, "environment": dict, "networks": dict,
     "left_out": list, "rules": dict, "calibration": dict,
 }  # fmt: skip
+_FACTS: Mapping[type, tuple[str, ...]] = {
+    str: ("cpu", "os", "python", "dabench", "commit", "torch", "cpu_capability", "cuda", "driver"),
+    int: ("physical_cores", "logical_cores", "usable_cores", "memory_bytes", "threads", "cudnn"),
+    list: ("gpus", "devices", "cpu_flags"),
+    dict: ("packages", "variables", "native"),
+}
+"""Of the environment, by the type that they have where they are known."""
 # Kinds whose run.json lists what is to be measured.
 _PLANNED = ("timing", "profile", "count", "ceilings", "eval", "frame")
 
@@ -343,14 +356,12 @@ def read_run(path: Path, *kinds: str) -> dict[str, Any]:
     """
     file = path / RUN
     try:
-        run = json.loads(file.read_text(encoding="utf-8"))
+        run = parse_json(file, file.read_text(encoding="utf-8"))
         schema = run["schema"]
     except (FileNotFoundError, NotADirectoryError):
         raise UsageError(f"{path} holds no run ({RUN} is missing)") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ResultsError(f"cannot read {file}: {error}") from None
-    except json.JSONDecodeError as error:
-        raise ResultsError(f"{file} line {error.lineno}: not JSON: {error.msg}") from error
     except (KeyError, TypeError):
         raise ResultsError(f"{file} line 1: not a record of dabench: no schema") from None
     if not isinstance(schema, int) or schema > SCHEMA:
@@ -366,12 +377,43 @@ def read_run(path: Path, *kinds: str) -> dict[str, Any]:
     for key, shape in _SHAPES.items():
         if key in run and not isinstance(run[key], shape):
             raise ResultsError(f"{file} line 1: not what dabench writes: {key} {run[key]!r}")
+    _check_facts(file, run)
     plan = run["plan"] if kind in _PLANNED else []
     if not isinstance(plan, list) or not all(isinstance(each, dict) for each in plan):
         raise ResultsError(f"{file} line 1: not what dabench writes: plan {plan!r}")
     if kinds and kind not in kinds:
         raise UsageError(f"{path} holds a run of kind {kind!r}, not {' or '.join(kinds)}")
     return dict(run)
+
+
+def began(created: str) -> datetime | None:
+    """When a run began; None where it does not say.
+
+    Raises:
+        ValueError: No time.
+        OverflowError: One out of this world.
+    """
+    return datetime.fromisoformat(created).astimezone(UTC) if created else None
+
+
+def _check_facts(file: Path, run: Mapping[str, Any]) -> None:
+    """Checks the facts that every command shows of a run: when it began, and on what machine."""
+    facts = run["environment"]
+    for shape, names in _FACTS.items():
+        for name in names:
+            value = facts.get(name)
+            # True is 1 to Python.
+            if value is not None and (not isinstance(value, shape) or isinstance(value, bool)):
+                raise ResultsError(f"{file} line 1: not what dabench writes: {name} {value!r}")
+    for name in ("gpus", "devices"):
+        if not all(isinstance(each, str) for each in facts.get(name) or ()):
+            raise ResultsError(f"{file} line 1: not what dabench writes: {name} {facts[name]!r}")
+    try:
+        began(run["created"])
+    except (ValueError, OverflowError):
+        raise ResultsError(
+            f"{file} line 1: not what dabench writes: created {run['created']!r}"
+        ) from None
 
 
 def read_json(path: Path) -> Any:
@@ -381,13 +423,12 @@ def read_json(path: Path) -> Any:
         ResultsError: Damaged; names file and line.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as error:
         raise ResultsError(f"cannot read {path}: {error}") from None
-    except json.JSONDecodeError as error:
-        raise ResultsError(f"{path} line {error.lineno}: not JSON: {error.msg}") from error
+    return parse_json(path, text)
 
 
 def read_table(
@@ -411,17 +452,24 @@ def read_table(
         raise ResultsError(f"cannot read {path}: {error}") from error
     if not text.endswith("\n"):
         text = text[: text.rfind("\n") + 1]
-    reader = csv.reader(io.StringIO(text))
-    header = next(reader, list(columns))
+    reader = _rows(path, csv.reader(io.StringIO(text)))
+    _, header = next(reader, (1, list(columns)))
     if tuple(header) not in {tuple(columns), *map(tuple, older)}:
         raise ResultsError(f"{path} line 1: expected the columns {','.join(columns)}")
     missing = {name: "" for name in columns if name not in header}
-    for row in reader:
+    for line, row in reader:
         if len(row) != len(header):
-            raise ResultsError(
-                f"{path} line {reader.line_num}: {len(row)} fields, expected {len(header)}"
-            )
-        yield reader.line_num, {**dict(zip(header, row, strict=True)), **missing}
+            raise ResultsError(f"{path} line {line}: {len(row)} fields, expected {len(header)}")
+        yield line, {**dict(zip(header, row, strict=True)), **missing}
+
+
+def _rows(path: Path, reader: Any) -> Iterator[tuple[int, list[str]]]:
+    """Rows of a CSV reader with their line numbers."""
+    try:
+        for row in reader:
+            yield reader.line_num, row
+    except csv.Error as error:
+        raise ResultsError(f"{path} line {reader.line_num}: {error}") from None
 
 
 @contextmanager
@@ -429,7 +477,7 @@ def bad_row(path: Path, line: int) -> Iterator[None]:
     """Turns what parsing a row raises into an error with file and line."""
     try:
         yield
-    except (ValueError, KeyError, TypeError, UsageError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, UsageError) as error:
         raise ResultsError(f"{path} line {line}: not what dabench writes: {error}") from error
 
 

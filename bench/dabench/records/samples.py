@@ -143,7 +143,7 @@ def _read_small(path: Path) -> Columns:
             phase.append(phases.setdefault(row["phase"], len(phases)))
             kind.append(kinds[row["kind"]])
             index.append(int(row["index"]))
-            wall_s.append(float(row["wall_s"]))
+            wall_s.append(_seconds(float(row["wall_s"])))
             device_s.append(float(row["device_s"]) if row["device_s"] else math.nan)
     return Columns(
         tuple(phases),
@@ -154,6 +154,16 @@ def _read_small(path: Path) -> Columns:
         np.array(wall_s, np.float64),
         np.array(device_s, np.float64),
     )
+
+
+def _seconds(value: float) -> float:
+    if not 0 < value < math.inf:
+        raise ValueError(f"wall_s {value}: a pass takes some time")
+    return value
+
+
+def _are_seconds(values: NDArray[np.float64]) -> bool:
+    return bool(np.all((values > 0) & (values < math.inf)))
 
 
 def _ends_whole(path: Path) -> bool:
@@ -178,7 +188,7 @@ def _read_large(path: Path) -> Columns | None:
             na_values={"device_s": [""]},
         )  # fmt: skip
         kinds = [list(KINDS).index(kind) for kind in frame["kind"].cat.categories]
-        if header != ",".join(SAMPLE_COLUMNS) or frame["wall_s"].isna().any():
+        if header != ",".join(SAMPLE_COLUMNS) or not _are_seconds(frame["wall_s"].to_numpy()):
             raise ValueError(header)
     except ValueError:  # pandas' parser errors are ValueErrors
         return None

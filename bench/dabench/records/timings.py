@@ -21,6 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from dabench.base.errors import ResultsError
 from dabench.plan.cases import PlannedCase
 from dabench.records.counts import write_counts
 from dabench.records.folder import RUN, RunFolder, bad_row, read_json, read_table
@@ -88,14 +89,22 @@ def read_launches(path: Path, *, later: bool = False) -> list[LaunchRecord]:
     samples = path / SAMPLES
     by_launch = {} if later and is_large(samples) else read_samples(samples).by_launch()
     of = Later(samples).of if later and is_large(samples) else None
-    launches = []
+    launches: dict[int, LaunchRecord] = {}
     table = path / LAUNCHES
+
+    def there(launch: int, phase: str) -> PhaseSamples:
+        try:
+            return by_launch[launch][phase]
+        except KeyError:
+            raise ResultsError(f"{samples}: launch {launch} has no samples of {phase}") from None
+
     for line, row in read_table(table, LAUNCH_COLUMNS, OLDER_LAUNCH_COLUMNS):
         with bad_row(table, line):
             launch = int(row["launch"])
-            phases = by_launch.get(launch, {})
-            launches.append(launch_of(row, partial(of, launch) if of else phases.__getitem__))
-    return launches
+            if launch in launches:
+                raise ValueError(f"launch {launch} a second time")
+            launches[launch] = launch_of(row, partial(of or there, launch))
+    return list(launches.values())
 
 
 def read_plan(path: Path, document: Mapping[str, Any]) -> list[PlannedCase]:
@@ -236,9 +245,16 @@ def launch_of(row: Mapping[str, str], samples: Callable[[str], PhaseSamples]) ->
         reason=row["reason"],
         started_at=row["started_at"],
         seconds=float(row["seconds"]),
-        device=json.loads(row["device"]),
+        device=_facts(row["device"]),
         phases=tuple(phases),
     )
+
+
+def _facts(text: str) -> dict[str, Any]:
+    found = json.loads(text)
+    if not isinstance(found, dict):
+        raise TypeError(f"device {text}")
+    return found
 
 
 def _text(value: float | None) -> str:
