@@ -15,6 +15,7 @@ from command import dabench, shell
 
 from dabench.cli.app import app
 from dabench.cli.examples import EXAMPLES
+from dabench.cli.output import print_line, print_table, resuming
 
 HERE = Path(__file__).parent
 
@@ -250,6 +251,15 @@ def test_the_canonical_call_is_understood():
         ("data check gta5 none", "--gta5-root: 'none' is no folder"),
         ("data check kitti .", "'kitti' is not allowed"),
         ("data synth x --scale 0", "--scale a number above 0"),
+        ("data synth x --scale nan", "--scale: 'nan' "),
+        ("data synth x --scale 1e400", "--scale: 'inf' "),
+        ("data synth x --seed -1", "--seed: '-1' .*at least 0"),
+        ("data prepare cityscapes . --size 0x0", "--size: '0x0' .*at least 1"),
+        ("profile --model disc --rows 0", "--rows: '0' .*at least 1"),
+        ("profile --model disc --rows 5 --rows x", "'--rows'.*integer.*, not 'x'"),
+        ("time --model disc --launches 99999999999999999999", "--launches: .*at most 10000"),
+        ("choose --models disc --deadline 1s --split val", "--split: it is of --data"),
+        ("prune --keep 99999999999", "--keep: '99999999999' .*whole number"),
         ("report --format word", "--format: 'word' .*markdown, latex"),
     ],
 )
@@ -373,3 +383,44 @@ def test_flops_prints_exact_counts_and_what_is_not_counted():
 
 def test_the_version_is_the_packages():
     assert shell("--version").stdout.strip() == f"dabench {metadata.version('dabench')}"
+
+
+def test_a_reader_that_has_gone_changes_no_exit_code():
+    for arguments in ("models", "models --json", "--version", "--help"):
+        read, write = os.pipe()
+        os.close(read)
+        command = [sys.executable, "-m", "dabench", *arguments.split()]
+        shown = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True)
+        os.close(write)
+        assert (shown.returncode, shown.stderr) == (0, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize(
+    ("command", "code", "said"),
+    [
+        ("models > /dev/full", 2, "dabench: cannot write to standard output: No space left"),
+        ("models --json > /dev/full", 2, "dabench: cannot write to standard output: No space left"),
+        ("models --json >&-", 0, ""),
+        ("show none 2>/dev/full", 2, ""),
+        ("show none 2>&-", 2, ""),
+    ],
+)
+def test_what_cannot_be_said_changes_no_exit_code(command, code, said, tmp_path):
+    shown = subprocess.run(
+        ["sh", "-c", f"exec {shlex.quote(sys.executable)} -m dabench {command}"],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert shown.returncode == code
+    assert shown.stderr.startswith(said)
+    assert shown.stderr.count("\n") == bool(said)
+
+
+def test_names_are_no_markup(capsys):
+    print_table("[/b] and [red]x[/red]", ("a:car:" + 40 * "x",), [("[bold]b",)], words=())
+    print_line("runs:car:x/[b]" + 300 * "y")
+    shown = capsys.readouterr().out
+    assert "[/b] and [red]x[/red]" in shown
+    assert "[bold]b" in shown
+    assert "runs:car:x/[b]" + 300 * "y" + "\n" in shown
+    assert resuming("sweep --on ray", Path("a b")) == "dabench sweep --on ray --resume 'a b'"

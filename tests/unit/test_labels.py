@@ -189,3 +189,10 @@ def test_damaged_exif_data_are_no_reason_not_to_read_a_photo(tmp_path):
             damaged[start + place] = random.integers(256)
         (tmp_path / "photo.jpg").write_bytes(damaged)
         assert sorted(read_image(tmp_path / "photo.jpg", upright=True).shape) == [3, 4, 6]
+
+
+def test_an_image_too_large_to_be_true_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4)
+    path = saved(tmp_path / "bomb.png", Image.new("RGB", (4, 6)))
+    with pytest.raises(DataError, match=r"bomb\.png cannot be read: .*decompression bomb"):
+        read_image(path)

@@ -1,5 +1,6 @@
 """Records on disk: what comes back, after whatever happened."""
 
+import csv
 import json
 import os
 
@@ -170,7 +171,12 @@ def test_a_run_that_is_none_is_refused(folder, text, message):
 DAMAGES = [
     {"kind": "weird"}, {"environment": []}, {"networks": []}, {"plan": {}}, {"plan": [1]},
     {"plan": [{}]}, {"plan": [{"case": {"model": "x"}, "settings": {}, "impossible": None}]},
-    {"command": 3},
+    {"command": 3}, {"created": "once"}, {"created": "0001-01-01T00:00:00+14:00"},
+    {"environment": {"gpus": 1.5}}, {"environment": {"gpus": [3]}}, {"environment": {"cpu": 1.5}},
+    {"environment": {"memory_bytes": [None]}}, {"environment": {"threads": True}},
+    {"plan": [{**PLAN[0], "case": {**PLAN[0]["case"], "concurrency": "x"}}]},
+    {"plan": [{**PLAN[0], "case": {**PLAN[0]["case"], "model": 3}}]},
+    {"plan": [{**PLAN[0], "settings": {**PLAN[0]["settings"], "seed": True}}]},
 ]  # fmt: skip
 
 
@@ -190,6 +196,60 @@ def test_settings_nobody_knows_are_one_line(folder, written):
         (folder / RUN).write_text(json.dumps(document))
         with pytest.raises(ResultsError, match=r"run\.json line 1: not what dabench writes"):
             load([folder])
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 200_000, '{"schema": ' + "9" * 5000 + "}"], ids=["deep", "long"]
+)
+@pytest.mark.parametrize("file", [RUN, "counts.json"])
+def test_documents_out_of_bounds_are_one_line(folder, written, file, text):
+    (folder / file).write_text(text)
+    with pytest.raises(ResultsError, match=f"{file}: not .*(too long|too deeply)"):
+        load([folder])
+
+
+# Column of launches.csv -> what nobody writes there.
+LAUNCHES = [
+    ("phases", "[]"), ("phases", "-1"), ("phases", '{"forward": 3}'), ("device", "[]"),
+    ("device", "-1"), ("round", "x"), ("round", "inf"), ("launch", "1"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("column", "text"), LAUNCHES, ids=lambda each: each[:16])
+def test_launches_that_nobody_writes_are_one_line(folder, written, column, text):
+    path = folder / results.LAUNCHES
+    with path.open(newline="") as file:
+        header, *rows = csv.reader(file)
+    rows[0][header.index(column)] = text
+    with path.open("w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([header, *rows])
+    for read in (read_launches, lambda folder: load([folder])):
+        with pytest.raises(ResultsError, match=r"launches\.csv line [0-9]+: "):
+            read(folder)
+
+
+def test_a_cell_out_of_bounds_is_one_line(folder, written):
+    path = folder / results.LAUNCHES
+    path.write_text(path.read_text().replace(",ok,,", f",ok,{'x' * 200_000},", 1))
+    with pytest.raises(ResultsError, match=r"launches\.csv line [0-9]+: field larger than"):
+        read_launches(folder)
+
+
+@pytest.mark.parametrize("seconds", ["0.0", "-1.0", "inf", "nan"])
+def test_a_pass_takes_some_time(folder, written, seconds):
+    path = folder / results.SAMPLES
+    path.write_text(path.read_text().replace(",0.2,", f",{seconds},", 1))
+    with pytest.raises(ResultsError, match=r"samples\.csv line [0-9]+: .*a pass takes some time"):
+        read_launches(folder)
+
+
+def test_the_table_that_lacks_samples_is_named(folder, written):
+    path = folder / results.SAMPLES
+    path.write_text(path.read_text().partition("\n")[0] + "\n")
+    with pytest.raises(ResultsError, match=r"samples\.csv: launch 0 has no samples of forward"):
+        read_launches(folder)
+    with pytest.raises(ResultsError, match=r"samples\.csv has nothing"):
+        _ = load([folder]).times["r1", CASE.case_id, "forward"]
 
 
 @pytest.mark.parametrize("text", ['[{"model": 1}]', '{"a": 1}', "[1]", '[{"reason": "x"}]'])

@@ -12,6 +12,7 @@ import pytest
 import torch
 import torchvision
 from fakes import FakeClock
+from PIL import Image
 from suites import ENVIRONMENT
 
 from dabench.base.errors import UsageError
@@ -323,6 +324,16 @@ def test_what_was_trained_is_scored_and_predicts(scene, tmp_path):
     image = scene.target.frames("test")[0].image
     (written,) = predict_files(trained, [image], tmp_path / "out", device="cpu")
     assert written.name == f"{image.stem}_pred.png"
+    folders = tmp_path / "a", tmp_path / "a" / "deeper"
+    alike = [folder / f"x.{kind}" for folder in folders for kind in ("png", "bmp")]
+    for each in alike:
+        each.parent.mkdir(exist_ok=True)
+        Image.open(image).save(each)
+    written = predict_files(trained, alike, tmp_path / "out", device="cpu")
+    assert len(set(written)) == 4
+    assert {each.resolve().parent for each in written} == {(tmp_path / "out").resolve()}
+    with pytest.raises(UsageError, match=r"--device: 'nosuch' .*no such device"):
+        load_trained(tmp_path / "run", "nosuch")
     other = replace(scene.target, name="camvid", classes=CAMVID)
     with pytest.raises(UsageError, match=r"--data: camvid has 11 classes of camvid, the check"):
         score(trained, other, split=None, device="cpu")

@@ -36,7 +36,10 @@ def write_atomically(path: Path, text: str) -> None:
     try:
         # Readable as any other file: temporary ones are the user's alone.
         os.fchmod(descriptor, 0o666 & ~_UMASK)
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
+        # A name of a file may be no text.
+        with os.fdopen(
+            descriptor, "w", encoding="utf-8", errors="backslashreplace", newline=""
+        ) as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

@@ -6,6 +6,7 @@ import ast
 import hashlib
 import importlib.util
 import itertools
+import os
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -236,7 +237,9 @@ def _digest(files: Iterable[Path]) -> str:
     """Of names and contents: a file more or less shows too."""
     digest = hashlib.sha256()
     for path in files:
-        digest.update(f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+        of_file = hashlib.sha256(path.read_bytes()).hexdigest()
+        # A name may be no text.
+        digest.update(os.fsencode(path.name) + f" {of_file}\n".encode())
     return digest.hexdigest()
 
 

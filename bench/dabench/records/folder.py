@@ -178,7 +178,8 @@ class RunFolder:
             run.document = {
                 "schema": SCHEMA,
                 "kind": kind,
-                "run_id": path.resolve().name,
+                # A name of a folder may be no text.
+                "run_id": path.resolve().name.encode(errors="backslashreplace").decode(),
                 "created": datetime.now(UTC).isoformat(timespec="seconds"),
                 "command": command,
                 "environment": dict(environment),
