@@ -57,5 +57,7 @@ def test_foreign_files_are_one_line(tmp_path):
     with pytest.raises(UsageError, match=r"other\.pt is no checkpoint of dabench train"):
         checkpoint.load(tmp_path / "other.pt")
     torch.save(print, tmp_path / "code.pt")
-    with pytest.raises(UsageError, match=r"code\.pt is no checkpoint"):
+    with pytest.raises(
+        UsageError, match=r"code\.pt is no checkpoint: it does not hold weights alone"
+    ):
         checkpoint.load(tmp_path / "code.pt")

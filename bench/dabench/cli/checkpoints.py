@@ -134,9 +134,10 @@ def predict(
     device: Device = "cpu",
 ) -> None:
     """Colour images by the classes a checkpoint sees in them."""
-    missing = [path for path in images if not path.is_file()]
-    if missing:
-        raise UsageError(f"image {str(missing[0])!r} does not exist")
+    for path in images:
+        if not path.is_file():
+            what = "is no file" if path.exists() else "does not exist"
+            raise UsageError(f"image {str(path)!r} {what}")
     from dabench.training.predict import load_trained, predict_files
 
     for path in predict_files(load_trained(checkpoint, device), images, out, device=device):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import pickle
 import re
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,9 @@ def load(path: Path) -> State:
 def _load(source: Path | io.BytesIO, path: Path) -> State:
     try:
         state = torch.load(source, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        # Torch's own words advise to run what the file may hold.
+        raise UsageError(f"{path} is no checkpoint: it does not hold weights alone") from error
     except Exception as error:  # torch.load raises many kinds for a file that is none
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UsageError(f"{path} is no checkpoint: {first}") from error

@@ -71,7 +71,8 @@ class Settings:
             _check("target-ci", self.target_ci, ok, "it takes a fraction between 0% and 100%")
         if self.max_time_s is not None:
             _check("max-time", self.max_time_s, self.max_time_s > 0, "it takes seconds above 0")
-        _check("seed", self.seed, 0 <= self.seed < 2**63, "it takes a whole number from 0")
+        seeds = f"it takes a whole number from 0 to {2**63 - 1}"
+        _check("seed", self.seed, 0 <= self.seed < 2**63, seeds)
         _check("timeout", self.timeout_s, self.timeout_s > 0, "it takes seconds above 0")
         check_choice("--order", self.order, ORDERS)
 

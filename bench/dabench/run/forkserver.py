@@ -79,7 +79,10 @@ def serve(control: socket.socket) -> None:
     _adopt_orphans()
     ended = _ChildEnds()
     while True:
-        line, fds, _, _ = socket.recv_fds(control, CHUNK, 2)
+        try:
+            line, fds, _, _ = socket.recv_fds(control, CHUNK, 2)
+        except ConnectionResetError:
+            return  # the client was ended with an answer unread
         while line and not line.endswith(b"\n"):
             # A request holds an environment: the kernel may deliver it in pieces.
             more = control.recv(CHUNK)
