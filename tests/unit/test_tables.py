@@ -137,3 +137,17 @@ def test_failed_cases_stay_in_the_table(loaded):
 def test_no_runs_is_said_with_what_to_do(tmp_path):
     with pytest.raises(UsageError, match=r"no runs under .*dabench sweep paper-cpu"):
         find_runs(tmp_path)
+
+
+def test_names_of_others_are_no_html_in_markdown():
+    out = Markdown()
+    name = "net(tag='<img src=x>')"
+    out.heading(name)
+    out.paragraph(f"`{name}` and {name}")
+    out.bullets(["`net('`<b>')", "``a ` <i>``"])
+    out.table(pd.DataFrame({"model": [f"{name}|"]}), name)
+    shown = "net(tag='&lt;img src=x>')"
+    assert out.text() == (
+        f"## {shown}\n\n`{name}` and {shown}\n\n- `net('`&lt;b>')\n- ``a ` <i>``\n\n"
+        f"| model |\n| :-- |\n| {shown}\\| |\n\n*{shown}*\n"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -91,24 +92,24 @@ class Markdown(Document):
     suffix = ".md"
 
     def heading(self, text: str, level: int = 2) -> None:
-        self._parts.append(f"{'#' * level} {text}")
+        self._parts.append(f"{'#' * level} {_no_html(text)}")
 
     def paragraph(self, text: str) -> None:
-        self._parts.append(text)
+        self._parts.append(_no_html(text))
 
     def bullets(self, lines: Sequence[str]) -> None:
         if lines:
-            self._parts.append("\n".join(f"- {line}" for line in lines))
+            self._parts.append("\n".join(f"- {_no_html(line)}" for line in lines))
 
     def table(self, frame: pd.DataFrame, caption: str) -> None:
         header = [_cell(name) for name in frame.columns]
         rule = [":--" if is_words(frame[name]) else "--:" for name in frame.columns]
         rows = [[_cell(value) for value in row] for row in frame.itertuples(index=False)]
         lines = ["| " + " | ".join(row) + " |" for row in (header, rule, *rows)]
-        self._parts.append("\n".join([*lines, "", f"*{caption}*"]))
+        self._parts.append("\n".join([*lines, "", f"*{_no_html(caption)}*"]))
 
     def _picture(self, path: str, caption: str) -> None:
-        self._parts.append(f"![{caption}]({path})")
+        self._parts.append(f"![{_no_html(caption)}]({path})")
 
 
 class Latex(Document):
@@ -155,7 +156,20 @@ class Latex(Document):
 
 
 def _cell(value: object) -> str:
-    return str(value).replace("|", "\\|").replace("\n", " ")
+    return _no_html(str(value)).replace("|", "\\|").replace("\n", " ")
+
+
+_CODE = re.compile(r"(?<!`)(`+)(?!`).+?(?<!`)\1(?!`)")
+"""A span that Markdown shows as it is: between as many backticks as begin it."""
+
+
+def _no_html(text: str) -> str:
+    """Markdown in which no name of others is a tag."""
+    parts, end = [], 0
+    for span in _CODE.finditer(text):
+        parts += [text[end : span.start()].replace("<", "&lt;"), span[0]]
+        end = span.end()
+    return "".join([*parts, text[end:].replace("<", "&lt;")])
 
 
 def _escape(text: str) -> str:
