@@ -13,7 +13,7 @@ import pytest
 import typer.main
 from command import dabench, shell
 
-from dabench.cli.app import app
+from dabench.cli.app import app, main
 from dabench.cli.examples import EXAMPLES
 from dabench.cli.output import print_line, print_table, resuming
 
@@ -259,6 +259,7 @@ def test_the_canonical_call_is_understood():
         ("profile --model disc --rows 5 --rows x", "'--rows'.*integer.*, not 'x'"),
         ("time --model disc --launches 99999999999999999999", "--launches: .*at most 10000"),
         ("choose --models disc --deadline 1s --split val", "--split: it is of --data"),
+        ("time --model a\udcff.py:net", "--model: .*a.udcff.*it takes text"),
         ("prune --keep 99999999999", "--keep: '99999999999' .*whole number"),
         ("report --format word", "--format: 'word' .*markdown, latex"),
     ],
@@ -404,6 +405,7 @@ def test_a_reader_that_has_gone_changes_no_exit_code():
         ("models --json >&-", 0, ""),
         ("show none 2>/dev/full", 2, ""),
         ("show none 2>&-", 2, ""),
+        ("--debug show none 2>/dev/full", 2, ""),
     ],
 )
 def test_what_cannot_be_said_changes_no_exit_code(command, code, said, tmp_path):
@@ -414,6 +416,32 @@ def test_what_cannot_be_said_changes_no_exit_code(command, code, said, tmp_path)
     assert shown.returncode == code
     assert shown.stderr.startswith(said)
     assert shown.stderr.count("\n") == bool(said)
+
+
+def test_a_run_goes_on_when_nobody_reads_its_progress(tmp_path):
+    (tmp_path / "fails.py").write_text("def net(): raise ValueError('no')")
+    read, write = os.pipe()
+    os.close(read)
+    shown = subprocess.run(
+        [sys.executable, "-m", "dabench", "time", "--model", "fails.py:net", "--size", "8x8",
+         "--repeat", "1", "--launches", "1"],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=write, text=True,
+    )  # fmt: skip
+    os.close(write)
+    assert shown.returncode == 1
+    assert "ValueError: no" in shown.stdout
+
+
+def test_what_breaks_elsewhere_is_no_success(monkeypatch, capsys):
+    def broken(*_, **__):
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr("dabench.cli.info.print_table", broken)
+    monkeypatch.setattr(sys, "argv", ["dabench", "models"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    assert capsys.readouterr().err == "dabench: Broken pipe\n"
 
 
 def test_names_are_no_markup(capsys):

@@ -1,8 +1,11 @@
 """Networks of others, built: what their factories may do, and what is refused."""
 
 import argparse
+import contextlib
+import os
 import socket
 import sys
+import urllib.error
 import urllib.request
 
 import pytest
@@ -10,7 +13,7 @@ import torch
 from torch import nn
 
 from dabench.base.errors import UnsupportedError
-from dabench.network.build import build_network
+from dabench.network.build import build_network, notes_of
 
 
 class Doubles(nn.Module):
@@ -46,6 +49,12 @@ def fetches():
 
 def fetches_itself():
     urllib.request.urlretrieve("https://example.org/a.pth", "a.pth")
+
+
+def keeps_what_it_fetched():
+    with contextlib.suppress(urllib.error.URLError):
+        urllib.request.urlopen("http://example.org/a.pth")
+    return Doubles()
 
 
 def reads_the_command_line():
@@ -85,6 +94,14 @@ def test_what_a_factory_fetches_itself_is_refused_and_named():
     with pytest.raises(UnsupportedError, match=r"from example\.org; --pretrained on lets it"):
         build_network(f"{__file__}:{fetches_itself.__name__}")
     assert socket.getaddrinfo("localhost", 80)
+
+
+def test_a_factory_that_goes_on_without_a_network_is_built(monkeypatch):
+    # A proxy on this machine would ask for others.
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    note = notes_of(build_network(f"{__file__}:{keeps_what_it_fetched.__name__}"))
+    assert "what example.org holds" in note
+    assert "no_proxy" not in os.environ
 
 
 def test_a_factory_that_cannot_do_without_weights_says_so():

@@ -336,6 +336,33 @@ def test_what_fvcore_does_otherwise_is_said(name):
     assert row.why == why
 
 
+class Identity(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+
+class Several(nn.Module):
+    """What fvcore does otherwise, each with its own reason."""
+
+    def __init__(self):
+        super().__init__()
+        self.dropped, self.kept = nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3)
+
+    def forward(self, x):
+        self.dropped(x)
+        y = F.avg_pool2d(self.kept(Identity.apply(x)), 2)
+        return F.scaled_dot_product_attention(y, y, y)
+
+
+def test_reasons_are_of_their_own_group():
+    network = Several()
+    convolutions, products, averages = cross_check(network, count_alone(network))
+    assert convolutions.why.startswith("fvcore's trace leaves out what the network computes")
+    assert products.why == "fvcore does not count scaled_dot_product_attention x1"
+    assert averages.why == "fvcore does not count avg_pool2d x1"
+
+
 def test_average_pooling_costs_its_kernel():
     count = count_alone(nn.Sequential(nn.AvgPool2d(3, 2, 1)))
     assert count.macs == 9 * 3 * 4 * 4

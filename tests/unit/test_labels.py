@@ -196,3 +196,19 @@ def test_an_image_too_large_to_be_true_is_one_line(tmp_path, monkeypatch):
     path = saved(tmp_path / "bomb.png", Image.new("RGB", (4, 6)))
     with pytest.raises(DataError, match=r"bomb\.png cannot be read: .*decompression bomb"):
         read_image(path)
+
+
+@pytest.mark.parametrize("exif", [b"garbage", b"MM", b"Exif\0\0II*\0"])
+@pytest.mark.parametrize("kind", ["png", "webp"])
+def test_exif_data_that_are_none_are_passed_over(tmp_path, kind, exif):
+    path = tmp_path / f"photo.{kind}"
+    Image.new("RGB", (4, 6)).save(path, exif=exif)
+    assert read_image(path, upright=True).shape == (6, 4, 3)
+
+
+def test_a_photo_of_16_bits_is_turned_too(tmp_path):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    path = tmp_path / "photo.png"
+    Image.fromarray(np.zeros((6, 4), np.uint16)).save(path, exif=exif)
+    assert read_image(path, upright=True).shape == (4, 6, 3)

@@ -439,12 +439,28 @@ def test_what_is_written_into_a_buffer_is_needed_where_it_is_read():
         assert (found.macs, found.dropped_macs) == (64, 0)
 
 
-def test_nothing_is_uncounted_in_inference_mode():
-    network = Of(torch.inference_mode()(lambda x, w: F.conv2d(x, w).flatten(1)), w=(4, 3, 1, 1))
-    found = count(network)
-    assert (found.macs, found.uncounted) == (12 * P, {})
-    usual = count(Of(lambda x, w: F.conv2d(x, w).flatten(1), w=(4, 3, 1, 1)))
-    assert found.graph == usual.graph
+INFERRED = {
+    "convolution": lambda x, w: F.conv2d(x, w).flatten(1),
+    "bilinear": lambda x, w: F.interpolate(F.conv2d(x, w), scale_factor=2, mode="bilinear"),
+    "bicubic": lambda x, w: F.interpolate(F.conv2d(x, w), scale_factor=2, mode="bicubic"),
+    "nearest": lambda x, w: F.interpolate(F.conv2d(x, w), scale_factor=2),
+    "batch norm": lambda x, w: F.batch_norm(x, w[0, :, 0, 0], w[1, :, 0, 0]),
+    "group norm": lambda x, w: F.group_norm(F.conv2d(x, w), 2),
+    "attention": lambda x, w: F.scaled_dot_product_attention(x, x, x) * w[0],
+    "einsum": lambda x, w: torch.einsum("nchw,ocij->nohw", x, w),
+    "sampled": lambda x, w: F.grid_sample(x, x[:, :2].permute(0, 2, 3, 1), align_corners=False),
+}
+
+
+@pytest.mark.parametrize("name", INFERRED)
+def test_inference_mode_changes_no_count(name):
+    usual, inferred = (
+        count(Of(function, w=(4, 3, 1, 1)))
+        for function in (INFERRED[name], torch.inference_mode()(INFERRED[name]))
+    )
+    assert (inferred.macs, inferred.uncounted, inferred.note) == (usual.macs, {}, "")
+    assert inferred.graph == usual.graph
+    assert usual.macs > 0
 
 
 def test_names_for_a_profiler_do_no_arithmetic():
@@ -455,10 +471,12 @@ def test_names_for_a_profiler_do_no_arithmetic():
     assert count(Of(named, w=(4, 3, 1, 1))).uncounted == {}
 
 
-@pytest.mark.parametrize("draw", [random.random, np.random.rand])
+@pytest.mark.parametrize("draw", [random.random, np.random.rand, lambda: random.seed(3) or 1])
 def test_a_way_that_chance_decides_is_said(draw):
     found = count(Of(lambda x, w: F.conv2d(x, w) * draw(), w=(4, 3, 1, 1)))
-    assert found.note == "its code draws numbers by chance: another pass may count otherwise"
+    assert found.note == (
+        "its code draws or seeds random numbers: another pass may count otherwise"
+    )
     assert found.graph == ""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+from contextlib import suppress
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -11,7 +12,7 @@ import typer
 from dabench.base.errors import DabenchError
 from dabench.cli.examples import START
 from dabench.cli.late import add_late
-from dabench.cli.output import error_line, write_out
+from dabench.cli.output import error_line, told, write_out
 
 INTERRUPTED, FAULT = 130, 70
 
@@ -119,14 +120,20 @@ def _run() -> Any:
     try:
         return app(standalone_mode=False)
     except SystemExit as end:
-        # Of what prints help, where its reader has gone: the same code as slower, or failed.
-        return 0 if end.code == 1 else end.code
+        # Typer makes 1 of every broken pipe, which of compare means slower. That of help is
+        # its reader's, who has gone.
+        if end.code == 1 and {"-h", "--help"} & {*sys.argv}:
+            return 0
+        if isinstance(end.__context__, OSError):
+            raise end.__context__ from None
+        return end.code
 
 
 def _refuse(message: str) -> NoReturn:
     """Ends with one line, or under ``--debug`` with the traceback of the error at hand."""
     if "--debug" in sys.argv:
-        traceback.print_exc()
+        with told():
+            traceback.print_exc()
     else:
         error_line(message)
     sys.exit(2)
@@ -146,7 +153,9 @@ def main() -> None:
         sys.exit(_run())
     except _LineError as error:
         if type(error).__name__ == "NoArgsIsHelpError":
-            error.show()
+            # Rich ends the process where the reader of help has gone.
+            with suppress(SystemExit, OSError):
+                error.show()
         else:
             error_line(error.format_message() + _given(error))
         sys.exit(2)
@@ -159,5 +168,6 @@ def main() -> None:
         _refuse(f"{where}{error.strerror or error}")
     except Exception as error:
         # Python itself would end with 1, which of compare means slower.
-        traceback.print_exc()
+        with told():
+            traceback.print_exc()
         raise SystemExit(FAULT) from error

@@ -1,6 +1,8 @@
-"""Rich's console, but for what it does where the reader of its output has gone."""
+"""Rich's console, but for what it does where nobody takes its output."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from rich.console import Console
 
@@ -13,3 +15,12 @@ class UnbrokenConsole(Console):
     def on_broken_pipe(self) -> None:
         """Goes on without a reader."""
         to_nobody(self.file)
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Prints; on standard error, where nothing can be written, to nobody."""
+        try:
+            super().print(*objects, **options)
+        except OSError:
+            if not self.stderr:
+                raise
+            to_nobody(self.file)

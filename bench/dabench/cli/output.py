@@ -6,7 +6,7 @@ import os
 import shlex
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -33,13 +33,13 @@ def console(*, stderr: bool = False) -> Console:
 def error_line(message: str) -> None:
     """Prints one line on standard error; where nobody can read it the exit code must do."""
     if sys.stderr is not None:
-        with _told():
+        with told():
             sys.stderr.write(f"dabench: {' '.join(message.split())}\n")
             sys.stderr.flush()
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def told() -> Iterator[None]:
     """A context that writes to standard error, or to nobody where that takes nothing."""
     try:
         yield
@@ -50,7 +50,9 @@ def _told() -> Iterator[None]:
 def to_nobody(stream: IO[str]) -> None:
     """Lets go of what is or will be written to a stream that takes nothing any more."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, stream.fileno())
+    # What a program puts in place of a stream may have no file.
+    with suppress(OSError):
+        os.dup2(nowhere, stream.fileno())
     os.close(nowhere)
 
 
@@ -69,7 +71,7 @@ def written_out() -> Iterator[None]:
         to_nobody(sys.stdout)
     except OSError as error:
         to_nobody(sys.stdout)
-        raise DabenchError(f"cannot write to standard output: {error.strerror}") from error
+        raise DabenchError(f"cannot write to standard output: {error.strerror or error}") from error
 
 
 def write_out(text: str) -> None:
@@ -99,7 +101,7 @@ def resuming(command: str, folder: Path | None) -> str:
 def print_line(text: str, *, stderr: bool = False) -> None:
     """Prints text as it is, folded to a terminal; raises as `written_out`."""
     shown = console(stderr=stderr)
-    with _told() if stderr else written_out():
+    with told() if stderr else written_out():
         shown.print(text, markup=False, soft_wrap=stderr or not shown.is_terminal)
 
 
@@ -128,5 +130,6 @@ def print_table(
         )
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
+    shown = console()
     with written_out():
-        console().print(table)
+        shown.print(table)

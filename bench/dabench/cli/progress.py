@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from dabench.cli.consoles import UnbrokenConsole
 from dabench.plan.cases import Case
 from dabench.records.measurements import LaunchRecord
 from dabench.records.trainings import EpochRow
@@ -43,7 +43,7 @@ class LiveProgress(_Bar):
     """
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True, highlight=False)
+        self._console = UnbrokenConsole(stderr=True, highlight=False, emoji=False)
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -89,7 +89,7 @@ class TrainProgress(_Bar):
     """
 
     def __init__(self, *, quiet: bool) -> None:
-        self._console = Console(stderr=True, highlight=False)
+        self._console = UnbrokenConsole(stderr=True, highlight=False, emoji=False)
         self._quiet = quiet
         self._batch = 0
         self._rows: list[EpochRow] = []

@@ -75,8 +75,8 @@ def cross_check(network: nn.Module, count: ModelCount) -> list[Agreement]:
             difference = ours_here - theirs_here
             why = ""
             if difference:
-                reasons = _reasons(group, difference, unsupported, count)
-                why = "; ".join([*reasons, *own_rules.get(group, ())]) or "unexplained"
+                reasons = _reasons(group, unsupported) or own_rules[group]
+                why = "; ".join(reasons) or _perhaps(difference, unsupported, count)
             found.append(Agreement(group, ours_here, theirs_here, why))
     return found
 
@@ -116,7 +116,7 @@ def _own_rules(
         products.append("fvcore takes numpy's estimate of an einsum that is no product of two")
     if any(each.is_complex() for each in network.parameters()):
         products.append("fvcore counts a product of complex numbers as one")
-    if theirs.keys() & {"grid_sampler"}:
+    if "grid_sampler" in theirs:
         found["upsampling"].append("fvcore counts each grid sampling as a bilinear one")
     if "_transformer_encoder_layer_fwd" in count.by_operator:
         found["normalisation"].append(
@@ -125,25 +125,28 @@ def _own_rules(
     return found
 
 
-def _reasons(
-    group: str, difference: int, unsupported: Mapping[str, int], count: ModelCount
-) -> list[str]:
+def _reasons(group: str, unsupported: Mapping[str, int]) -> list[str]:
     """What of a group fvcore does not see or has no rule for."""
-    reasons = []
     missing = [
-        f"{name.removeprefix('aten::').replace('prim::PythonOp.', 'the autograd function ')} x{n}"
+        f"{name.removeprefix('aten::')} x{n}"
         for name, n in unsupported.items()
-        if any(word in name for word in (*_WORDS.get(group, ()), "PythonOp"))
+        if any(word in name for word in _WORDS.get(group, ()))
     ]
     if missing:
-        reasons.append(f"fvcore does not count {', '.join(missing)}")
+        return [f"fvcore does not count {', '.join(missing)}"]
+    return [_NO_RULE[group]] if group in _NO_RULE else []
+
+
+def _perhaps(difference: int, unsupported: Mapping[str, int], count: ModelCount) -> str:
+    """What may explain a difference that no operator explains."""
     if 0 < difference <= count.dropped_macs:
-        reasons.append(
-            f"its trace leaves out what the network computes and drops ({count.dropped_macs:,})"
-        )
-    if group in _NO_RULE and not missing:
-        reasons.append(_NO_RULE[group])
-    return reasons
+        dropped = f"{count.dropped_macs:,}"
+        return f"fvcore's trace leaves out what the network computes and drops ({dropped})"
+    functions = [name for name in unsupported if "PythonOp" in name]
+    if difference > 0 and functions:
+        names = ", ".join(name.rpartition(".")[2] for name in functions)
+        return f"fvcore does not look into functions of autograd, which may hold it: {names}"
+    return "unexplained"
 
 
 _WORDS: Mapping[str, tuple[str, ...]] = {

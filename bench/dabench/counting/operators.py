@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import pickle
 import random
 import sys
 from collections import Counter, defaultdict
@@ -133,7 +134,7 @@ def _no_word_of_failures() -> Iterator[None]:
         logger.disabled = before
 
 
-_BY_CHANCE = "its code draws numbers by chance: another pass may count otherwise"
+_BY_CHANCE = "its code draws or seeds random numbers: another pass may count otherwise"
 _NO_BACKWARD = "no output can be differentiated: there is no backward"
 _ALL_COUNTED = "torch's fast path would leave out tokens that are masked: all are counted"
 
@@ -174,13 +175,14 @@ def _traced(
             with calls.followed(), recorder, _attributed(calls, recorder):
                 _differentiate(found)
     network.zero_grad(set_to_none=True)
+    own = recorder.own()
     learns = any(output.requires_grad for output in found)
     notes = {
         _NO_BACKWARD: backward and not learns,
         _BY_CHANCE: _states_of_chance() != drawn,
     }
     return Trace(
-        own=recorder.own(),
+        own=own,
         uncounted=dict(recorder.uncounted),
         without=dict(recorder.without),
         shapes=calls.shapes,
@@ -191,10 +193,9 @@ def _traced(
     )
 
 
-def _states_of_chance() -> tuple[object, ...]:
+def _states_of_chance() -> bytes:
     """Of the generators that decide which way a network goes, where it is not its tensors."""
-    of_numpy = np.random.get_state(legacy=False)["state"]
-    return random.getstate(), of_numpy["key"].tobytes(), of_numpy["pos"]
+    return pickle.dumps((random.getstate(), np.random.get_state(legacy=False)))
 
 
 def _differentiate(found: Iterable[Tensor]) -> None:
@@ -260,12 +261,10 @@ class _Recorder(TorchDispatchMode):
     def __torch_dispatch__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        if torch.is_inference_mode_enabled():
-            # There nothing takes apart what consists of other operators.
+        if torch.is_inference_mode_enabled() and _consists_of_others(function):
+            # There nothing takes apart what elsewhere autograd does.
             with self:
-                result = function.decompose(*args, **(kwargs or {}))
-            if result is not NotImplemented:
-                return result
+                return function._op_dk(_COMPOSITE, *args, **(kwargs or {}))
         result = known_result(function, args)
         if result is None:
             result = function(*args, **(kwargs or {}))
@@ -307,10 +306,11 @@ class _Recorder(TorchDispatchMode):
         Unlike weights, which have other types, they make a network another.
         """
         held = self._without_data is not None and not isinstance(tensor, FakeTensor)
-        if held and tensor.dtype in (torch.int32, torch.int64):
+        readable = tensor.device.type == "cpu" and tensor.layout == torch.strided
+        if held and readable and tensor.dtype in (torch.int32, torch.int64):
             with _disable_current_modes():
-                indices = repr(tensor.tolist())
-            yield hashlib.sha256(indices.encode()).hexdigest()
+                indices = tensor.numpy().tobytes()
+            yield hashlib.sha256(indices).hexdigest()
 
     def graph(self, found: Iterable[Tensor]) -> str:
         """The digest of the forward that ended in these outputs."""
@@ -427,6 +427,15 @@ _SAID = (
 
 _NOT_OF_NETWORKS = frozenset({"prim", "profiler"})
 """Namespaces of operators that are about a network's run: what is printed or named in it."""
+
+
+_COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
+
+
+def _consists_of_others(function: Any) -> bool:
+    if function.namespace in _NOT_OF_NETWORKS:
+        return False
+    return bool(torch._C._dispatch_has_kernel_for_dispatch_key(function.name(), _COMPOSITE))
 
 
 def _is_view(function: Any, name: str) -> bool:

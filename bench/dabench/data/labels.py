@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import struct
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -252,9 +253,11 @@ def read_image(path: Path, *, upright: bool = False) -> npt.NDArray[np.uint8]:
         DataError: Unreadable, or of values that are no intensities.
     """
     try:
-        with _no_word_of_metadata(), Image.open(path) as image:
+        # Only there: whoever decodes in threads shares their filters of warnings.
+        with _no_word_of_metadata() if upright else nullcontext(), Image.open(path) as opened:
+            image = _upright(opened) if upright else opened
             if not image.mode.startswith(("I", "F")):
-                return np.asarray((_upright(image) if upright else image).convert("RGB"))
+                return np.asarray(image.convert("RGB"))
             stored = np.asarray(image)
     except _UNREADABLE as error:
         raise DataError(f"{path} cannot be read: {error}") from error
@@ -281,7 +284,10 @@ _TURNS = {
 
 def _upright(image: Image.Image) -> Image.Image:
     # Pillow's own function writes the EXIF data again, and fails where they are damaged.
-    turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 0))
+    try:
+        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 0))
+    except (*_UNREADABLE, struct.error, TypeError, KeyError, IndexError):
+        return image
     return image if turn is None else image.transpose(turn)
 
 

@@ -18,7 +18,7 @@ from dabench.records.calibrations import FIELD
 from dabench.records.catalog import LABELS, Labels, read_labels
 from dabench.records.comparisons import Side, seconds_per_pass
 from dabench.records.counts import read_counts, read_uncounted
-from dabench.records.folder import RunFolder, read_run
+from dabench.records.folder import RunFolder, check_facts, read_run
 from dabench.records.measurements import LaunchRecord
 from dabench.records.merging import NAME, PROVENANCE, staging
 from dabench.records.summary import summarised
@@ -123,6 +123,7 @@ def check_run(run: WholeRun, source: Path) -> None:
         raise ResultsError(f"{source}: {run.run_id!r} is no name of a run")
     if not isinstance(document["environment"], dict):
         raise ResultsError(f"{source}: not what dabench writes: environment")
+    check_facts(str(source), document)
     datetime.fromisoformat(document["created"]).astimezone(UTC)
     for launch in run.launches:
         for phase in launch.phases:

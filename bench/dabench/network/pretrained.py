@@ -2,7 +2,7 @@
 
 The loaders of torch.hub, torchvision, timm and segmentation-models-pytorch are
 replaced while a network is built. What would have been fetched is noted. What a factory
-fetches itself, whatever it is, is refused: nobody could tell what it would do without.
+fetches itself finds no network: it takes what it has kept, or is refused.
 """
 
 from __future__ import annotations
@@ -99,12 +99,16 @@ def weights_left_out() -> Iterator[list[str]]:
         )
 
     look_up = socket.getaddrinfo
+    hosts: list[str] = []
 
     def getaddrinfo(host: Any, *args: Any, **kwargs: Any) -> Any:
         name = host.decode() if isinstance(host, bytes) else host
         if name in _THIS_MACHINE:
             return look_up(host, *args, **kwargs)
-        raise UnsupportedError(f"its factory fetches from {name}; --pretrained on lets it")
+        hosts.append(str(name))
+        left_out.append(f"what {name} holds")
+        # As without a network: what is cached is taken then.
+        raise socket.gaierror(socket.EAI_AGAIN, f"{name} is not asked")
 
     hooks = _Hooks(left_out)
     fetch, download = hub.load_state_dict_from_url, hub.download_url_to_file
@@ -115,10 +119,15 @@ def weights_left_out() -> Iterator[list[str]]:
     sys.meta_path.insert(0, hooks)
     hooks.patch_loaded()
     try:
-        yield left_out
+        with _no_proxies():
+            yield left_out
     except DabenchError:
         raise
     except Exception as error:
+        if hosts:
+            raise UnsupportedError(
+                f"its factory fetches from {hosts[0]}; --pretrained on lets it"
+            ) from error
         if not left_out:
             raise
         reason = f"{type(error).__name__}: {clean_line(str(error))}"
@@ -131,6 +140,21 @@ def weights_left_out() -> Iterator[list[str]]:
         # In modules that were imported meanwhile, too.
         _replace_everywhere(load_state_dict_from_url, fetch)
         _replace_everywhere(download_url_to_file, download)
+
+
+@contextmanager
+def _no_proxies() -> Iterator[None]:
+    """Proxies ask for others, also one on this machine."""
+    before = {name: os.environ.get(name) for name in ("no_proxy", "NO_PROXY")}
+    os.environ.update(dict.fromkeys(before, "*"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def left_out_note(left_out: Sequence[str]) -> str:

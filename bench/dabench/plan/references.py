@@ -221,7 +221,13 @@ def check_argument(key: str, value: Any) -> tuple[str, Any]:
 
 
 def split_names(text: str) -> list[str]:
-    """Splits a text at its commas, except those within a reference's brackets or quotes."""
+    """Splits a text at its commas, except those within a reference's brackets or quotes.
+
+    Raises:
+        UsageError: It is no text, as names of files need not be.
+    """
+    if not text.isascii() and text.encode(errors="ignore").decode() != text:
+        raise UsageError(f"--model: {text!a} is not allowed; it takes text, rename the file")
     commas = [place for place, sign in _outside(text) if sign == ","]
     starts = [0, *(place + 1 for place in commas)]
     return [text[i:j].strip() for i, j in zip(starts, [*commas, len(text)], strict=True)]

@@ -258,7 +258,9 @@ class RunFolder:
             writer.writerows(rows)
             before = path.stat().st_size if path.exists() else 0
             try:
-                with path.open("a", encoding="utf-8", newline="") as file:
+                with path.open(
+                    "a", encoding="utf-8", errors="backslashreplace", newline=""
+                ) as file:
                     file.write(text.getvalue())
                     file.flush()
                     os.fsync(file.fileno())
@@ -378,7 +380,7 @@ def read_run(path: Path, *kinds: str) -> dict[str, Any]:
     for key, shape in _SHAPES.items():
         if key in run and not isinstance(run[key], shape):
             raise ResultsError(f"{file} line 1: not what dabench writes: {key} {run[key]!r}")
-    _check_facts(file, run)
+    check_facts(f"{file} line 1", run)
     plan = run["plan"] if kind in _PLANNED else []
     if not isinstance(plan, list) or not all(isinstance(each, dict) for each in plan):
         raise ResultsError(f"{file} line 1: not what dabench writes: plan {plan!r}")
@@ -397,23 +399,31 @@ def began(created: str) -> datetime | None:
     return datetime.fromisoformat(created).astimezone(UTC) if created else None
 
 
-def _check_facts(file: Path, run: Mapping[str, Any]) -> None:
-    """Checks the facts that every command shows of a run: when it began, and on what machine."""
+def check_facts(where: str, run: Mapping[str, Any]) -> None:
+    """Checks the facts that every command shows of a run: when it began, and on what machine.
+
+    Args:
+        where: It stands, for what is said of it.
+        run: Its ``created`` and its ``environment``.
+
+    Raises:
+        ResultsError: Not what dabench writes.
+    """
     facts = run["environment"]
     for shape, names in _FACTS.items():
         for name in names:
             value = facts.get(name)
             # True is 1 to Python.
             if value is not None and (not isinstance(value, shape) or isinstance(value, bool)):
-                raise ResultsError(f"{file} line 1: not what dabench writes: {name} {value!r}")
+                raise ResultsError(f"{where}: not what dabench writes: {name} {value!r}")
     for name in ("gpus", "devices"):
         if not all(isinstance(each, str) for each in facts.get(name) or ()):
-            raise ResultsError(f"{file} line 1: not what dabench writes: {name} {facts[name]!r}")
+            raise ResultsError(f"{where}: not what dabench writes: {name} {facts[name]!r}")
     try:
         began(run["created"])
     except (ValueError, OverflowError):
         raise ResultsError(
-            f"{file} line 1: not what dabench writes: created {run['created']!r}"
+            f"{where}: not what dabench writes: created {run['created']!r}"
         ) from None
 
 
