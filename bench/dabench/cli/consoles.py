@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
-from dabench.cli.output import to_nobody
+from dabench.cli.output import to_nobody, told, written_out
 
 
 class UnbrokenConsole(Console):
@@ -17,10 +17,6 @@ class UnbrokenConsole(Console):
         to_nobody(self.file)
 
     def print(self, *objects: Any, **options: Any) -> None:
-        """Prints; on standard error, where nothing can be written, to nobody."""
-        try:
+        """Prints as rich does; raises as `written_out`, or on standard error nothing."""
+        with told() if self.stderr else written_out():
             super().print(*objects, **options)
-        except OSError:
-            if not self.stderr:
-                raise
-            to_nobody(self.file)

@@ -101,8 +101,7 @@ def resuming(command: str, folder: Path | None) -> str:
 def print_line(text: str, *, stderr: bool = False) -> None:
     """Prints text as it is, folded to a terminal; raises as `written_out`."""
     shown = console(stderr=stderr)
-    with told() if stderr else written_out():
-        shown.print(text, markup=False, soft_wrap=stderr or not shown.is_terminal)
+    shown.print(text, markup=False, soft_wrap=stderr or not shown.is_terminal)
 
 
 def print_json(document: Mapping[str, Any]) -> None:
@@ -130,6 +129,4 @@ def print_table(
         )
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    shown = console()
-    with written_out():
-        shown.print(table)
+    console().print(table)

@@ -79,8 +79,9 @@ class Trace:
         end_elements: Real numbers of the input and all outputs together, each once.
         parameters: Real numbers of the parameters that an output needs.
         graph: A digest of the forward: its operators in order, what of which result each is
-            given, shapes and settings. Versions of torch may differ in it; weights do not. Empty
-            where it had to be run on data.
+            given, shapes, settings and tables of indices; in training what is frozen. Versions of
+            torch may differ in it; weights do not. Empty where it had to be run on data, or chance
+            has a part in it.
         note: What a reader must know of how it was run; empty if nothing.
         on_data: Whether it had to be run on a real input.
     """

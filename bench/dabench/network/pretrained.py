@@ -72,11 +72,32 @@ def weights_left_out() -> Iterator[list[str]]:
     """Keeps factories from fetching weights; yields what they would have fetched.
 
     Does nothing where `VARIABLE` is ``on``.
+
+    Raises:
+        UnsupportedError: A factory that cannot do without what it would have fetched.
     """
     left_out: list[str] = []
     if os.environ.get(VARIABLE) == "on":
         yield left_out
         return
+    with _loaders_replaced(left_out), _without_network(left_out) as hosts:
+        try:
+            yield left_out
+        except DabenchError:
+            raise
+        except Exception as error:
+            if not left_out:
+                raise
+            what = f"{type(error).__name__}: {clean_line(str(error))}"
+            why = f"{what} ({left_out_note(left_out)})"
+            if hosts:
+                why = f"its factory fetches from {hosts[0]}; --pretrained on lets it ({what})"
+            raise UnsupportedError(why) from error
+
+
+@contextmanager
+def _loaders_replaced(left_out: list[str]) -> Iterator[None]:
+    """Torch's and other libraries' loaders give nothing, and note what of."""
     import torch
     from torch import hub, nn
 
@@ -98,42 +119,16 @@ def weights_left_out() -> Iterator[list[str]]:
             "--pretrained on lets it"
         )
 
-    look_up = socket.getaddrinfo
-    hosts: list[str] = []
-
-    def getaddrinfo(host: Any, *args: Any, **kwargs: Any) -> Any:
-        name = host.decode() if isinstance(host, bytes) else host
-        if name in _THIS_MACHINE:
-            return look_up(host, *args, **kwargs)
-        hosts.append(str(name))
-        left_out.append(f"what {name} holds")
-        # As without a network: what is cached is taken then.
-        raise socket.gaierror(socket.EAI_AGAIN, f"{name} is not asked")
-
     hooks = _Hooks(left_out)
     fetch, download = hub.load_state_dict_from_url, hub.download_url_to_file
     _replace_everywhere(fetch, load_state_dict_from_url)
     _replace_everywhere(download, download_url_to_file)
-    socket.getaddrinfo = getaddrinfo
     nn.Module.load_state_dict = load_state_dict  # type: ignore[method-assign]
     sys.meta_path.insert(0, hooks)
     hooks.patch_loaded()
     try:
-        with _no_proxies():
-            yield left_out
-    except DabenchError:
-        raise
-    except Exception as error:
-        if hosts:
-            raise UnsupportedError(
-                f"its factory fetches from {hosts[0]}; --pretrained on lets it"
-            ) from error
-        if not left_out:
-            raise
-        reason = f"{type(error).__name__}: {clean_line(str(error))}"
-        raise UnsupportedError(f"{reason} ({left_out_note(left_out)})") from error
+        yield
     finally:
-        socket.getaddrinfo = look_up
         sys.meta_path.remove(hooks)
         hooks.undo()
         nn.Module.load_state_dict = load  # type: ignore[method-assign]
@@ -143,13 +138,27 @@ def weights_left_out() -> Iterator[list[str]]:
 
 
 @contextmanager
-def _no_proxies() -> Iterator[None]:
-    """Proxies ask for others, also one on this machine."""
+def _without_network(left_out: list[str]) -> Iterator[list[str]]:
+    """Other hosts cannot be found: what is cached is taken then; yields those asked for."""
+    look_up = socket.getaddrinfo
+    hosts: list[str] = []
+
+    def getaddrinfo(host: Any, *args: Any, **kwargs: Any) -> Any:
+        name = host.decode() if isinstance(host, bytes) else host
+        if name in _THIS_MACHINE:
+            return look_up(host, *args, **kwargs)
+        hosts.append(str(name))
+        left_out.append(f"what {name} holds")
+        raise socket.gaierror(socket.EAI_AGAIN, f"{name} is not asked")
+
+    # Proxies ask for others, also one on this machine.
     before = {name: os.environ.get(name) for name in ("no_proxy", "NO_PROXY")}
     os.environ.update(dict.fromkeys(before, "*"))
+    socket.getaddrinfo = getaddrinfo
     try:
-        yield
+        yield hosts
     finally:
+        socket.getaddrinfo = look_up
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name, None)
