@@ -1,5 +1,7 @@
 """Counts against closed forms, exactly."""
 
+from functools import cache
+
 import pytest
 import torch
 from torch import nn
@@ -102,14 +104,19 @@ def test_counts_are_proportional_to_the_batch():
     assert eight.min_bytes - weights == 8 * (one.min_bytes - weights)
 
 
+@cache
+def segmenter(mode):
+    return count_model("stdc1-bisenet", height=64, width=64, mode=mode)
+
+
 def test_a_graph_has_a_name_whatever_its_weights_and_batch():
     names = {count_model("dw-disc", height=64, width=64, batch=batch).graph for batch in (1, 2, 8)}
     assert len(names) == 1
     others = {
         count_model("dw-disc", height=64, width=96).graph,
         count_model("disc", height=64, width=64).graph,
-        count_model("stdc1-bisenet", height=64, width=64).graph,
-        count_model("stdc1-bisenet", height=64, width=64, mode="train").graph,
+        segmenter("eval").graph,
+        segmenter("train").graph,
     }
     assert len(names | others) == 5
 
@@ -206,6 +213,27 @@ def test_what_is_frozen_makes_another_graph_in_training_only():
     assert graph(True, train=True) != graph(False, train=True)
 
 
+class Exchanging(nn.Module):
+    """A layer that works with other data for a while, four times as wide."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(8, 4, bias=False)
+        self.narrow, self.wide = self.layer.weight.data, torch.randn(16, 8)
+
+    def forward(self, x):
+        self.layer.weight.data = self.wide
+        wide = self.layer(x)
+        self.layer.weight.data = self.narrow
+        return wide.sum() + self.layer(x).sum()
+
+
+def test_a_weight_is_taken_as_it_is_when_it_is_read():
+    found = trace_operators(Exchanging().eval(), (2, 8), backward=False)
+    assert not found.on_data
+    assert sum(each.macs for each in found.own["forward", "layer"].values()) == 2 * 8 * (16 + 4)
+
+
 def test_a_graph_that_depends_on_data_has_no_name():
     found = trace_operators(Asking(lambda x: x[x > 0]).eval(), (2, 3, 8, 8), backward=False)
     assert found.on_data
@@ -213,16 +241,14 @@ def test_a_graph_that_depends_on_data_has_no_name():
 
 
 def test_layers_add_up_to_the_model():
-    count = count_model("stdc1-bisenet", height=64, width=64, mode="train")
+    count = segmenter("train")
     for field in ("macs", "executed_macs", "backward_macs", "activations", "bytes_moved"):
         assert sum(getattr(layer, field) for layer in count.layers) == getattr(count, field)
     assert sum(count.by_operator.values()) == count.executed_macs
 
 
 def test_training_counts_the_heads_that_eval_leaves_out():
-    train, evaluate = (
-        count_model("stdc1-bisenet", height=64, width=64, mode=m) for m in ("train", "eval")
-    )
+    train, evaluate = segmenter("train"), segmenter("eval")
     names = {layer.layer.split(".")[0] for layer in train.layers}
     assert names - {layer.layer.split(".")[0] for layer in evaluate.layers} == {
         "conv_out16",

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -329,6 +330,8 @@ def test_what_a_network_imports_is_noticed_wherever_it_lies(
 
 
 FETCHES = """
+import functools
+
 import torch
 from torch import nn
 from torch.hub import load_state_dict_from_url
@@ -362,6 +365,13 @@ def older():
     state.pop("fc.weight")
     del state["fc.bias"]
     net.load_state_dict(state)
+    return net
+
+HELD = functools.partial(load_state_dict_from_url, "https://example.org/net-123.pth")
+
+def held():
+    net = nn.Conv2d(3, 4, 1)
+    net.load_state_dict(HELD())
     return net
 
 def vision():
@@ -398,9 +408,11 @@ def built_without_network(tmp_path_factory):
         "    except Exception as error:\n"
         "        said = repr(error)\n"
         "    load = hub.load_state_dict_from_url, nn.Module.load_state_dict\n"
-        "    print(json.dumps([factory, said, [each.__module__ for each in load]]))\n"
+        "    homes = [each.__module__ for each in load]\n"
+        "    files = [each.__code__.co_filename for each in load]\n"
+        "    print(json.dumps([factory, said, homes, files]))\n"
     )
-    factories = ("own", "picked", "adapted", "older", "vision", "by_timm", "by_smp")
+    factories = ("own", "picked", "adapted", "older", "held", "vision", "by_timm", "by_smp")
     shown = subprocess.run(
         [sys.executable, "-c", code, f"{folder}/net.py", *factories],
         capture_output=True, text=True, check=True,
@@ -415,14 +427,17 @@ def built_without_network(tmp_path_factory):
         ("picked", "net-123.pth"),
         ("adapted", "net-123.pth"),
         ("older", "net-123.pth"),
+        ("held", "net-123.pth"),
         ("vision", "lraspp"),
         pytest.param("by_timm", "timm's", marks=pytest.mark.extras),
         pytest.param("by_smp", "the encoder resnet18's imagenet", marks=pytest.mark.extras),
     ],
 )
 def test_no_weights_are_fetched_and_a_note_says_so(built_without_network, factory, what):
-    note, homes = built_without_network[factory]
+    note, homes, files = built_without_network[factory]
     assert note.startswith("trained weights are left out (")
     assert what in note
     assert "--pretrained on" in note
-    assert homes == ["torch.hub", "torch.nn.modules.module"]  # all is put back
+    # All is put back.
+    assert homes == ["torch.hub", "torch.nn.modules.module"]
+    assert [Path(each).name for each in files] == ["hub.py", "module.py"]

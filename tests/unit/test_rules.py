@@ -798,6 +798,42 @@ def test_what_is_known_of_batch_norm_is_what_torch_works_out(layout, training, a
             assert [describe(each) for each in ours] == [describe(each) for each in theirs]
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("shape", [(2, 6, 4, 5), (2, 1, 4, 5), (2, 6, 1, 1)])
+def test_what_is_known_of_maps_is_what_torch_works_out(layout, shape):
+    aten = torch.ops.aten
+    with FakeTensorMode():
+        x, gradient = (torch.randn(shape).to(memory_format=layout) for _ in range(2))
+        for function, *rest in (
+            (aten.relu_.default,),
+            (aten.leaky_relu_.default, 0.2),
+            (aten.threshold_backward.default, gradient, 0),
+            (aten.leaky_relu_backward.default, gradient, 0.2, False),
+            (aten.upsample_bilinear2d.default, [8, 7], False),
+            (aten.upsample_bilinear2d.default, [3, 2], True, 0.5, None),
+            (aten.upsample_bilinear2d.default, [3, 1], False),
+        ):
+            ours, theirs = known_result(function, (x, *rest)), function(x, *rest)
+            if x.shape[1] == 1 and function is aten.upsample_bilinear2d.default:
+                assert ours is None
+                continue
+            assert describe(ours) == describe(theirs)
+            assert (ours is x) == (theirs is x)
+        assert known_result(aten.upsample_bilinear2d.default, (x, [1, 1], False)) is None
+
+
+def test_what_a_network_writes_out_goes_on_to_be_followed():
+    """Torch knows such numbers, and what a branch on them does."""
+
+    class Branching(nn.Module):
+        def forward(self, x):
+            table = torch.tensor([[-1.0]])
+            table.relu_()
+            return x @ x.mT if table[0, 0].item() == 0 else x
+
+    assert count(Branching(), (3, 4, 4)).macs == 3 * 4 * 4 * 4
+
+
 def describe(tensor):
     return tensor if tensor is None else (tensor.shape, tensor.stride(), tensor.dtype)
 

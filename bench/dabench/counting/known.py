@@ -1,16 +1,19 @@
 """Operators on fake tensors whose results are written down instead of worked out.
 
-Torch finds the shapes of a batch norm by taking it apart into a dozen operators, each of which it
-runs on fake tensors: more than half of the time of tracing a segmenter. What comes out is known.
+Torch finds the shapes of a batch norm, an upsampling or an activation by taking them apart into
+a dozen operators, each of which it runs on fake tensors: more than half of the time of tracing a
+segmenter. What comes out is known.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._prims_common import suggest_memory_format
 from torch._subclasses.fake_tensor import FakeTensor
 
 
@@ -19,19 +22,24 @@ def known_result(function: Any, args: Sequence[Any]) -> Any:
 
     Args:
         function: As a dispatch mode gets it.
-        args: All its arguments, by position.
+        args: Those by position.
     """
-    result = _KNOWN.get(function)
-    if result is None or len(args) != len(function._schema.arguments):
+    read, result = _KNOWN.get(function, (0, None))
+    if result is None or len(args) < read:
         return None
     tensors = [each for each in args if isinstance(each, Tensor)]
     # Of other precisions and devices the statistics are others. Weights may hold data.
     if any(each.dtype != torch.float32 or each.device.type != "cpu" for each in tensors):
         return None
     maps = [each for each in tensors if each.dim() > 1]
-    if not all(isinstance(each, FakeTensor) for each in maps) or not _alike(maps):
+    if not all(_without_data(each) for each in maps) or not _alike(maps):
         return None
     return result(*args)
+
+
+def _without_data(tensor: Tensor) -> bool:
+    """Whether it is fake, and not what the network's code wrote out, of which torch keeps track."""
+    return isinstance(tensor, FakeTensor) and tensor.constant is None
 
 
 def _alike(maps: Sequence[Tensor]) -> bool:
@@ -61,7 +69,27 @@ def _batch_norm_backward(
     )
 
 
-_KNOWN: Mapping[Any, Callable[..., Any]] = {
-    torch.ops.aten.native_batch_norm.default: _batch_norm,
-    torch.ops.aten.native_batch_norm_backward.default: _batch_norm_backward,
+def _in_place(x: Tensor, *_: Any) -> Tensor:
+    return x
+
+
+def _of_both(gradient: Tensor, x: Tensor, *_: Any) -> Tensor | None:
+    return torch.empty_like(x) if gradient.shape == x.shape else None
+
+
+def _upsampling(x: Tensor, size: Sequence[int], *_: Any) -> Tensor | None:
+    if x.shape[1] == 1 or prod(size) == 1:
+        return None  # both layouts at once
+    return torch.empty((*x.shape[:2], *size), memory_format=suggest_memory_format(x))
+
+
+_KNOWN: Mapping[Any, tuple[int, Callable[..., Any]]] = {
+    torch.ops.aten.native_batch_norm.default: (8, _batch_norm),
+    torch.ops.aten.native_batch_norm_backward.default: (10, _batch_norm_backward),
+    torch.ops.aten.relu_.default: (1, _in_place),
+    torch.ops.aten.leaky_relu_.default: (1, _in_place),
+    torch.ops.aten.threshold_backward.default: (2, _of_both),
+    torch.ops.aten.leaky_relu_backward.default: (2, _of_both),
+    torch.ops.aten.upsample_bilinear2d.default: (2, _upsampling),
 }
+"""Operator -> how many arguments by position its result is made from, and the result."""

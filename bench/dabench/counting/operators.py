@@ -15,9 +15,10 @@ import pickle
 import random
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, fields, replace
+from functools import cache
 from math import prod
 from types import FrameType
 from typing import Any
@@ -245,6 +246,8 @@ class _Recorder(TorchDispatchMode):
         self._needed: set[int] = set()
         # Keeps the addresses of storages from being given again; not the memory.
         self._storages: dict[int, torch.UntypedStorage | StorageWeakRef] = {}
+        self._held: dict[int, tuple[Tensor, Tensor]] = {}
+        self._lying: dict[int, tuple[object, ...]] = {}
         self._said = hashlib.sha256()
         self._numbers: dict[tuple[Any, ...], int] = {}
         self.uncounted: Counter[str] = Counter()
@@ -262,25 +265,31 @@ class _Recorder(TorchDispatchMode):
     def __torch_dispatch__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
+        kwargs = kwargs or {}
+        if function is _DEVICE_OF and isinstance(args[0], FakeTensor):
+            return args[0].fake_device  # which torch asks for more often than for all else together
         if torch.is_inference_mode_enabled() and _consists_of_others(function):
             # There nothing takes apart what elsewhere autograd does.
             with self:
-                return function._op_dk(_COMPOSITE, *args, **(kwargs or {}))
+                return function._op_dk(_COMPOSITE, *args, **kwargs)
+        if function.namespace in _NOT_OF_NETWORKS:
+            return function(*args, **kwargs)
+        given = tree_leaves((args, kwargs))
+        for each in given:
+            if isinstance(each, Tensor):
+                self._as_run(each)
         result = known_result(function, args)
         if result is None:
-            result = function(*args, **(kwargs or {}))
-        namespace, _, name = function._schema.name.partition("::")
-        if namespace not in _NOT_OF_NETWORKS:
-            if self._phase == FORWARD:
-                # A count of batches, which goes up in place, is no part of a graph.
-                table = not _changed(function)
-                self._say(function._schema.name, args, kwargs or {}, result, tables=table)
-            self._note(function, name, args, kwargs or {}, result)
+            result = function(*args, **kwargs)
+        made = tree_leaves(result)
+        operator = _operator(function)
+        if self._phase == FORWARD:
+            # A count of batches, which goes up in place, is no part of a graph.
+            tables = not operator.changed
+            words = [self._word(leaf, tables=tables) for leaf in (operator.whole, *given, *made)]
+            self._said.update(f"{words}\n".encode())
+        self._note(function, operator, operator.arguments(args, kwargs), given, made)
         return result
-
-    def _say(self, *what: Any, tables: bool) -> None:
-        words = [self._word(leaf, tables=tables) for leaf in tree_leaves(what)]
-        self._said.update(f"{words}\n".encode())
 
     def _word(self, value: Any, *, tables: bool = False) -> object:
         """What a graph says of an argument: of a tensor which one it is, and its shape.
@@ -319,15 +328,21 @@ class _Recorder(TorchDispatchMode):
         said.update(f"{[self._word(output) for output in found]}".encode())
         return said.hexdigest()[:16]
 
-    def _note(self, function: Any, name: str, args: Any, kwargs: Any, result: Any) -> None:
-        read = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        written = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
-        names = [argument.name for argument in function._schema.arguments]
-        arguments = {**_defaults(function), **dict(zip(names, args, strict=False)), **kwargs}
+    def _note(
+        self,
+        function: Any,
+        operator: _Operator,
+        arguments: Mapping[str, Any],
+        given: Iterable[Any],
+        made: Iterable[Any],
+    ) -> None:
+        name = operator.name
+        read = [leaf for leaf in given if isinstance(leaf, Tensor)]
+        written = [leaf for leaf in made if isinstance(leaf, Tensor)]
         macs, without = macs_of(name, arguments, written), False
         again = self._phase == BACKWARD and _repeats_a_forward()
         # Not only what is returned: data that tensors without data are made of is written too.
-        changed = [arguments[each] for each in _changed(function)]
+        changed = [arguments[each] for each in operator.changed]
         reads = frozenset(self._keys(read))
         writes = frozenset(self._keys((*written, *filter(torch.is_tensor, tree_leaves(changed)))))
         if macs is None:
@@ -399,10 +414,22 @@ class _Recorder(TorchDispatchMode):
         return apart + sum(min(held[key], room[key]) for key in held)
 
     def _as_run(self, tensor: Tensor) -> Tensor:
-        """The tensor that operators get for this one, which may hold data."""
+        """The tensor that operators get for this one, which may hold data.
+
+        Of a weight it is kept: torch makes another for each operator where nobody does, a third
+        of the time of a trace, and takes the one that is there also for a weight that was given
+        other data meanwhile.
+        """
         if self._without_data is None or isinstance(tensor, FakeTensor):
             return tensor
-        return self._without_data.from_tensor(tensor)
+        if tensor.layout != torch.strided:
+            return self._without_data.from_tensor(tensor)
+        lies = _lies(tensor)
+        if self._lying.get(id(tensor)) != lies:
+            self._held.pop(id(tensor), None)
+            self._held[id(tensor)] = tensor, self._without_data.from_tensor(tensor)
+            self._lying[id(tensor)] = lies
+        return self._held[id(tensor)][1]
 
     def _keys(self, values: Iterable[Tensor]) -> Iterator[int]:
         """Which memory tensors are of: views share theirs."""
@@ -418,6 +445,47 @@ class _Recorder(TorchDispatchMode):
             yield key
 
 
+def _lies(tensor: Tensor) -> tuple[object, ...]:
+    """In which memory a tensor lies, and how."""
+    storage = tensor.untyped_storage()._cdata
+    return storage, tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype
+
+
+@dataclass(frozen=True, slots=True)
+class _Operator:
+    """What the schema of an operator says.
+
+    Attributes:
+        whole: Its name with its namespace.
+        name: Without.
+        names: Of its arguments.
+        defaults: Of those that have one.
+        changed: Names of the arguments that it writes to.
+    """
+
+    whole: str
+    name: str
+    names: Sequence[str]
+    defaults: Mapping[str, Any]
+    changed: Sequence[str]
+
+    def arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """All arguments of a call by name."""
+        return {**self.defaults, **dict(zip(self.names, args, strict=False)), **kwargs}
+
+
+@cache
+def _operator(function: Any) -> _Operator:
+    schema = function._schema
+    return _Operator(
+        whole=schema.name,
+        name=schema.name.rpartition("::")[2],
+        names=[each.name for each in schema.arguments],
+        defaults={e.name: e.default_value for e in schema.arguments if e.has_default_value()},
+        changed=[e.name for e in schema.arguments if e.alias_info and e.alias_info.is_write],
+    )
+
+
 _FIELDS = fields(OperatorCounts)
 
 _SAID = (
@@ -429,6 +497,8 @@ _SAID = (
 _NOT_OF_NETWORKS = frozenset({"prim", "profiler"})
 """Namespaces of operators that are about a network's run: what is printed or named in it."""
 
+
+_DEVICE_OF = torch.ops.prim.device.default
 
 _COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
 
@@ -465,23 +535,6 @@ def _repeats_a_forward() -> bool:
             return True
         frame = frame.f_back
     return False
-
-
-def _changed(function: Any) -> list[str]:
-    """Names of the arguments that an operator writes to."""
-    return [
-        argument.name
-        for argument in function._schema.arguments
-        if argument.alias_info is not None and argument.alias_info.is_write
-    ]
-
-
-def _defaults(function: Any) -> dict[str, Any]:
-    return {
-        argument.name: argument.default_value
-        for argument in function._schema.arguments
-        if argument.has_default_value()
-    }
 
 
 def _moved(

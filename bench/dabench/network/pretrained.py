@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import importlib.abc
 import importlib.util
+import inspect
 import os
 import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.machinery import ModuleSpec
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 from dabench.base.errors import DabenchError, UnsupportedError, clean_line
@@ -120,9 +121,8 @@ def _loaders_replaced(left_out: list[str]) -> Iterator[None]:
         )
 
     hooks = _Hooks(left_out)
-    fetch, download = hub.load_state_dict_from_url, hub.download_url_to_file
-    _replace_everywhere(fetch, load_state_dict_from_url)
-    _replace_everywhere(download, download_url_to_file)
+    hooks.replace(hub.load_state_dict_from_url, load_state_dict_from_url)
+    hooks.replace(hub.download_url_to_file, download_url_to_file)
     nn.Module.load_state_dict = load_state_dict  # type: ignore[method-assign]
     sys.meta_path.insert(0, hooks)
     hooks.patch_loaded()
@@ -132,9 +132,6 @@ def _loaders_replaced(left_out: list[str]) -> Iterator[None]:
         sys.meta_path.remove(hooks)
         hooks.undo()
         nn.Module.load_state_dict = load  # type: ignore[method-assign]
-        # In modules that were imported meanwhile, too.
-        _replace_everywhere(load_state_dict_from_url, fetch)
-        _replace_everywhere(download_url_to_file, download)
 
 
 @contextmanager
@@ -176,7 +173,7 @@ _THIS_MACHINE = frozenset({None, "", "localhost", "127.0.0.1", "::1"})
 
 
 class _Hooks(importlib.abc.MetaPathFinder):
-    """Replaces the loaders of libraries as soon as these are imported."""
+    """Replaces functions, and the loaders of libraries as soon as these are imported."""
 
     def __init__(self, left_out: list[str]) -> None:
         self._left_out = left_out
@@ -219,26 +216,44 @@ class _Hooks(importlib.abc.MetaPathFinder):
             architecture = getattr(pretrained_cfg, "architecture", None) or type(model).__name__
             self._left_out.append(f"timm's {architecture}")
 
-        self._replace(builder.load_pretrained, load_pretrained)
+        self.replace(builder.load_pretrained, load_pretrained)
 
     def _smp(self, encoders: ModuleType) -> None:
-        original = encoders.get_encoder
+        original = _copied(encoders.get_encoder)
 
         def get_encoder(name: str, *args: Any, weights: Any = None, **kwargs: Any) -> Any:
             if weights is not None:
                 self._left_out.append(f"the encoder {name}'s {weights}")
             return original(name, *args, weights=None, **kwargs)
 
-        self._replace(original, get_encoder)
+        self.replace(encoders.get_encoder, get_encoder)
 
-    def _replace(self, original: Any, replacement: Any) -> None:
-        _replace_everywhere(original, replacement)
-        self._undo.append(lambda: _replace_everywhere(replacement, original))
+    def replace(self, decorated: Any, replacement: Callable[..., Any]) -> None:
+        """Makes each call of a function one of another, whoever holds it and by whatever name.
+
+        Its code is exchanged, not the function: to look for it in all modules would take a worker
+        longer than to build most networks, since a fork copies what it touches.
+        """
+        function = inspect.unwrap(decorated)
+        before = function.__code__, function.__defaults__, function.__kwdefaults__
+
+        def undo() -> None:
+            function.__code__, function.__defaults__, function.__kwdefaults__ = before
+
+        self._undo.append(undo)
+        function.__code__, function.__defaults__ = _call_instead.__code__, None
+        function.__kwdefaults__ = {"_replacement": replacement}
 
 
-def _replace_everywhere(original: Any, replacement: Any) -> None:
-    """Replaces a function in every module that holds it, under whatever name."""
-    for module in list(sys.modules.values()):
-        for name, value in list(getattr(module, "__dict__", {}).items()):
-            if value is original:
-                setattr(module, name, replacement)
+def _call_instead(*args: Any, _replacement: Callable[..., Any], **kwargs: Any) -> Any:
+    return _replacement(*args, **kwargs)
+
+
+def _copied(decorated: Any) -> FunctionType:
+    """A function that goes on doing what this one does now."""
+    function = inspect.unwrap(decorated)
+    copy = FunctionType(
+        function.__code__, function.__globals__, function.__name__, function.__defaults__
+    )
+    copy.__kwdefaults__ = function.__kwdefaults__
+    return copy

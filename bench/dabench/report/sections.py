@@ -19,7 +19,7 @@ from dabench.base.units import (
 from dabench.findings.audit import impossible_cells
 from dabench.findings.proofs import flags
 from dabench.findings.tables import Results, paper_timing, ratios
-from dabench.plan.axes import AXES, EAGER, variant_in
+from dabench.plan.axes import AXES, EAGER, VARIANT_AXES, variant_in
 from dabench.plan.variants import EXPORTED
 from dabench.records.measurements import WITHIN_ONE_LAUNCH
 from dabench.report.charts import bars_with_intervals
@@ -243,7 +243,9 @@ def _dtype(rows: pd.DataFrame) -> pd.Series[str]:
 
 def variant_column(rows: pd.DataFrame) -> pd.Series[str]:
     """The ways the networks were run, in words."""
-    names = [variant_in(row) for row in rows.to_dict("records")]
+    # Of rows this wide dictionaries would cost a quarter of a report.
+    axes = rows[rows.columns.intersection(["model", *VARIANT_AXES])]
+    names = [variant_in(row) for row in axes.to_dict("records")]
     return pd.Series(names, index=rows.index, dtype="str")
 
 
