@@ -23,6 +23,7 @@ def pytest_collection_finish():
 # A slow machine is no fault of what is tested.
 settings.register_profile("dabench", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("dabench")
+HOME = {name: os.environ.get(name) for name in ("HOME", "USERPROFILE", "PY_COLORS")}
 # Where processes share the tests, each has a core: two threads would take turns with the others',
 # and such as spin while they wait take the core that the other half of the tests runs on.
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -62,6 +63,29 @@ def slim():
 def undrawn(monkeypatch):
     """Charts of reports are empty files where nobody looks at them: each takes half a second."""
     monkeypatch.setattr("dabench.report.text.save", lambda chart, path: path.touch())
+
+
+@pytest.fixture(autouse=True)
+def variables():
+    """What a test or a library it imports sets in the environment is gone with it."""
+    before = dict(os.environ)
+    yield
+    for name in {*before, *os.environ} - {"PYTEST_CURRENT_TEST"}:
+        if name not in before:
+            del os.environ[name]
+        elif os.environ.get(name) != before[name]:
+            os.environ[name] = before[name]
+
+
+@pytest.fixture
+def at_home(pytester, monkeypatch):
+    """A session within a test has its user's home: else the server that forks workers is another,
+    in this test and in the next one that needs any."""
+    for name, value in HOME.items():
+        if value is None:
+            monkeypatch.delenv(name, raising=False)
+        else:
+            monkeypatch.setenv(name, value)
 
 
 @pytest.fixture(autouse=True)

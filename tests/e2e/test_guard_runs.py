@@ -37,6 +37,7 @@ def with_steady_samples(run):
     return steady
 
 
+@pytest.mark.usefixtures("at_home")
 def test_the_readmes_test_is_measured_kept_and_held_against_its_baseline(pytester, monkeypatch):
     monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
     (example,) = re.findall(r"```python\n(def test_.*?)```", GUIDE, re.DOTALL)

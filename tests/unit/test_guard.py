@@ -290,6 +290,7 @@ def test_call(dabench):
 """
 
 
+@pytest.mark.usefixtures("at_home")
 def test_a_callable_is_measured_here_and_in_a_fresh_process(pytester):
     done = runs(pytester, "-k", "call", test=CALLS)
     done.assert_outcomes(passed=1)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -24,7 +24,7 @@ from pandas.api.types import union_categoricals
 
 from dabench.base.errors import ResultsError, UsageError
 from dabench.device.machine import processor
-from dabench.plan.axes import EAGER, columns_of, variant_in
+from dabench.plan.axes import EAGER, VARIANT_AXES, columns_of, variant_in
 from dabench.records.counts import read_counts, read_uncounted
 from dabench.records.folder import damaged, has_run, read_run
 from dabench.records.measurements import (
@@ -428,6 +428,17 @@ def variant_in_words(row: Mapping[str, Any]) -> str:
     return variant_in(row, input="device")
 
 
+def ways_of(rows: pd.DataFrame, **instead: str) -> list[str]:
+    """The way in which each row of the measurements was run, in words.
+
+    Args:
+        rows: Their other columns are left alone: of rows this wide dictionaries take long.
+        instead: What an axis is taken for, whatever the rows say.
+    """
+    axes = rows[rows.columns.intersection(["model", *VARIANT_AXES])]
+    return [variant_in(row, **instead) for row in axes.to_dict("records")]
+
+
 def find_runs(root: Path) -> list[Path]:
     """Folders up to two levels below ``root`` that hold a run, sorted by path.
 
@@ -581,11 +592,17 @@ def _typed(frame: pd.DataFrame) -> pd.DataFrame:
     """Gives columns the types of `Measurement`, the same for rows made here and read back."""
     for column in fields(Measurement):
         kind = str(column.type).removesuffix(" | None")
+        values = frame[column.name]
         if kind == "str":
-            frame[column.name] = frame[column.name].astype(object).fillna("").astype("str")
-        else:
-            values = pd.to_numeric(frame[column.name].replace("", None))
-            if "None" not in str(column.type) and values.isna().any():
-                raise ValueError(f"a row lacks {column.name}")
-            frame[column.name] = values.astype("Int64" if kind == "int" else "float64")
+            # What is as it should be stays: of few rows each step costs more than the rows do.
+            if values.dtype != "str" or values.hasnans:
+                frame[column.name] = values.astype(object).fillna("").astype("str")
+            continue
+        if not pd.api.types.is_numeric_dtype(values):
+            values = pd.to_numeric(values.replace("", None))
+        if "None" not in str(column.type) and values.isna().any():
+            raise ValueError(f"a row lacks {column.name}")
+        wanted: Literal["Int64", "float64"] = "Int64" if kind == "int" else "float64"
+        if frame[column.name].dtype != wanted:
+            frame[column.name] = values.astype(wanted)
     return frame

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from dabench.findings.choices import command_of
 from dabench.findings.proofs import flags
 from dabench.findings.standings import Standing, key_of
-from dabench.findings.tables import Results
-from dabench.plan.axes import variant_in
+from dabench.findings.tables import Results, ways_of
 from dabench.plan.cases import PlannedCase
 from dabench.records.measurements import WITHIN_ONE_LAUNCH
 
@@ -56,7 +55,7 @@ def measured_columns(loaded: Results, places: Mapping[tuple[str, str, str], Stan
         + "x" + rows["width"].astype(str),
         dtype=rows["dtype"] + rows["precision"].map(_how),
         layout=rows["memory_format"],
-        way=[variant_in(row, input="device") for row in rows.to_dict("records")],
+        way=ways_of(rows, input="device"),
         flags=flags(rows),
         scope=rows["ci_scope"].where(rows["ci_scope"] == WITHIN_ONE_LAUNCH, ""),
         command=[

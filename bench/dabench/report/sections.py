@@ -18,8 +18,8 @@ from dabench.base.units import (
 )
 from dabench.findings.audit import impossible_cells
 from dabench.findings.proofs import flags
-from dabench.findings.tables import Results, paper_timing, ratios
-from dabench.plan.axes import AXES, EAGER, VARIANT_AXES, variant_in
+from dabench.findings.tables import Results, paper_timing, ratios, ways_of
+from dabench.plan.axes import AXES, EAGER
 from dabench.plan.variants import EXPORTED
 from dabench.records.measurements import WITHIN_ONE_LAUNCH
 from dabench.report.charts import bars_with_intervals
@@ -243,10 +243,7 @@ def _dtype(rows: pd.DataFrame) -> pd.Series[str]:
 
 def variant_column(rows: pd.DataFrame) -> pd.Series[str]:
     """The ways the networks were run, in words."""
-    # Of rows this wide dictionaries would cost a quarter of a report.
-    axes = rows[rows.columns.intersection(["model", *VARIANT_AXES])]
-    names = [variant_in(row) for row in axes.to_dict("records")]
-    return pd.Series(names, index=rows.index, dtype="str")
+    return pd.Series(ways_of(rows), index=rows.index, dtype="str")
 
 
 # Heading -> column, where it is not the axis as recorded.

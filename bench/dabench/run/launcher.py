@@ -29,7 +29,8 @@ _LONGEST_WAIT_S = 86_400.0  # more does not fit what select takes
 
 
 # What shells and pytest change as they go, and no library reads.
-_OF_THE_MOMENT = ("PWD", "OLDPWD", "SHLVL", "_", "COLUMNS", "LINES", "PYTEST_CURRENT_TEST")
+_OF_THE_MOMENT = ("PWD", "OLDPWD", "SHLVL", "_", "COLUMNS", "LINES")
+_NO_LIBRARYS = ("DABENCH_", "PYTEST_")
 
 
 def _circumstances() -> tuple[Mapping[str, str], frozenset[int]]:
@@ -37,7 +38,7 @@ def _circumstances() -> tuple[Mapping[str, str], frozenset[int]]:
     ours = {
         name: value
         for name, value in os.environ.items()
-        if name not in _OF_THE_MOMENT and not name.startswith("DABENCH_")
+        if name not in _OF_THE_MOMENT and not name.startswith(_NO_LIBRARYS)
     }
     affinity = getattr(os, "sched_getaffinity", None)  # Linux only
     return ours, frozenset(affinity(0) if affinity is not None else ())

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Literal
 
+import numpy as np
 from scipy.special import stdtrit
 
 from dabench.timing.statistics import Interval, mean_interval
@@ -100,7 +101,7 @@ def _judged(differences: Sequence[float], margin: float, level: float) -> Decisi
     seeds, mean, half = len(differences), fmean(differences), math.inf
     # Equal differences say that seeds were not drawn anew, not that they do not scatter.
     if max(differences) - min(differences) > EQUAL:
-        half = _t(seeds, 1 - level / 2) * stdev(differences) / math.sqrt(seeds)
+        half = float(stdtrit(seeds - 1, 1 - level / 2)) * stdev(differences) / math.sqrt(seeds)
     verdict: Verdict = "undecided"
     if mean - half > margin:
         verdict = "holds"
@@ -126,13 +127,7 @@ def more_seeds(differences: Sequence[float], effect: float) -> int | None:
     """
     if len(differences) < 2:
         return None
-    spread = stdev(differences)
-    for seeds in range(len(differences), MOST_NEEDED):
-        needed = (_t(seeds, 1 - LEVEL / 2) + _t(seeds, POWER)) * spread / math.sqrt(seeds)
-        if needed <= effect:
-            return seeds - len(differences)
-    return None
-
-
-def _t(seeds: int, share: float) -> float:
-    return float(stdtrit(seeds - 1, share))
+    seeds = np.arange(len(differences), MOST_NEEDED)
+    quantiles = stdtrit(seeds - 1, 1 - LEVEL / 2) + stdtrit(seeds - 1, POWER)
+    enough = quantiles * stdev(differences) / np.sqrt(seeds) <= effect
+    return int(enough.argmax()) if enough.any() else None

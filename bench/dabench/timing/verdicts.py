@@ -22,8 +22,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Literal, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 from dabench.timing.statistics import Interval, LogRatio, log_ratio
@@ -251,21 +254,20 @@ def _gap(found: LogRatio, margin: float) -> float:
 
 def _needed(found: LogRatio, launches: int, delta: float, level: float, size: int) -> int | None:
     """Further launches of each side that bring the interval's half-width to the gap."""
-    per_launch = found.freedom / launches
-    for total in _growing(launches):
-        half = float(stdtrit(per_launch * total, 1 - level / 2)) * found.error
-        enough = total >= fewest_launches(size)
-        if enough and half * math.sqrt(launches / total) <= _gap(found, delta):
-            return total - launches
-    return None
+    totals = _growing(launches)
+    half = stdtrit(found.freedom / launches * totals, 1 - level / 2) * found.error
+    decided = half * np.sqrt(launches / totals) <= _gap(found, delta)
+    enough = decided & (totals >= fewest_launches(size))
+    return int(totals[enough.argmax()]) - launches if enough.any() else None
 
 
-def _growing(launches: int) -> Sequence[int]:
+@cache
+def _growing(launches: int) -> NDArray[np.int64]:
     """Numbers of launches to try, ever further apart."""
     totals = [launches + 1]
     while totals[-1] < MOST_NEEDED:
         totals.append(max(totals[-1] + 1, int(totals[-1] * 1.05)))
-    return totals
+    return np.array(totals)
 
 
 def _needed_looks(judged: Judgement, there: int, delta: float, size: int) -> int | None:
