@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from dabench.base.errors import UsageError
+from dabench.counting import operators
 from dabench.counting.counted import ModelCount
 from dabench.counting.counts import count_model, count_network
 from dabench.counting.crosscheck import cross_check
@@ -211,6 +212,20 @@ def test_what_is_frozen_makes_another_graph_in_training_only():
 
     assert graph(True, train=False) == graph(False, train=False)
     assert graph(True, train=True) != graph(False, train=True)
+
+
+def test_that_batch_norm_takes_no_single_pixel_is_believed_without_data(monkeypatch):
+    traced, ways = operators._traced, []
+
+    def noted(*args, fake, **rest):
+        ways.append(fake)
+        return traced(*args, fake=fake, **rest)
+
+    monkeypatch.setattr(operators, "_traced", noted)
+    network = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(3), nn.Conv2d(3, 2, 1))
+    count = count_alone(network)
+    assert (count.batch, count.linear, len(ways)) == (1, True, 4)
+    assert all(ways)
 
 
 class Exchanging(nn.Module):

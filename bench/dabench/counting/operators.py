@@ -114,6 +114,8 @@ def trace_operators(network: nn.Module, shape: tuple[int, ...], *, backward: boo
         return _traced(network, shape, backward=backward, fake=True)
     except Exception as error:  # noqa: BLE001 - whatever code of others raises without data
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        if _TOO_FEW in reason:
+            raise  # as it would be with data
     if any(isinstance(module, nn.TransformerEncoder) for module in network.modules()):
         with suppress(Exception), _without_fast_path():
             traced = _traced(network, shape, backward=backward, fake=True)
@@ -135,6 +137,9 @@ def _no_word_of_failures() -> Iterator[None]:
     finally:
         logger.disabled = before
 
+
+_TOO_FEW = "Expected more than 1 value per channel when training"
+"""What batch norm says of a single image's 1x1 map: a matter of shapes."""
 
 _BY_CHANCE = "its code draws or seeds random numbers: another pass may count otherwise"
 _NO_BACKWARD = "no output can be differentiated: there is no backward"
