@@ -1,5 +1,6 @@
 """Which to deploy: ways by name, limits, the join of times and accuracies, and what is taken."""
 
+import json
 from dataclasses import replace
 
 import pandas as pd
@@ -9,14 +10,16 @@ from command import dabench
 from fakes import FakeClock, make_case, make_launch
 from trained import new_state, write_run
 
-from dabench.base.errors import UsageError
+from dabench.base.errors import ResultsError, UsageError
 from dabench.base.units import parse_bytes
 from dabench.data.labels import CAMVID, CITYSCAPES
 from dabench.findings.choices import COLUMNS, choice_of
 from dabench.plan.axes import DTYPES
 from dabench.plan.trained import EARLIER
 from dabench.plan.ways import USUAL, parse_way, way_name
-from dabench.records.choices import Limits, limits_of
+from dabench.records.choices import TIMES, Limits, limits_of
+from dabench.records.measurements import COLUMNS as MEASURED
+from dabench.records.timings import MEASUREMENTS, SUMMARY, read_launches
 from dabench.report.write import write_report
 from dabench.run.choosing import Asked, asked_for, check_data, data_for
 from dabench.run.deciding import Halver
@@ -227,6 +230,15 @@ def test_records_from_before_processing_was_said_are_joined_with_newer_ones(tmp_
     assert each.accuracy is not None
 
 
+def test_rows_that_are_gone_are_named(tmp_path):
+    folder = write_choice(tmp_path / "run", {PLAIN: steady(0.1)})
+    launches = len(read_launches(folder / TIMES))
+    (folder / TIMES / SUMMARY).write_text(json.dumps({"launches": launches}))
+    (folder / TIMES / MEASUREMENTS).write_text(",".join(MEASURED) + "\n")
+    with pytest.raises(ResultsError, match=r"measurements\.csv: no row of a/"):
+        choice_of(folder)
+
+
 def test_times_that_are_others_on_real_images_are_said(tmp_path):
     times, scores = {PLAIN: steady(0.1)}, {PLAIN: 0.7}
     for ratio, said in ((1.5, True), (1.01, False)):
@@ -403,7 +415,7 @@ def test_a_report_with_its_picture(tmp_path):
         (("--deadline", "-1"), "--deadline: '-1' is not allowed"),
         (("--device", "cuda:99"), "device 'cuda:99' is not available"),
         (("--resume", "gone"), "gone holds no run"),
-        (("--resume", "gone", "--ways", "nhwc"), "leave out 'ways'"),
+        (("--resume", "gone", "--ways", "nhwc"), "leave out '--ways'"),
     ],
 )
 def test_bad_input_is_one_line(arguments, message, tmp_path):

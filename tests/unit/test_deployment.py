@@ -57,6 +57,7 @@ def test_the_manifest_says_what_it_is_and_what_was_measured(written, chosen):
         "manifest.json", "network.onnx", "run.py",
     ]  # fmt: skip
     assert (manifest["network"], manifest["runtime"]) == (CONFIG.model, "onnxruntime")
+    assert manifest["dtype"] == manifest["measured"]["dtype"] == "fp32"
     assert manifest["classes"] == list(CITYSCAPES.names)
     assert 0 <= manifest["difference"] < 1e-3
     measured = manifest["measured"]
@@ -91,6 +92,26 @@ def test_the_script_runs_without_dabench_and_sees_what_the_network_sees(written,
     expected = logits[0].argmax(0).numpy()
     assert seen.shape == expected.shape
     assert (seen == expected).mean() > 0.999
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "python run.py IMAGE OUT.png"),
+        (("image.png", "seen.jpg"), "python run.py IMAGE OUT.png"),  # which would change classes
+        (("none.png", "seen.png"), "none.png: "),
+        (("text.png", "seen.png"), "text.png: "),
+    ],
+)
+def test_what_the_script_does_not_take_is_one_line(words, said, written, tmp_path):
+    (tmp_path / "text.png").write_text("no image")
+    done = subprocess.run(
+        [sys.executable, str(written[0] / "run.py"), *words], cwd=tmp_path, capture_output=True,
+        text=True,
+    )  # fmt: skip
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert said in line
 
 
 @pytest.mark.parametrize(

@@ -177,6 +177,14 @@ def test_what_cannot_be_measured_is_one_line(pytester, machine, call, message):
     assert list(pytester.path.glob(".dabench/runs/*")) == []
 
 
+def test_where_records_cannot_lie_is_said_once_by_the_option(pytester, machine):
+    (pytester.path / "file").touch()
+    done = runs(pytester, "--dabench-storage", "file/x")
+    done.assert_outcomes(failed=1)
+    done.stdout.fnmatch_lines(["--dabench-storage: cannot write '*/file/x/runs': Not a directory"])
+    assert "another exception" not in done.stdout.str()
+
+
 def test_what_a_callable_raises_is_the_tests_own(pytester):
     done = runs(pytester, test="def test_net(dabench):\n    dabench(lambda: 1 / 0)\n")
     done.assert_outcomes(failed=1)
@@ -272,6 +280,28 @@ def test_a_launch_inherits_what_a_test_needs(words, kept):
         option=SimpleNamespace(file_or_dir=list(dict.fromkeys(names))),
     )
     assert fixture.inherited(config) == kept
+
+
+def test_what_is_too_slow_does_not_become_the_baseline(pytester, machine):
+    both = ("--dabench-save-baseline", "--dabench-fail-slower", "5%")
+    done = runs(pytester, *both)
+    done.assert_outcomes(passed=1)
+    assert "has no baseline" not in done.stdout.str()
+    machine["level"] = 1.2
+    done = runs(pytester, *both)
+    done.assert_outcomes(failed=1)
+    assert "is the baseline now" not in done.stdout.str()
+    machine["level"] = 1.0
+    done = runs(pytester, *both)
+    done.assert_outcomes(passed=1)
+    done.stdout.fnmatch_lines(["*test_net forward: *", "*is the baseline now*"])
+    # Saving alone renews it, whatever a test allows.
+    machine["level"] = 1.2
+    own = 'def test_net(dabench):\n    dabench("dw-disc", batch=2, fail_slower="5%")\n'
+    done = runs(pytester, "--dabench-save-baseline", test=own)
+    done.assert_outcomes(passed=1)
+    done.stdout.fnmatch_lines(["*is the baseline now*"])
+    runs(pytester, "--dabench-fail-slower", "5%").assert_outcomes(passed=1)
 
 
 def test_it_can_be_switched_off(pytester):

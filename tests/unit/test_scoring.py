@@ -312,8 +312,11 @@ def test_a_training_without_frames_says_nothing(tmp_path):
         ),
         (("RUN", "--data", "gta5", "--times"), "--times: it is of ways to run a network; name"),
         (("RUN", "--data", "gta5", "--out", "x"), "--out: it is of ways to run a network; name"),
-        (("--resume", "RUN", "--device", "cuda"), "leave out 'device'"),
-        (("--resume", "RUN", "--dtype", "fp32"), "--resume goes on as planned; leave out 'dtype'"),
+        (("--resume", "RUN", "--device", "cuda"), "leave out '--device'"),
+        (
+            ("--resume", "RUN", "--dtype", "fp32"),
+            "goes on as planned; leave out '--dtype'",
+        ),
     ],
 )
 def test_bad_input_is_one_line(arguments, message, run, tmp_path):

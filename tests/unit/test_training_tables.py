@@ -94,6 +94,26 @@ def test_damaged_epochs_name_file_and_line(tmp_path):
         load_training([suite])
 
 
+def test_classes_that_were_cut_off_name_file_and_line(tmp_path):
+    suite = write_suite(tmp_path, seeds=(0,))
+    path = suite / "augment-seed0" / "classes.csv"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:3]).rstrip("\n"))
+    with pytest.raises(ResultsError, match=r"classes\.csv line 3: cut off"):
+        load_training([suite])
+
+
+@pytest.mark.parametrize(
+    "kept",
+    ["{}", '{"status": "well"}', '{"status": ["ok"]}', '{"status": "ok", "miou": "high"}',
+     '{"status": "ok", "epochs": null}', '{"status": "failed", "reason": 3}'],
+)  # fmt: skip
+def test_damaged_results_name_the_file(kept, tmp_path):
+    suite = write_suite(tmp_path, seeds=(0,))
+    (suite / "augment-seed0" / "result.json").write_text(kept)
+    with pytest.raises(ResultsError, match=r"result\.json: not what dabench writes"):
+        load_training([suite])
+
+
 def test_published_accuracy_is_for_the_papers_own_data():
     found = published_accuracy("gta5 -> cityscapes", "adversarial dw-disc")
     assert found == {"Table I": "73.1 / 32.7", "Table VII": "73 / 32.5",

@@ -277,7 +277,8 @@ def export_model(
         print_line(str(out / name))
     if manifest["measured"]["admissible"] != "met":
         error_line(f"it is not sure to keep the limits: {manifest['measured'].get('why', '')}")
+    script = shlex.join(["python", str(out / deployment.SCRIPT)])
     error_line(
-        f"{manifest['network']} for {manifest['runtime']}; 'python {out / deployment.SCRIPT} "
-        "IMAGE OUT.png' writes the class of each pixel"
+        f"{manifest['network']} for {manifest['runtime']}; to write the class of each pixel: "
+        f"{script} IMAGE OUT.png"
     )

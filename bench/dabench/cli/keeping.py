@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -100,7 +101,7 @@ def show(
     deadline: Deadline = None,
     json: Json = False,
 ) -> None:
-    """Show one run: its machine, what was asked, and what was measured."""
+    """Show one run: its machine, what was asked, and of timings what was measured."""
     from dabench.cli.measurements import print_measurements
     from dabench.records.catalog import read_entry
     from dabench.records.folder import read_json
@@ -148,7 +149,7 @@ def show(
         print_measurements(rows)
         print_loads(tails, rows, names, deadline_s)
     else:
-        print_line(f"'dabench report {run}' makes tables and pictures of it.")
+        print_line(f"For tables and pictures of it: {shlex.join(['dabench', 'report', str(run)])}")
 
 
 def tag(

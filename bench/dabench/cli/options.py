@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dabench.base.errors import UsageError, check_choice
+from dabench.base.errors import UsageError, bad_value, check_choice
 from dabench.plan.axes import AXES
 from dabench.plan.grids import AXIS_KEYS, SETTINGS, make_grid, parse
 from dabench.plan.references import split_names
@@ -136,7 +136,22 @@ def set_pretrained(choice: str | None) -> None:
     os.environ["DABENCH_PRETRAINED"] = choice
 
 
-_ELSE_CALLED = {"checkout": "--source", "source": "PRESET|FILE.toml"}
+def check_file_name(option: str, name: str) -> None:
+    """Checks a name that files are to have.
+
+    Raises:
+        UsageError: It is empty, or has folders.
+    """
+    if not name or Path(name).name != name:
+        raise bad_value(option, name, "it takes a file name without folders")
+
+
+_ELSE_CALLED = {
+    "checkout": "--source", "source": "PRESET|FILE.toml", "adversarial_weight": "--lambda",
+    "aux_weight": "--aux-lambda", "evaluation": "--eval", "split": "--eval-split",
+    "quick": "--quick/--full", "timing": "--timing/--no-timing", "pair": "PAIR", "first": "FIRST",
+    "second": "SECOND", "checkpoint": "CHECKPOINT", "base": "BASE", "new": "NEW",
+}  # fmt: skip
 """Parameters that a user knows by another name."""
 
 
@@ -152,7 +167,7 @@ def check_alone(given: Mapping[str, Any], also: frozenset[str] | set[str] = froz
     """
     allowed = {"resume_from", "quiet", "json", *also}
     if others := sorted(given.keys() - allowed):
-        name = _ELSE_CALLED.get(others[0], others[0])
+        name = _ELSE_CALLED.get(others[0], f"--{others[0].replace('_', '-')}")
         raise UsageError(f"--resume goes on as planned; leave out {name!r}")
 
 

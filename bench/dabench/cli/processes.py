@@ -98,7 +98,7 @@ def start(processes: int, folder: Path) -> int:
     Raises:
         DiedError: One was killed.
     """
-    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -116,6 +116,8 @@ def start(processes: int, folder: Path) -> int:
         rdzv_endpoint="localhost:0",
         local_addr="localhost",
         max_restarts=0,
+        # Else it leaves a folder of empty logs behind.
+        logs_specs=DefaultLogsSpecs(log_dir=os.devnull),
     )
     command = ("-m", "dabench", *sys.argv[1:])
     try:

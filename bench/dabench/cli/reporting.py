@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from dabench.base.errors import UsageError, bad_value, check_choice
+from dabench.base.errors import UsageError, check_choice
+from dabench.cli.options import check_file_name
 from dabench.cli.output import print_line
 
 _FORMATS = ("markdown", "latex")
@@ -38,8 +39,7 @@ def report(
     check_choice("--pictures", pictures, _PICTURES)
     if html and (output_format, pictures) != ("markdown", "png"):
         raise UsageError("--html: the page has no --format and no --pictures of its own")
-    if not name or Path(name).name != name:
-        raise bad_value("--name", name, "it takes a file name without folders")
+    check_file_name("--name", name)
     from dabench.findings.tables import find_runs, parts_of
 
     # A folder of `dabench reproduce` stands for its parts; any other for itself.

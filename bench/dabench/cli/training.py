@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -14,6 +15,7 @@ import typer
 from dabench.base.errors import UsageError, bad_value, check_choice
 from dabench.base.started import Started
 from dabench.cli.clusters import Spread, check_spread
+from dabench.cli.options import check_alone
 from dabench.cli.output import print_json, print_line, print_table, resuming
 from dabench.plan.grids import parse
 
@@ -295,8 +297,7 @@ def _resumed(given: Mapping[str, Any], started: Started) -> int:
     roots = _roots(given)
     allowed = {"resume_from", "quiet", "json", "normalise", "tensorboard", "processes", "on",
                *(f"{name}_root" for name in roots)}  # fmt: skip
-    if others := sorted(given.keys() - allowed):
-        raise UsageError(f"--resume goes on as planned; leave out {others[0]!r}")
+    check_alone(given, allowed)
     folder, on, places = given["resume_from"], given.get("on"), find_places(roots)
     spread = None if on is None else Spread(on, None, places, roots)
     with together(started) as world:
@@ -560,19 +561,23 @@ def _print_results(scene: Scene, folder: Path, results: Mapping[str, Mapping[str
     from dabench.records.trainings import read_epochs
     from dabench.training.health import signs_of
 
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name, result in results.items():
         if result["status"] != "ok":
-            rows.append((scene.title, name, "-", "-", "-", result["reason"]))
+            rows.append((scene.title, name, "-", "-", "-", result.get("reason", "")))
             continue
         found = signs_of(read_epochs(folder / name), fewest=1)
-        loss = result["disc_loss"]
+        loss = result.get("disc_loss")
+        # Where no evaluated pixel has a label; records hold no number then.
+        shares = (
+            "-" if share is None or math.isnan(share) else f"{share:.1%}"
+            for share in (result.get("miou"), result.get("accuracy"))
+        )
         rows.append(
             (
                 scene.title,
                 name,
-                f"{result['miou']:.1%}",
-                f"{result['accuracy']:.1%}",
+                *shares,
                 "-" if loss is None else f"{loss:.3f}",
                 ", ".join(sign.flag for sign in found),
             )

@@ -112,7 +112,7 @@ def trace_operators(network: nn.Module, shape: tuple[int, ...], *, backward: boo
     """
     try:
         return _traced(network, shape, backward=backward, fake=True)
-    except Exception as error:  # noqa: BLE001 - whatever code of others raises without data
+    except Exception as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         if _TOO_FEW in reason:
             raise  # as it would be with data

@@ -71,10 +71,15 @@ from PIL import Image, ImageOps
 
 here = Path(__file__).parent
 about = json.loads((here / "manifest.json").read_text(encoding="utf-8"))
-image = Image.open(sys.argv[1])
-if image.mode.startswith(("I", "F")):
-    sys.exit("an image of 8 bits a channel, please")
-image = ImageOps.exif_transpose(image).convert("RGB")
+if len(sys.argv) != 3 or Path(sys.argv[2]).suffix.lower() != ".png":
+    sys.exit(__doc__)
+try:
+    image = Image.open(sys.argv[1])
+    if image.mode.startswith(("I", "F")):
+        sys.exit("an image of 8 bits a channel, please")
+    image = ImageOps.exif_transpose(image).convert("RGB")
+except OSError as error:
+    sys.exit(f"{sys.argv[1]}: {error}")
 small = image.resize((about["width"], about["height"]), Image.Resampling.BILINEAR)
 x = (np.asarray(small, np.float32) / 255 - about["mean"]) / about["std"]
 x = np.repeat(x.transpose(2, 0, 1)[None], about["batch"], axis=0).astype(np.float32)
@@ -212,7 +217,8 @@ def _about(candidate: Candidate, trained: Trained, files: Sequence[Path]) -> dic
         "sha256": _digest(files[0]),
         "beside": {each.name: _digest(each) for each in files[1:]},
         "runtime": case.runtime,
-        # What int8 leaves out is in fp32.
+        "dtype": case.dtype,
+        # Of what is no int8; that which int8 leaves out is in fp32.
         "precision": {"bf16": "bf16"}.get(case.dtype, "f32"),
         "threads": case.threads or usable_cores(),
         "batch": case.batch,

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from dabench.base.errors import ResultsError
 from dabench.findings.candidates import (
     MET,
     MISSED,
@@ -34,7 +35,7 @@ from dabench.plan.ways import AXES_OF_WAYS, way_name
 from dabench.records.choices import KIND, MEDIAN, TIMES, Limits, races, read_limits, scores_of
 from dabench.records.folder import RUN, bad_row, read_run
 from dabench.records.summary import launches_by_case
-from dabench.records.timings import read_plan
+from dabench.records.timings import MEASUREMENTS, read_plan
 from dabench.timing.halving import HOPELESS
 from dabench.timing.statistics import quantile, ratio_interval
 from dabench.timing.tails import PERCENTILES
@@ -109,6 +110,9 @@ def choice_of(folder: Path) -> Choice:
     loaded = load([times])
     rows = {row["case_id"]: row for row in loaded.measurements.to_dict("records")}
     samples = {case_id: each for (_, case_id, _), each in loaded.times.items()}
+    for planned in plan:
+        if planned.case.case_id not in rows:
+            raise ResultsError(f"{times / MEASUREMENTS}: no row of {planned.case.case_id}")
     candidates = []
     for planned in plan:
         case_id = planned.case.case_id

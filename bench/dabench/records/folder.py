@@ -84,11 +84,19 @@ def check_new_run(path: Path) -> None:
 
 
 @contextmanager
-def new_run_folder(out: Path | None, name: str, root: Path = Path("results")) -> Iterator[Path]:
+def new_run_folder(
+    out: Path | None, name: str, root: Path = Path("results"), *, option: str = "--out"
+) -> Iterator[Path]:
     """The folder of a new run: the one the user named, or one of its own, made here.
 
     Its own is ``ROOT/<UTC time>-<name>``, claimed by making it, so that two processes
     never get the same; it goes again if nothing was written to it.
+
+    Args:
+        out: As the user named it.
+        name: Of what is run.
+        root: Where else.
+        option: By which another place is named.
 
     Raises:
         UsageError: It cannot be made.
@@ -97,7 +105,7 @@ def new_run_folder(out: Path | None, name: str, root: Path = Path("results")) ->
         yield out
         return
     first = not root.exists()
-    path = _claimed(root, name)
+    path = _claimed(root, name, option)
     try:
         yield path
     finally:
@@ -108,7 +116,7 @@ def new_run_folder(out: Path | None, name: str, root: Path = Path("results")) ->
                 root.rmdir()
 
 
-def _claimed(root: Path, name: str) -> Path:
+def _claimed(root: Path, name: str, option: str) -> Path:
     # References hold slashes and brackets.
     stem = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{slug(name)[:LONGEST_NAME]}"
     try:
@@ -119,7 +127,7 @@ def _claimed(root: Path, name: str) -> Path:
                 path.mkdir()
                 break
     except OSError as error:
-        raise UsageError(f"--out: cannot write {str(root)!r}: {error.strerror}") from None
+        raise UsageError(f"{option}: cannot write {str(root)!r}: {error.strerror}") from None
     return path
 
 
@@ -443,7 +451,11 @@ def read_json(path: Path) -> Any:
 
 
 def read_table(
-    path: Path, columns: Sequence[str], older: Sequence[Sequence[str]] = ()
+    path: Path,
+    columns: Sequence[str],
+    older: Sequence[Sequence[str]] = (),
+    *,
+    whole: bool = False,
 ) -> Iterator[tuple[int, dict[str, str]]]:
     """Rows of a table with their line numbers; a torn last line is passed over.
 
@@ -451,6 +463,7 @@ def read_table(
         path: A missing file reads as one without rows.
         columns: What its header must say.
         older: Headers of earlier schemas; columns they lack are empty.
+        whole: It is written at once, and not row by row: a torn line is damage.
 
     Raises:
         ResultsError: Damaged; names file and line.
@@ -462,6 +475,8 @@ def read_table(
     except (OSError, UnicodeDecodeError) as error:
         raise ResultsError(f"cannot read {path}: {error}") from error
     if not text.endswith("\n"):
+        if whole:
+            raise ResultsError(f"{path} line {text.count(chr(10)) + 1}: cut off")
         text = text[: text.rfind("\n") + 1]
     reader = _rows(path, csv.reader(io.StringIO(text)))
     _, header = next(reader, (1, list(columns)))

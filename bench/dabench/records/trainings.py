@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dabench.base.errors import ResultsError
+from dabench.base.typed import check_types
 from dabench.records.folder import (
     Following,
     RunFolder,
@@ -204,9 +205,13 @@ def read_epochs(folder: Path) -> list[EpochRow]:
 
 
 def read_classes(folder: Path) -> list[dict[str, Any]]:
-    """Reads ``classes.csv``; empty if there is none yet."""
+    """Reads ``classes.csv``; empty if there is none yet.
+
+    Raises:
+        ResultsError: Damaged; names file and line.
+    """
     rows = []
-    for line, row in read_table(folder / CLASSES, CLASS_COLUMNS):
+    for line, row in read_table(folder / CLASSES, CLASS_COLUMNS, whole=True):
         with bad_row(folder / CLASSES, line):
             iou = float(row["iou"]) if row["iou"] else None
             numbers = {"index": int(row["index"]), "pixels": int(row["pixels"])}
@@ -221,7 +226,7 @@ def read_frames(folder: Path) -> list[FrameRow]:
         ResultsError: Damaged; names file and line.
     """
     rows = []
-    for line, row in read_table(folder / FRAMES, FRAME_COLUMNS):
+    for line, row in read_table(folder / FRAMES, FRAME_COLUMNS, whole=True):
         with bad_row(folder / FRAMES, line):
             rows.append(frame_row(row))
     return rows
@@ -240,9 +245,38 @@ def read_result(folder: Path) -> dict[str, Any] | None:
         ResultsError: Damaged; names file and line.
     """
     result = read_json(folder / RESULT)
-    if result is not None and not isinstance(result, dict):
+    if result is None:
+        return None
+    if not isinstance(result, dict):
         raise ResultsError(f"{folder / RESULT} line 1: not what dabench writes")
+    try:
+        kind = _RESULTS[result["status"]]
+        check_types(kind, result)
+    except (KeyError, TypeError) as error:
+        raise ResultsError(f"{folder / RESULT}: not what dabench writes: {error}") from None
     return result
+
+
+@dataclass(frozen=True, slots=True)
+class _Trained:
+    """What the result of a run that ended well says."""
+
+    miou: float | None
+    accuracy: float | None
+    epochs: int
+    steps: int
+    seconds: float
+    disc_loss: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Failed:
+    """What every other says."""
+
+    reason: str
+
+
+_RESULTS = {"ok": _Trained, "failed": _Failed}
 
 
 def training_runs(folder: Path) -> list[Path]:
