@@ -23,7 +23,7 @@ def pytest_collection_finish():
 # A slow machine is no fault of what is tested.
 settings.register_profile("dabench", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("dabench")
-HOME = {name: os.environ.get(name) for name in ("HOME", "USERPROFILE", "PY_COLORS")}
+HOME = {name: os.environ.get(name) for name in ("HOME", "USERPROFILE", "TOX_ENV_DIR", "PY_COLORS")}
 # Where processes share the tests, each has a core: two threads would take turns with the others',
 # and such as spin while they wait take the core that the other half of the tests runs on.
 if "PYTEST_XDIST_WORKER" in os.environ:

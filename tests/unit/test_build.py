@@ -2,18 +2,22 @@
 
 import argparse
 import contextlib
+import functools
 import os
 import socket
 import sys
+import types
 import urllib.error
 import urllib.request
+from unittest import mock
 
 import pytest
 import torch
-from torch import nn
+from torch import hub, nn
 
 from dabench.base.errors import UnsupportedError
 from dabench.network.build import build_network, notes_of
+from dabench.network.pretrained import weights_left_out
 
 
 class Doubles(nn.Module):
@@ -113,3 +117,38 @@ def test_a_factory_that_reads_the_command_line_gets_none_of_ours(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["dabench", "flops", "--width", "x"])
     assert build_network(f"{__file__}:{reads_the_command_line.__name__}").out_channels == 4
     assert sys.argv[1:] == ["flops", "--width", "x"]
+
+
+def wrapped(function):
+    @functools.wraps(function)
+    def decorated(*args, **kwargs):
+        return function(*args, **kwargs)
+
+    return decorated
+
+
+@pytest.mark.parametrize("made", [functools.partial, wrapped, lambda each: mock.Mock(wraps=each)])
+def test_loaders_of_any_kind_are_left_out_and_put_back(made, monkeypatch):
+    for name in ("load_state_dict_from_url", "download_url_to_file"):
+        monkeypatch.setattr(hub, name, made(getattr(hub, name)))
+    before = hub.load_state_dict_from_url, hub.download_url_to_file, nn.Module.load_state_dict
+    with weights_left_out() as left_out:
+        hub.load_state_dict_from_url("https://example.org/net-1.pth")
+        with weights_left_out() as inner:
+            hub.load_state_dict_from_url("https://example.org/net-2.pth")
+        hub.load_state_dict_from_url("https://example.org/net-3.pth")
+    assert (left_out, inner) == (["net-1.pth", "net-3.pth"], ["net-2.pth"])
+    after = hub.load_state_dict_from_url, hub.download_url_to_file, nn.Module.load_state_dict
+    assert after == before
+
+
+def test_what_cannot_be_replaced_leaves_all_as_it_was(monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm.models._builder", types.ModuleType("builder"))
+    codes = [each.__code__ for each in (hub.load_state_dict_from_url, hub.download_url_to_file)]
+    finders = list(sys.meta_path)
+    with pytest.raises(AttributeError, match="load_pretrained"), weights_left_out():
+        pass
+    assert codes == [
+        each.__code__ for each in (hub.load_state_dict_from_url, hub.download_url_to_file)
+    ]
+    assert sys.meta_path == finders

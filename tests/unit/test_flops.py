@@ -2,6 +2,7 @@
 
 from functools import cache
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -247,6 +248,27 @@ def test_a_weight_is_taken_as_it_is_when_it_is_read():
     found = trace_operators(Exchanging().eval(), (2, 8), backward=False)
     assert not found.on_data
     assert sum(each.macs for each in found.own["forward", "layer"].values()) == 2 * 8 * (16 + 4)
+
+
+class Streaming(nn.Module):
+    """A layer whose weights are brought for each of its calls, and gone after it."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(8, 8, bias=False)
+
+    def forward(self, x):
+        for _ in range(6):
+            self.layer.weight.data = torch.from_dlpack(np.ones((8, 8), np.float32))
+            x = self.layer(x)
+            self.layer.weight.data = torch.empty(0)
+        return x
+
+
+def test_weights_that_come_and_go_are_not_taken_for_one_another():
+    found = [trace_operators(Streaming().eval(), (2, 8), backward=False) for _ in range(3)]
+    assert not any(each.on_data for each in found)
+    assert len({each.graph for each in found}) == 1
 
 
 def test_a_graph_that_depends_on_data_has_no_name():

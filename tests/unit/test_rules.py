@@ -819,19 +819,50 @@ def test_what_is_known_of_maps_is_what_torch_works_out(layout, shape):
                 continue
             assert describe(ours) == describe(theirs)
             assert (ours is x) == (theirs is x)
-        assert known_result(aten.upsample_bilinear2d.default, (x, [1, 1], False)) is None
+        for size in ([1, 1], [0, 4], [4]):
+            given = (x, size, False)
+            assert known_result(aten.upsample_bilinear2d.default, given) is None
+        assert known_result(aten.upsample_bilinear2d.default, (x[0], [8, 7], False)) is None
+        # Vectors may hold data, as weights do.
+        assert known_result(aten.relu_.default, (x[0, 0, 0],)) is None
+        assert known_result(aten.threshold_backward.default, (gradient, x[0, 0, 0], 0)) is None
 
 
-def test_what_a_network_writes_out_goes_on_to_be_followed():
+@pytest.mark.parametrize("values", [-1.0, [-1.0], [[-1.0]]])
+@pytest.mark.parametrize("rectify", [F.relu_, lambda x: F.leaky_relu_(x, 0.0)])
+def test_what_a_network_writes_out_goes_on_to_be_followed(values, rectify):
     """Torch knows such numbers, and what a branch on them does."""
 
     class Branching(nn.Module):
         def forward(self, x):
-            table = torch.tensor([[-1.0]])
-            table.relu_()
-            return x @ x.mT if table[0, 0].item() == 0 else x
+            table = torch.tensor(values)
+            rectify(table)
+            return x @ x.mT if table.item() == 0 else x
 
     assert count(Branching(), (3, 4, 4)).macs == 3 * 4 * 4 * 4
+
+
+def test_vectors_with_data_are_worked_on():
+    """A network that must look at its data is run on some."""
+
+    class Branching(nn.Module):
+        def forward(self, x):
+            low = x.mean((1, 2)) - 100
+            low.relu_()
+            return x @ x.mT if (low == 0).all() else x
+
+    found = count(Branching(), (3, 4, 4))
+    assert found.note.startswith("run on data")
+    assert found.macs == 3 * 4 * 4 * 4 + 3 * 4 * 4
+
+
+@pytest.mark.parametrize(
+    "run", ["cumsum", "cumprod", "logcumsumexp", "cumsum_", "cumprod_"]
+)  # fmt: skip
+def test_what_runs_over_elements_has_none(run):
+    network = Of(lambda x: getattr(x.clone(), run)(1))
+    found = count(network, (3, 8, 8), "train")
+    assert (found.macs, found.backward_macs, found.uncounted) == (0, 0, {})
 
 
 def describe(tensor):

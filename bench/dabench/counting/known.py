@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,17 +24,20 @@ def known_result(function: Any, args: Sequence[Any]) -> Any:
         function: As a dispatch mode gets it.
         args: Those by position.
     """
-    read, result = _KNOWN.get(function, (0, None))
-    if result is None or len(args) < read:
+    known = _KNOWN.get(function)
+    if known is None or len(args) < known.reads:
         return None
     tensors = [each for each in args if isinstance(each, Tensor)]
-    # Of other precisions and devices the statistics are others. Weights may hold data.
+    # Of other precisions and devices statistics are others. Weights, which are no maps, may hold
+    # data; a vector that is worked on may, too.
     if any(each.dtype != torch.float32 or each.device.type != "cpu" for each in tensors):
         return None
     maps = [each for each in tensors if each.dim() > 1]
+    if not any(args[0] is each for each in maps):
+        return None
     if not all(_without_data(each) for each in maps) or not _alike(maps):
         return None
-    return result(*args)
+    return known.result(*args)
 
 
 def _without_data(tensor: Tensor) -> bool:
@@ -78,18 +81,26 @@ def _of_both(gradient: Tensor, x: Tensor, *_: Any) -> Tensor | None:
 
 
 def _upsampling(x: Tensor, size: Sequence[int], *_: Any) -> Tensor | None:
+    if x.dim() != 4 or len(size) != 2 or min(*x.shape, *size) < 1:
+        return None  # torch says what is wrong
     if x.shape[1] == 1 or prod(size) == 1:
         return None  # both layouts at once
     return torch.empty((*x.shape[:2], *size), memory_format=suggest_memory_format(x))
 
 
-_KNOWN: Mapping[Any, tuple[int, Callable[..., Any]]] = {
-    torch.ops.aten.native_batch_norm.default: (8, _batch_norm),
-    torch.ops.aten.native_batch_norm_backward.default: (10, _batch_norm_backward),
-    torch.ops.aten.relu_.default: (1, _in_place),
-    torch.ops.aten.leaky_relu_.default: (1, _in_place),
-    torch.ops.aten.threshold_backward.default: (2, _of_both),
-    torch.ops.aten.leaky_relu_backward.default: (2, _of_both),
-    torch.ops.aten.upsample_bilinear2d.default: (2, _upsampling),
+class _Known(NamedTuple):
+    """A result, and how many arguments by position it is made from."""
+
+    reads: int
+    result: Callable[..., Any]
+
+
+_KNOWN: Mapping[Any, _Known] = {
+    torch.ops.aten.native_batch_norm.default: _Known(8, _batch_norm),
+    torch.ops.aten.native_batch_norm_backward.default: _Known(10, _batch_norm_backward),
+    torch.ops.aten.relu_.default: _Known(1, _in_place),
+    torch.ops.aten.leaky_relu_.default: _Known(1, _in_place),
+    torch.ops.aten.threshold_backward.default: _Known(2, _of_both),
+    torch.ops.aten.leaky_relu_backward.default: _Known(2, _of_both),
+    torch.ops.aten.upsample_bilinear2d.default: _Known(2, _upsampling),
 }
-"""Operator -> how many arguments by position its result is made from, and the result."""

@@ -21,7 +21,7 @@ from dataclasses import dataclass, fields, replace
 from functools import cache
 from math import prod
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -166,7 +166,7 @@ def _traced(
 ) -> Trace:
     calls = Calls(network)
     without_data = FakeTensorMode(allow_non_fake_inputs=True) if fake else None
-    recorder = _Recorder(calls, without_data)
+    recorder = _Recorder(calls, without_data, (*network.parameters(), *network.buffers()))
     drawn = _states_of_chance()
     with ExitStack() as stack:
         if without_data is not None:
@@ -241,7 +241,9 @@ class _Call:
 class _Recorder(TorchDispatchMode):
     """Notes every operator that reaches a kernel."""
 
-    def __init__(self, calls: Calls, without_data: FakeTensorMode | None) -> None:
+    def __init__(
+        self, calls: Calls, without_data: FakeTensorMode | None, weights: Iterable[Tensor]
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._calls = calls
         self._without_data = without_data
@@ -251,8 +253,8 @@ class _Recorder(TorchDispatchMode):
         self._needed: set[int] = set()
         # Keeps the addresses of storages from being given again; not the memory.
         self._storages: dict[int, torch.UntypedStorage | StorageWeakRef] = {}
-        self._held: dict[int, tuple[Tensor, Tensor]] = {}
-        self._lying: dict[int, tuple[object, ...]] = {}
+        self._weights = frozenset(map(id, weights))
+        self._held: dict[int, _Held] = {}
         self._said = hashlib.sha256()
         self._numbers: dict[tuple[Any, ...], int] = {}
         self.uncounted: Counter[str] = Counter()
@@ -293,7 +295,11 @@ class _Recorder(TorchDispatchMode):
             tables = not operator.changed
             words = [self._word(leaf, tables=tables) for leaf in (operator.whole, *given, *made)]
             self._said.update(f"{words}\n".encode())
-        self._note(function, operator, operator.arguments(args, kwargs), given, made)
+        arguments = operator.arguments(args, kwargs)
+        self._note(function, operator, arguments, given, made)
+        for name in operator.changed:
+            # What stands for a weight may have been given another size.
+            self._held.pop(id(arguments[name]), None)
         return result
 
     def _word(self, value: Any, *, tables: bool = False) -> object:
@@ -427,14 +433,16 @@ class _Recorder(TorchDispatchMode):
         """
         if self._without_data is None or isinstance(tensor, FakeTensor):
             return tensor
-        if tensor.layout != torch.strided:
+        if id(tensor) not in self._weights or tensor.layout != torch.strided:
             return self._without_data.from_tensor(tensor)
-        lies = _lies(tensor)
-        if self._lying.get(id(tensor)) != lies:
-            self._held.pop(id(tensor), None)
-            self._held[id(tensor)] = tensor, self._without_data.from_tensor(tensor)
-            self._lying[id(tensor)] = lies
-        return self._held[id(tensor)][1]
+        held, lies = self._held.get(id(tensor)), _lies(tensor)
+        if held is not None and held.lies == lies:
+            return held.as_run
+        del held
+        self._held.pop(id(tensor), None)
+        as_run = self._without_data.from_tensor(tensor)
+        self._held[id(tensor)] = _Held(tensor, tensor.untyped_storage(), lies, as_run)
+        return as_run
 
     def _keys(self, values: Iterable[Tensor]) -> Iterator[int]:
         """Which memory tensors are of: views share theirs."""
@@ -448,6 +456,15 @@ class _Recorder(TorchDispatchMode):
                 without_data = isinstance(tensor, FakeTensor)
                 self._storages[key] = storage if without_data else StorageWeakRef(storage)
             yield key
+
+
+class _Held(NamedTuple):
+    """What stands for a weight, with what keeps its address and that of its memory from others."""
+
+    weight: Tensor
+    storage: torch.UntypedStorage
+    lies: tuple[object, ...]
+    as_run: Tensor
 
 
 def _lies(tensor: Tensor) -> tuple[object, ...]:

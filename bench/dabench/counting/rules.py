@@ -382,7 +382,8 @@ WITHOUT = frozenset(
         "replication_pad3d_backward", "rot90", "scatter_reduce", "searchsorted", "take", "trace",
         "diagonal_backward", "hann_window", "logspace", "nll_loss_forward", "nll_loss_backward",
         "nll_loss2d_forward", "nll_loss2d_backward", "polar", "prod", "scatter_", "scatter_add_",
-        "tril_indices", "triu_indices", "cumsum", "cumprod", "logcumsumexp",
+        "tril_indices", "triu_indices", "cumsum", "cumsum_",
+        "cumprod", "cumprod_", "logcumsumexp",
     }
 )  # fmt: skip
 """Operators that are known to have no multiply-adds and are no map from element to element."""

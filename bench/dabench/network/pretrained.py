@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib.abc
 import importlib.util
-import inspect
 import os
 import socket
 import sys
@@ -17,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.machinery import ModuleSpec
 from types import FunctionType, ModuleType
-from typing import Any
+from typing import Any, cast
 
 from dabench.base.errors import DabenchError, UnsupportedError, clean_line
 
@@ -121,12 +120,12 @@ def _loaders_replaced(left_out: list[str]) -> Iterator[None]:
         )
 
     hooks = _Hooks(left_out)
-    hooks.replace(hub.load_state_dict_from_url, load_state_dict_from_url)
-    hooks.replace(hub.download_url_to_file, download_url_to_file)
-    nn.Module.load_state_dict = load_state_dict  # type: ignore[method-assign]
     sys.meta_path.insert(0, hooks)
-    hooks.patch_loaded()
     try:
+        hooks.replace(hub.load_state_dict_from_url, load_state_dict_from_url)
+        hooks.replace(hub.download_url_to_file, download_url_to_file)
+        nn.Module.load_state_dict = load_state_dict  # type: ignore[method-assign]
+        hooks.patch_loaded()
         yield
     finally:
         sys.meta_path.remove(hooks)
@@ -208,8 +207,8 @@ class _Hooks(importlib.abc.MetaPathFinder):
 
     def undo(self) -> None:
         """Puts everything back."""
-        for undo in self._undo:
-            undo()
+        while self._undo:
+            self._undo.pop()()
 
     def _timm(self, builder: ModuleType) -> None:
         def load_pretrained(model: Any, pretrained_cfg: Any = None, *_: Any, **__: Any) -> None:
@@ -219,41 +218,47 @@ class _Hooks(importlib.abc.MetaPathFinder):
         self.replace(builder.load_pretrained, load_pretrained)
 
     def _smp(self, encoders: ModuleType) -> None:
-        original = _copied(encoders.get_encoder)
-
         def get_encoder(name: str, *args: Any, weights: Any = None, **kwargs: Any) -> Any:
             if weights is not None:
                 self._left_out.append(f"the encoder {name}'s {weights}")
             return original(name, *args, weights=None, **kwargs)
 
-        self.replace(encoders.get_encoder, get_encoder)
+        original = self.replace(encoders.get_encoder, get_encoder)
 
-    def replace(self, decorated: Any, replacement: Callable[..., Any]) -> None:
+    def replace(self, original: Any, replacement: Callable[..., Any]) -> Callable[..., Any]:
         """Makes each call of a function one of another, whoever holds it and by whatever name.
 
-        Its code is exchanged, not the function: to look for it in all modules would take a worker
-        longer than to build most networks, since a fork copies what it touches.
+        A function's code is exchanged, and not the function: to look for it in all modules takes a
+        worker longer than to build most networks, since a fork copies what it touches. What is
+        called otherwise is looked for.
+
+        Returns:
+            What does what the original did.
         """
-        function = inspect.unwrap(decorated)
-        before = function.__code__, function.__defaults__, function.__kwdefaults__
+        if not isinstance(original, FunctionType) or original.__closure__ is not None:
+            _replace_everywhere(original, replacement)
+            self._undo.append(lambda: _replace_everywhere(replacement, original))
+            return cast("Callable[..., Any]", original)
+        before = original.__code__, original.__defaults__, original.__kwdefaults__
 
         def undo() -> None:
-            function.__code__, function.__defaults__, function.__kwdefaults__ = before
+            original.__code__, original.__defaults__, original.__kwdefaults__ = before
 
+        copy = FunctionType(before[0], original.__globals__, original.__name__, before[1])
+        copy.__kwdefaults__ = before[2]
         self._undo.append(undo)
-        function.__code__, function.__defaults__ = _call_instead.__code__, None
-        function.__kwdefaults__ = {"_replacement": replacement}
+        original.__code__, original.__defaults__ = _call_instead.__code__, None
+        original.__kwdefaults__ = {"_replacement": replacement}
+        return copy
 
 
 def _call_instead(*args: Any, _replacement: Callable[..., Any], **kwargs: Any) -> Any:
     return _replacement(*args, **kwargs)
 
 
-def _copied(decorated: Any) -> FunctionType:
-    """A function that goes on doing what this one does now."""
-    function = inspect.unwrap(decorated)
-    copy = FunctionType(
-        function.__code__, function.__globals__, function.__name__, function.__defaults__
-    )
-    copy.__kwdefaults__ = function.__kwdefaults__
-    return copy
+def _replace_everywhere(original: Any, replacement: Any) -> None:
+    """Replaces what is called in every module that holds it, under whatever name."""
+    for module in list(sys.modules.values()):
+        for name, value in list(getattr(module, "__dict__", {}).items()):
+            if value is original:
+                setattr(module, name, replacement)

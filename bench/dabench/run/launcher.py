@@ -30,7 +30,7 @@ _LONGEST_WAIT_S = 86_400.0  # more does not fit what select takes
 
 # What shells and pytest change as they go, and no library reads.
 _OF_THE_MOMENT = ("PWD", "OLDPWD", "SHLVL", "_", "COLUMNS", "LINES")
-_NO_LIBRARYS = ("DABENCH_", "PYTEST_")
+_OF_NO_LIBRARY = ("DABENCH_", "PYTEST_")  # nor those that begin so
 
 
 def _circumstances() -> tuple[Mapping[str, str], frozenset[int]]:
@@ -38,7 +38,7 @@ def _circumstances() -> tuple[Mapping[str, str], frozenset[int]]:
     ours = {
         name: value
         for name, value in os.environ.items()
-        if name not in _OF_THE_MOMENT and not name.startswith(_NO_LIBRARYS)
+        if name not in _OF_THE_MOMENT and not name.startswith(_OF_NO_LIBRARY)
     }
     affinity = getattr(os, "sched_getaffinity", None)  # Linux only
     return ours, frozenset(affinity(0) if affinity is not None else ())

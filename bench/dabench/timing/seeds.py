@@ -129,5 +129,6 @@ def more_seeds(differences: Sequence[float], effect: float) -> int | None:
         return None
     seeds = np.arange(len(differences), MOST_NEEDED)
     quantiles = stdtrit(seeds - 1, 1 - LEVEL / 2) + stdtrit(seeds - 1, POWER)
-    enough = quantiles * stdev(differences) / np.sqrt(seeds) <= effect
+    with np.errstate(over="ignore", invalid="ignore"):  # of a spread without bounds none are
+        enough = quantiles * stdev(differences) / np.sqrt(seeds) <= effect
     return int(enough.argmax()) if enough.any() else None

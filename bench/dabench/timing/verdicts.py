@@ -255,8 +255,9 @@ def _gap(found: LogRatio, margin: float) -> float:
 def _needed(found: LogRatio, launches: int, delta: float, level: float, size: int) -> int | None:
     """Further launches of each side that bring the interval's half-width to the gap."""
     totals = _growing(launches)
-    half = stdtrit(found.freedom / launches * totals, 1 - level / 2) * found.error
-    decided = half * np.sqrt(launches / totals) <= _gap(found, delta)
+    with np.errstate(over="ignore", invalid="ignore"):  # of an error without bounds none decide
+        half = stdtrit(found.freedom / launches * totals, 1 - level / 2) * found.error
+        decided = half * np.sqrt(launches / totals) <= _gap(found, delta)
     enough = decided & (totals >= fewest_launches(size))
     return int(totals[enough.argmax()]) - launches if enough.any() else None
 
@@ -267,7 +268,9 @@ def _growing(launches: int) -> NDArray[np.int64]:
     totals = [launches + 1]
     while totals[-1] < MOST_NEEDED:
         totals.append(max(totals[-1] + 1, int(totals[-1] * 1.05)))
-    return np.array(totals)
+    found = np.array(totals)
+    found.flags.writeable = False
+    return found
 
 
 def _needed_looks(judged: Judgement, there: int, delta: float, size: int) -> int | None:
