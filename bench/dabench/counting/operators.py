@@ -438,6 +438,7 @@ class _Recorder(TorchDispatchMode):
         held, lies = self._held.get(id(tensor)), _lies(tensor)
         if held is not None and held.lies == lies:
             return held.as_run
+        # First nobody may hold what stood for it: as long as it is there, torch takes it.
         del held
         self._held.pop(id(tensor), None)
         as_run = self._without_data.from_tensor(tensor)

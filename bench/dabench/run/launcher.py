@@ -30,7 +30,8 @@ _LONGEST_WAIT_S = 86_400.0  # more does not fit what select takes
 
 # What shells and pytest change as they go, and no library reads.
 _OF_THE_MOMENT = ("PWD", "OLDPWD", "SHLVL", "_", "COLUMNS", "LINES")
-_OF_NO_LIBRARY = ("DABENCH_", "PYTEST_")  # nor those that begin so
+# Nor what begins so; ours are sent with each request.
+_OF_NO_LIBRARY = ("DABENCH_", "PYTEST_")
 
 
 def _circumstances() -> tuple[Mapping[str, str], frozenset[int]]:
