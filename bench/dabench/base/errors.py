@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 
 class DabenchError(Exception):
@@ -39,6 +40,25 @@ def bad_value(option: str, value: object, allowed: str) -> UsageError:
         allowed: What would have been accepted.
     """
     return UsageError(f"{option}: {str(value)!r} is not allowed; {allowed}")
+
+
+@contextlib.contextmanager
+def named_as(typed: str, *options: str) -> Iterator[None]:
+    """Within, an error that names one of the options names what was typed.
+
+    What reads a value cannot know that a command took it from somewhere else.
+
+    Args:
+        typed: As the user knows it, such as ``--checkpoints`` or ``ROOT``.
+        options: As errors name it.
+    """
+    try:
+        yield
+    except UsageError as error:
+        option, colon, rest = str(error).partition(": ")
+        if not colon or option not in options:
+            raise
+        raise type(error)(f"{typed}: {rest}") from None
 
 
 def check_choice(option: str, value: object, choices: Iterable[str]) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dabench.base.errors import UsageError
+from dabench.base.errors import UsageError, named_as
 from dabench.cli.options import (
     Json,
     Out,
@@ -109,7 +109,8 @@ def _score(
     from dabench.data.domain import check_domain
     from dabench.data.named import domain_of
 
-    check_domain(data)
+    with named_as("--data", "domain"):
+        check_domain(data)
     from dabench.training.predict import load_trained, score
 
     trained = load_trained(checkpoint, device)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dabench.base.errors import UsageError, bad_value
+from dabench.base.errors import UsageError, bad_value, named_as
 from dabench.base.units import format_seconds, threshold_of
 from dabench.cli.options import (
     OPTIONS,
@@ -27,6 +27,7 @@ from dabench.cli.options import (
 from dabench.cli.output import print_json, print_line, print_table
 from dabench.cli.timing import INTERRUPTED, progress, say_where
 from dabench.plan.axes import AXES
+from dabench.plan.cases import expand
 from dabench.plan.grids import AXIS_KEYS
 from dabench.plan.references import is_reference
 from dabench.plan.settings import Grid, Settings
@@ -195,6 +196,9 @@ def _sides(given: Mapping[str, Any], vs: str) -> list[tuple[Grid, Settings]]:
     for key in (key for key in changes if key in AXES):
         if any(len(getattr(grid, AXES[key].field)) > 1 for grid, _ in sides):
             raise bad_value("--vs", vs, f"{AXES[key].option} may have one value on each side")
+    if "model" in changes:
+        with named_as("--vs", "--model"):
+            expand(*sides[1])
     return sides
 
 

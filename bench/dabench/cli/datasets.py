@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from dabench.base.errors import bad_value
+from dabench.base.errors import bad_value, named_as
 from dabench.cli.examples import examples_of
 from dabench.cli.output import console, print_line, print_table
 from dabench.plan.grids import parse
@@ -24,13 +26,21 @@ Name = Annotated[str, typer.Argument(help="cityscapes, gta5, camvid, camvid:day,
 Root = Annotated[Path, typer.Argument(help="The dataset's folder.")]
 
 
+@contextlib.contextmanager
+def _arguments(name: str) -> Iterator[None]:
+    """Within, errors name the arguments of these commands."""
+    with named_as("NAME", "domain"), named_as("ROOT", f"--{name.partition(':')[0]}-root"):
+        yield
+
+
 @app.command(epilog=examples_of("data check"))
 def check(name: Name, root: Root) -> None:
     """Count, pair and read every file; say what is wrong and what mends it."""
     from dabench.data.check import check_domain_files
     from dabench.data.domain import open_domain
 
-    report = check_domain_files(open_domain(name, root))
+    with _arguments(name):
+        report = check_domain_files(open_domain(name, root))
     classes = report.domain.classes
     print_table(
         f"{report.domain.name} at {root}",
@@ -104,7 +114,8 @@ def prepare(
     height, width = parse("size", size)
     if min(height, width) < 1:
         raise bad_value("--size", size, "it takes HxW, both at least 1")
-    domain = open_domain(name, root)
+    with _arguments(name):
+        domain = open_domain(name, root)
     for split, frames in track(
         [item for item in domain.splits.items() if item[1]],
         description="decoding",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dabench.base.errors import UsageError, bad_value
+from dabench.base.errors import UsageError, bad_value, named_as
 from dabench.cli.options import (
     Inputs,
     Json,
@@ -134,18 +134,19 @@ def _begun(
 
     dtypes, formats = SETTINGS
     several = ("device", "batch", "mode", "size", "threads")
-    grid = grid_of(
-        {
-            "batch": ["2"],
-            "max_time": MAX_TIME,
-            **{name: [value] if name in several else value for name, value in given.items()},
-            "model": [given.get("first", "disc"), given.get("second", "dw-disc")],
-            "dtype": [",".join(dtypes)],
-            "memory_format": [",".join(formats)],
-            "phase": [PHASES],
-        }
-    )
-    networks = _pair(*grid)
+    with named_as("FIRST or SECOND", "--model"):
+        grid = grid_of(
+            {
+                "batch": ["2"],
+                "max_time": MAX_TIME,
+                **{name: [value] if name in several else value for name, value in given.items()},
+                "model": [given.get("first", "disc"), given.get("second", "dw-disc")],
+                "dtype": [",".join(dtypes)],
+                "memory_format": [",".join(formats)],
+                "phase": [PHASES],
+            }
+        )
+        networks = _pair(*grid)
     asked = {"networks": list(networks), "trials": trials, "launches": grid[1].launches}
     with new_run_folder(out, f"profile-{'-'.join(networks)}") as folder:
         return run_with_progress([grid], folder, quiet=quiet, explains=asked), asked

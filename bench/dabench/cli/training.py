@@ -451,35 +451,22 @@ def run_suite(
     Returns:
         The exit code: 0 if every run has a result, 2 if one was refused, else 1.
     """
-    from dabench.cli.processes import command_of
-    from dabench.training.suite import resume_suite, start_suite
     from dabench.training.world import ALONE
 
     world = world or ALONE
     if not json and world.first:
         _banner(scene)
-    started = Started.of(os.environ)
-    interrupted = False
-    results: dict[str, dict[str, Any]] = {}
+    results = None
     with contextlib.ExitStack() as stack:
         observer = _observer(
             stack, folder, quiet=quiet or json, tensorboard=tensorboard, first=world.first
         )
-        try:
+        with contextlib.suppress(KeyboardInterrupt):
             if spread is not None:
                 results = spread.results(folder, scene, plan, split, observer, question)
-            elif plan is None:
-                results = resume_suite(folder, scene, observer=observer, world=world)
             else:
-                results = start_suite(
-                    plan, scene, folder=folder, command=command_of(started), split=split,
-                    observer=observer, question=question, world=world,
-                    # Where dabench starts processes itself, nobody starts them again.
-                    job=None if started.folder else started.job,
-                )  # fmt: skip
-        except KeyboardInterrupt:
-            interrupted = True
-    if interrupted:
+                results = _trained(scene, folder, plan, split, observer, question, world)
+    if results is None:
         where = "" if spread is None else f" --on {spread.on}"
         again = again or f"{resuming('train', folder)}{where}"
         if world.first:
@@ -492,6 +479,30 @@ def run_suite(
     if any(result.get("refused") for result in results.values()):
         return 2
     return 0 if all(result["status"] == "ok" for result in results.values()) else 1
+
+
+def _trained(
+    scene: Scene,
+    folder: Path,
+    plan: Sequence[Planned] | None,
+    split: str | None,
+    observer: SuiteObserver,
+    question: Question | None,
+    world: World,
+) -> dict[str, dict[str, Any]]:
+    """What comes of a suite that this machine trains; arguments as of `run_suite`."""
+    from dabench.cli.processes import command_of
+    from dabench.training.suite import resume_suite, start_suite
+
+    if plan is None:
+        return resume_suite(folder, scene, observer=observer, world=world)
+    started = Started.of(os.environ)
+    return start_suite(
+        plan, scene, folder=folder, command=command_of(started), split=split, observer=observer,
+        question=question, world=world,
+        # Where dabench starts processes itself, nobody starts them again.
+        job=None if started.folder else started.job,
+    )  # fmt: skip
 
 
 def _observer(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from dabench.base.errors import UsageError
+from dabench.base.errors import UsageError, named_as
 from dabench.data.domain import Domain, check_domain, open_domain
 from dabench.data.labels import CLASSES
 from dabench.data.roots import find_places
@@ -17,7 +17,8 @@ def domain_of(data: str, roots: Mapping[str, Path | None], classes: tuple[str, .
     Raises:
         UsageError: An unknown domain, no root for it, one of another dataset, or other classes.
     """
-    check_domain(data)
+    with named_as("--data", "domain"):
+        check_domain(data)
     dataset = data.partition(":")[0]
     if others := [name for name, root in roots.items() if root is not None and name != dataset]:
         raise UsageError(f"--{others[0]}-root: --data {data} takes nothing from there")

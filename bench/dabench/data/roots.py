@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dabench.base.errors import UsageError
+from dabench.base.errors import UsageError, named_as
 from dabench.data.domain import DATASETS, check_domain
 
 CONFIG_VARIABLE = "DABENCH_CONFIG"
@@ -94,7 +94,8 @@ def find_places(options: Mapping[str, Path | None]) -> Places:
         if set(ends) != {"source", "target"}:
             raise UsageError(f"{path}: pair {name!r} takes exactly source and target")
         for domain in ends.values():
-            check_domain(domain)
+            with named_as(f"{path}: pair {name!r}", "domain"):
+                check_domain(domain)
         pairs[name] = Pair(name, ends["source"], ends["target"])
     return Places(roots, pairs)
 

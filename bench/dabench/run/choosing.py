@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from dabench.base.errors import UsageError, bad_value
+from dabench.base.errors import UsageError, bad_value, named_as
 from dabench.data.domain import check_labels
 from dabench.data.named import domain_of
 from dabench.device.machine import describe_host
@@ -130,8 +130,12 @@ def asked_for(
             raise bad_value(f"--{axis}", given, "choose takes one value of it")
     single = {axis: values[0] for axis, values in shape.items()}
     asked = Asked(models=names, ways=tuple(ways), limits=limits, seed=seed, **single)
-    for grid, settings in asked.grids(ways or (PLAIN,)):
-        expand(grid, settings)
+    with named_as("--checkpoints", "--model"):
+        for name in trained:
+            Reference.of(name).check()
+    with named_as("--models", "--model"):
+        for grid, settings in asked.grids(ways or (PLAIN,)):
+            expand(grid, settings)
     return asked
 
 
