@@ -93,8 +93,8 @@ def time(
             value or several: ``device``, ``batch``, ``size``, ``mode``,
             ``dtype``, ``memory_format``, ``threads``, ``phase``, ``protocol``,
             ``compile``, ``fuse``, ``runtime``, ``input``, ``calibration``,
-            ``keep_float``, ``rate``, ``concurrency``; ``model_arg``, a mapping
-            of keyword arguments for factories; ``warmup``, ``repeat``,
+            ``keep_float``, ``allocator``, ``rate``, ``concurrency``; ``model_arg``,
+            a mapping of keyword arguments for factories; ``warmup``, ``repeat``,
             ``target_ci``, ``max_time``, ``launches``, ``timeout``, ``seed``,
             ``order``. ``max_time`` and ``timeout`` are seconds or a text such as
             ``"2min"``, ``target_ci`` is a fraction or ``"1%"``, ``size`` is

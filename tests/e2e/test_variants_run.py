@@ -1,5 +1,6 @@
 """Fused, compiled and exported networks in real workers: equal to the plain one, or a row."""
 
+import platform
 from importlib.util import find_spec
 
 import pytest
@@ -42,6 +43,15 @@ class Shared(nn.Module):
     def forward(self, x):
         return self.second(self.conv(self.first(self.conv(x))))
 
+class Wide(nn.Module):
+    # Maps of 64 MiB, of which glibc gives every one back.
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 16, 1)
+
+    def forward(self, x):
+        return ((self.conv(x) + 1).relu() * 2).mean((2, 3))
+
 class Branching(Net):
     def forward(self, x):
         return super().forward(x) if x.sum() > 1e9 else super().forward(-x)
@@ -78,6 +88,18 @@ def test_bf16_is_folded_before_it_is_cast(nets):
     (row,) = measure(f"{nets}:Net", size="64x64", fuse=True, dtype="bf16")
     assert row.status == "ok"
     assert 1e-4 < row.difference < 0.02
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told")
+def test_memory_that_is_kept_is_not_handed_out_anew(nets):
+    rows = measure(f"{nets}:Wide", size="1024x1024", allocator=["default", "keep"], repeat=8)
+    given_back, kept = rows
+    assert [row.status for row in rows] == ["ok", "ok"]
+    # Nothing of the network is another.
+    assert (kept.difference, kept.compile_s) == (None, None)
+    assert kept.system_share < given_back.system_share / 2
+    assert "system" in given_back.flags
+    assert "system" not in kept.flags
 
 
 @pytest.fixture(scope="module")

@@ -64,6 +64,20 @@ def test_timings_before_int8():
         assert again[case_id] == pytest.approx(median_s)
 
 
+def test_timings_before_memory_was_kept():
+    """Schema 5: freed memory went back to the system, and nobody asked what that takes."""
+    folder = RESULTS / "20261127-hub-torchvision"
+    run = read_run(folder)
+    assert run["schema"] == 5
+    loaded = load([folder])
+    assert set(loaded.measurements["allocator"]) == {"default"}
+    assert loaded.measurements["system_share"].isna().all()
+    good = loaded.measurements[loaded.measurements["status"] == "ok"]
+    again = {r.case_id: r.median_s for r in summarised(folder, run) if r.median_s}
+    for case_id, median_s in good[["case_id", "median_s"]].itertuples(index=False):
+        assert again[case_id] == pytest.approx(median_s)
+
+
 def test_ratios_of_old_runs_follow_todays_rule():
     table = ratios(load([RESULTS / TIMINGS[1]]), ("disc", "dw-disc"))
     steady = table[(table["protocol"] == "steady") & (table["mode"] == "eval")]

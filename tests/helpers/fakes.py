@@ -120,6 +120,7 @@ def make_launch(
         other_cores=changes.pop("other_cores", 0.0),
         throttled=changes.pop("throttled", None),
         celsius=changes.pop("celsius", None),
+        system_share=changes.pop("system_share", None),
     )
     defaults = {
         "launch": launch,

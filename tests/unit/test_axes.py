@@ -20,8 +20,8 @@ OTHER = {
     "model": "dw-disc", "device": "cuda", "batch": 3, "size": (64, 96), "mode": "train",
     "phase": "backward", "dtype": "bf16", "memory_format": "nhwc", "threads": 2,
     "compile": "freeze", "fuse": "on", "runtime": "openvino", "input": "host",
-    "calibration": "8", "keep_float": "heads", "protocol": "paper", "rate": 60.0,
-    "concurrency": 2,
+    "calibration": "8", "keep_float": "heads", "allocator": "keep", "protocol": "paper",
+    "rate": 60.0, "concurrency": 2,
 }  # fmt: skip
 # What a value of another axis needs to say anything.
 INT8 = {"dtypes": ("int8",), "runtimes": ("onnxruntime",)}

@@ -40,6 +40,7 @@ OTHER = replace(PLAIN, model="b")
         ("compile", {"compile": "default"}),
         ("compile=freeze+nhwc", {"compile": "freeze", "memory_format": "nhwc"}),
         ("openvino+bf16", {"runtime": "openvino", "dtype": "bf16"}),
+        ("nhwc+fuse+keep", {"memory_format": "nhwc", "fuse": "on", "allocator": "keep"}),
     ],
 )
 def test_a_way_by_name_and_the_name_of_a_way(name, axes):
@@ -409,7 +410,7 @@ def test_a_report_with_its_picture(tmp_path):
     ("arguments", "message"),
     [
         (("--ways", "fast"), "--ways: 'fast' is not allowed"),
-        (("--models", "nope"), "--model: unknown model 'nope'"),
+        (("--models", "nope"), "--models: unknown model 'nope'"),
         (("--checkpoints", "gone", "--data", "gta5"), "gone holds no weights of a training"),
         (("--size", "64x64,32x32"), "--size: '64x64,32x32' is not allowed; choose takes one value"),
         (("--deadline", "-1"), "--deadline: '-1' is not allowed"),

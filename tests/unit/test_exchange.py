@@ -62,11 +62,12 @@ def test_a_table_holds_every_sample_and_names_the_rest(run, name, tmp_path):
     assert document["plan"] == possible
 
 
-def test_a_table_of_an_earlier_version_is_read(run, tmp_path):
+@pytest.mark.parametrize("since", [("allocator",), ("calibration", "keep_float", "allocator")])
+def test_a_table_of_an_earlier_version_is_read(run, tmp_path, since):
     table = tmp_path / "out.csv"
     export_runs([run], "csv", table)
     rows = list(csv.DictReader(table.read_text().splitlines()))
-    names = [name for name in rows[0] if name not in ("calibration", "keep_float")]
+    names = [name for name in rows[0] if name not in since]
     with table.open("w", newline="") as file:
         writer = csv.DictWriter(file, names, extrasaction="ignore")
         writer.writeheader()

@@ -7,7 +7,7 @@ import pytest
 
 from dabench.base.errors import DabenchError
 from dabench.findings.explain import explain, runs_of
-from dabench.findings.trials import Trial
+from dabench.findings.trials import KEPT, Trial
 from dabench.records.profiles import LayerRow, ModelRow
 
 
@@ -169,6 +169,27 @@ def test_trials_are_said_with_their_intervals_and_rows():
         "dw-disc", "fp32 nchw, torch.compile (default)",
         "one image, without hooks (225 ms to 275 ms, compiled in 12 s)", "250 ms",
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"), [(0.45, 0.01, True), (0.45, 0.3, False), (0.05, 0.0, False)]
+)
+def test_what_the_system_takes_for_memory_is_said_where_keeping_it_shows(before, after, said):
+    text = explain(
+        "disc", "dw-disc", planted(), "fp32 nchw",
+        [
+            replace(trial("dw-disc", "", 1.0, (1.0, 1.0, 1.0)), system_share=before),
+            replace(trial("dw-disc", KEPT, 0.5, (2.0, 1.8, 2.2)), system_share=after),
+        ],
+    )  # fmt: skip
+    found = [line for line in text.sentences if line.startswith("Of dw-disc's processor time")]
+    assert bool(found) is said
+    if said:
+        assert "in fp32 nchw the operating system takes 45%, and 1% with memory kept" in found[0]
+        rows = [row for row in text.evidence if row[0] in re.findall(r"\d+", found[0][-9:])]
+        assert [row[3].rpartition(", ")[2] for row in rows] == [
+            "45% the system's)", "1% the system's)",
+        ]  # fmt: skip
 
 
 def test_every_amount_in_the_first_sentences_is_in_the_evidence():

@@ -97,6 +97,7 @@ def test_a_launch_lost_on_the_way_is_flagged():
         ([make_launch(CASE, [t]) for t in (1.0, 1.0, 1.2)], "launches differ 20%"),
         ([make_launch(CASE, [1.0], other_cores=0.5)], "busy (0.5 cores)"),
         ([make_launch(CASE, [1.0], throttled=True)], "throttled"),
+        ([make_launch(CASE, [1.0], system_share=s) for s in (0.02, 0.4, 0.5)], "system 40%"),
     ],
 )
 def test_flags(launches, flag):
@@ -104,7 +105,9 @@ def test_flags(launches, flag):
 
 
 def test_nothing_is_flagged_without_cause():
-    assert one([make_launch(CASE, [1.0, 1.01, 0.99], throttled=False)] * 3).flags == ""
+    quiet = {"throttled": False, "system_share": 0.05}
+    row = one([make_launch(CASE, [1.0, 1.01, 0.99], **quiet)] * 3)
+    assert (row.flags, row.system_share) == ("", 0.05)
 
 
 def test_no_rate_follows_from_a_clock_that_did_not_wait():

@@ -45,6 +45,12 @@ def test_one_core_has_no_other_number_of_threads():
     assert {c[2] for _, c, _ in changes_of(trial_grids(grid(), cores=2))} == {0, 1}
 
 
+def test_memory_is_kept_where_it_can_be():
+    planned = [each for each, _ in trial_grids(grid(), cores=1, keeps=True)]
+    assert [each.allocators for each in planned].count(("keep",)) == 1
+    assert {each.allocators for each, _ in trial_grids(grid(), cores=1)} == {("default",)}
+
+
 def test_training_is_timed_as_whole_steps():
     cases = [case for *_, case in changes_of(trial_grids(grid(modes=("train",)), cores=1))]
     assert {case.phases for case in cases} == {("total",)}

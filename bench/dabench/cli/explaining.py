@@ -223,6 +223,7 @@ def _try_changes(
         Whether Ctrl-C ended it.
     """
     from dabench.device.machine import describe_host
+    from dabench.device.memory import can_keep_freed_pages
     from dabench.findings.trials import FOLDER, LAUNCHES, trial_grids
     from dabench.records.folder import has_run
     from dabench.run.session import resume, run_grids
@@ -242,7 +243,12 @@ def _try_changes(
             session = resume(folder, observer=observer)
         else:
             session = run_grids(
-                trial_grids(grid, int(describe_host()["usable_cores"]), launches or LAUNCHES),
+                trial_grids(
+                    grid,
+                    int(describe_host()["usable_cores"]),
+                    launches or LAUNCHES,
+                    keeps=first.device == "cpu" and can_keep_freed_pages(),
+                ),
                 folder=folder,
                 observer=observer,
                 command=shlex.join(["dabench", *sys.argv[1:]]),

@@ -6,7 +6,7 @@ import ctypes
 import os
 import platform
 import resource
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -44,22 +44,40 @@ def reset_peak() -> None:
         _CLEAR_REFS.write_text("5")
 
 
+def can_keep_freed_pages() -> bool:
+    """Whether the C library is one that can be told to (glibc)."""
+    return _mallopt() is not None
+
+
+def keep_freed_pages() -> None:
+    """Keeps freed memory in the process for the next allocation, where the C library can.
+
+    By default large blocks go back to the system when freed, and each page of the next one is
+    faulted in again: a tenth of a training step's time, and of a pass with large maps and little
+    to do for each more than half.
+    """
+    tune = _mallopt()
+    if tune is not None:
+        tune(_MMAP_MAX, 0)
+        tune(_TRIM_THRESHOLD, _NEVER_TRIM)
+
+
+def _mallopt() -> Callable[[int, int], int] | None:
+    if platform.system() != "Linux":
+        return None
+    found: Callable[[int, int], int] | None = getattr(ctypes.CDLL(None), "mallopt", None)
+    return found
+
+
 @contextmanager
 def freed_pages_kept() -> Iterator[None]:
-    """Keeps freed memory in the process for the next allocation, where the C library can (glibc).
-
-    By default large blocks go back to the system when freed, and each page of
-    the next one is faulted in again: a tenth of a training step's time.
-    """
-    tune = getattr(ctypes.CDLL(None), "mallopt", None) if platform.system() == "Linux" else None
-    if tune is None:
-        yield
-        return
-    tune(_MMAP_MAX, 0)
-    tune(_TRIM_THRESHOLD, _NEVER_TRIM)
+    """Meanwhile `keep_freed_pages`."""
+    keep_freed_pages()
     try:
         yield
     finally:
-        tune(_MMAP_MAX, _DEFAULT_MMAP_MAX)
-        tune(_MMAP_THRESHOLD, _ADAPTED_MMAP)
-        tune(_TRIM_THRESHOLD, _ADAPTED_TRIM)
+        tune = _mallopt()
+        if tune is not None:
+            tune(_MMAP_MAX, _DEFAULT_MMAP_MAX)
+            tune(_MMAP_THRESHOLD, _ADAPTED_MMAP)
+            tune(_TRIM_THRESHOLD, _ADAPTED_TRIM)

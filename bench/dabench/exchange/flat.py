@@ -31,9 +31,16 @@ _LAUNCH = ("launch", "round", "status", "reason", "started_at", "seconds", "devi
 _SAMPLE = ("phase", "kind", "index", "wall_s", "device_s")
 COLUMNS = (*_RUN, *_CASE, *_LAUNCH, *_SAMPLE)
 
-_SINCE_SCHEMA_5 = ("calibration", "keep_float")
-_OLDER = tuple(name for name in COLUMNS if name not in _SINCE_SCHEMA_5)
-"""The columns of earlier versions, which knew no int8."""
+_SINCE_SCHEMA_6 = ("allocator",)
+_SINCE_SCHEMA_5 = ("calibration", "keep_float", *_SINCE_SCHEMA_6)
+_KNOWN = (
+    COLUMNS,
+    *(
+        tuple(name for name in COLUMNS if name not in since)
+        for since in (_SINCE_SCHEMA_6, _SINCE_SCHEMA_5)
+    ),
+)
+"""The columns, and those of earlier versions: without what becomes of memory, and without int8."""
 
 LEFT_OUT = [
     f"the machine, but for {', '.join(MACHINE)}",
@@ -71,7 +78,7 @@ class Csv:
         try:
             with path.open(encoding="utf-8", newline="") as file:
                 reader = csv.DictReader(file)
-                if tuple(reader.fieldnames or ()) not in (COLUMNS, _OLDER):
+                if tuple(reader.fieldnames or ()) not in _KNOWN:
                     raise ResultsError(f"{path} line 1: expected the columns {','.join(COLUMNS)}")
                 return _runs(path, list(reader))
         except (OSError, UnicodeDecodeError) as error:
@@ -112,7 +119,7 @@ class Parquet:
         except (OSError, ValueError) as error:
             raise ResultsError(f"cannot read {path}: {error}") from None
         (frame,) = found
-        if tuple(frame.columns) not in (COLUMNS, _OLDER):
+        if tuple(frame.columns) not in _KNOWN:
             raise ResultsError(f"{path}: expected the columns {','.join(COLUMNS)}")
         rows = [
             {

@@ -13,6 +13,7 @@ from dabench.base.errors import DabenchError
 from dabench.base.units import format_bytes, format_count, format_seconds, significant
 from dabench.findings.trials import Trial, changed
 from dabench.profiling.roofline import COMPUTE, LAUNCH, MEMORY, SLOW, SLOW_FRACTION, format_roof
+from dabench.records.measurements import SYSTEM_LIMIT
 from dabench.records.profiles import REMAINDER, LayerRow, ModelRow
 
 BASE = "fp32 nchw"
@@ -110,7 +111,9 @@ class Explanation:
         interval = f"{format_seconds(trial.low_s)} to {format_seconds(trial.high_s)}"
         compiling = "" if trial.compile_s is None else f", compiled in {trial.compile_s:.0f} s"
         setting = ", ".join(filter(None, (base, trial.change)))
-        what = f"one image, without hooks ({interval}{compiling})"
+        share = trial.system_share
+        system = "" if share is None else f", {share:.0%} the system's"
+        what = f"one image, without hooks ({interval}{compiling}{system})"
         seconds = format_seconds(trial.seconds)
         return self._cells((trial.model, setting, what, seconds, "-", "-", "-", "-"))
 
@@ -375,6 +378,7 @@ def _trials(text: Explanation, first: str, second: str, trials: Sequence[Trial],
             f"{model} in {base} with one thing changed, in images per second: {listed}; {advice}.",
             *rows,
         )
+        _handed_out(text, as_it_is[model], mine, base)
     ratios, rows = [], []
     for trial in (t for t in trials if t.against):
         assert trial.against is not None
@@ -385,6 +389,22 @@ def _trials(text: Explanation, first: str, second: str, trials: Sequence[Trial],
         ratios.append(f"{significant(ratio)} {_range(low, high)} {how}")
     if ratios:
         text.say(f"The ratio {first} / {second} of these is {_listed(ratios)}.", *rows)
+
+
+def _handed_out(text: Explanation, as_it_is: Trial, others: Sequence[Trial], base: str) -> None:
+    """What the operating system takes for memory that is given back and taken anew."""
+    kept = next((trial for trial in others if trial.keeps_memory), None)
+    before, after = as_it_is.system_share, None if kept is None else kept.system_share
+    if before is None or after is None or before <= SYSTEM_LIMIT or after > before / 2:
+        return
+    assert kept is not None
+    text.say(
+        f"Of {as_it_is.model}'s processor time in {base} the operating system takes {before:.0%}, "
+        f"and {after:.0%} with memory kept: the C library gives large blocks back when a layer is "
+        "done, and every page of the next one is handed out anew.",
+        text.trial(as_it_is, base),
+        text.trial(kept, base),
+    )
 
 
 def _range(low: float, high: float) -> str:

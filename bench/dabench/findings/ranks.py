@@ -175,6 +175,7 @@ def _way(case: Case) -> str:
         "input",
         "calibration",
         "keep_float",
+        "allocator",
         "protocol",
         "rate",
         "concurrency",

@@ -33,7 +33,7 @@ _ANY_WAY = [
     "run_id", "machine", "family",
     *columns_of(
         "model", "dtype", "memory_format", "compile", "fuse", "runtime", "calibration",
-        "keep_float", "threads",
+        "keep_float", "allocator", "threads",
     ),
 ]  # fmt: skip
 """What must be equal for two networks to be compared, each run in its own best way."""

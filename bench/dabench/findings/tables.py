@@ -32,6 +32,7 @@ from dabench.records.measurements import (
     SINCE_SCHEMA_2,
     SINCE_SCHEMA_4,
     SINCE_SCHEMA_5,
+    SINCE_SCHEMA_6,
     Measurement,
 )
 from dabench.records.samples import read_samples
@@ -397,7 +398,9 @@ def compared(top: Mapping[Any, Any], bottom: Mapping[Any, Any], times: TimesOf) 
 # exported one chooses its layout itself, so torch may take its better one too.
 VARIANT_SETTING = [
     "run_id", "machine",
-    *columns_of("compile", "fuse", "runtime", "memory_format", "calibration", "keep_float"),
+    *columns_of(
+        "compile", "fuse", "runtime", "memory_format", "calibration", "keep_float", "allocator"
+    ),
 ]  # fmt: skip
 
 
@@ -463,7 +466,7 @@ def _read_measurements(path: Path) -> pd.DataFrame:
     with contextlib.suppress(OSError, UnicodeDecodeError):
         with path.open(encoding="utf-8") as file:
             header = file.readline().rstrip("\n")
-        for since in (SINCE_SCHEMA_2, SINCE_SCHEMA_4, SINCE_SCHEMA_5):
+        for since in (SINCE_SCHEMA_2, SINCE_SCHEMA_4, SINCE_SCHEMA_5, SINCE_SCHEMA_6):
             older = [name for name in COLUMNS if name not in since]
             if header == ",".join(older):
                 usual: dict[str, Any] = {

@@ -14,6 +14,7 @@ from typing import Any
 
 from dabench.base.units import format_threads
 from dabench.findings.tables import compared, load
+from dabench.plan.axes import KEEP
 from dabench.plan.cases import Case
 from dabench.plan.settings import Grid, Settings
 from dabench.records.folder import has_run
@@ -21,6 +22,8 @@ from dabench.records.folder import has_run
 FOLDER = "trials"
 REPEAT, LAUNCHES = 5, 3
 LARGER_BATCH = 4
+KEPT = "memory kept"
+"""Freed memory stays with the process, in words."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,6 +35,8 @@ class Trial:
         gain: How many times as fast as without the change, with its 95% interval.
         against: The first network's time over this one's, with the same change.
         compile_s: Seconds that compiling took, where there was any.
+        system_share: Of the processor's time, what the operating system took; None where that
+            is not known.
     """
 
     model: str
@@ -42,15 +47,24 @@ class Trial:
     gain: tuple[float, float, float]
     against: tuple[float, float, float] | None
     compile_s: float | None = None
+    system_share: float | None = None
+
+    @property
+    def keeps_memory(self) -> bool:
+        """Whether keeping freed memory is all that was changed."""
+        return self.change == KEPT
 
 
-def trial_grids(grid: Grid, cores: int, launches: int = LAUNCHES) -> list[tuple[Grid, Settings]]:
+def trial_grids(
+    grid: Grid, cores: int, launches: int = LAUNCHES, *, keeps: bool = False
+) -> list[tuple[Grid, Settings]]:
     """What to time beside a profile, as it is first.
 
     Args:
         grid: Of the profile: two networks in one batch, mode and number of threads.
         cores: That may be used.
         launches: Of each.
+        keeps: Whether freed memory can be kept there.
     """
     train = grid.modes == ("train",)
     base = replace(
@@ -65,6 +79,8 @@ def trial_grids(grid: Grid, cores: int, launches: int = LAUNCHES) -> list[tuple[
     threads = 1 if grid.threads != (1,) else cores
     if threads not in grid.threads and cores > 1:
         others.append(replace(base, threads=(threads,)))
+    if keeps:
+        others.append(replace(base, allocators=(KEEP,)))
     settings = Settings.of(repeat=REPEAT, launches=launches)
     return [(each, settings) for each in (base, *others)]
 
@@ -109,13 +125,19 @@ def read_trials(folder: Path, first: str, second: str) -> list[Trial]:
                     high_s=row["ci_high_s"] / row["batch"],
                     gain=_gain(row, base, compared(base, row, times)),
                     against=_three(against) if against else None,
-                    compile_s=None if row["compile_s"] != row["compile_s"] else row["compile_s"],
+                    compile_s=_known(row["compile_s"]),
+                    system_share=_known(row["system_share"]),
                 )
             )
     return trials
 
 
-_AXES = ("compile", "batch", "threads")
+def _known(value: float) -> float | None:
+    """A cell of a table, where what is not known is no number."""
+    return None if value != value else value
+
+
+_AXES = ("compile", "batch", "threads", "allocator")
 
 
 def _same(row: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
@@ -127,6 +149,7 @@ def _changes(row: Mapping[str, Any], base: Mapping[str, Any]) -> Iterator[str]:
         "compile": f"torch.compile ({row['compile']})",
         "batch": f"batch {row['batch']}",
         "threads": format_threads(row["threads"]),
+        "allocator": KEPT if row["allocator"] == KEEP else "memory given back",
     }
     return (words[axis] for axis in _AXES if row[axis] != base[axis])
 

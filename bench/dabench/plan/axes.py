@@ -30,6 +30,7 @@ Compile = Literal["off", "default", "reduce-overhead", "max-autotune", "freeze"]
 Fuse = Literal["off", "on"]
 Runtime = Literal["eager", "cuda-graph", "onnxruntime", "openvino", "tensorrt"]
 Input = Literal["device", "host"]
+Allocator = Literal["default", "keep"]
 
 MODES: tuple[str, ...] = get_args(Mode)
 DTYPES: tuple[str, ...] = get_args(Dtype)
@@ -40,6 +41,7 @@ COMPILES: tuple[str, ...] = get_args(Compile)
 FUSES: tuple[str, ...] = get_args(Fuse)
 RUNTIMES: tuple[str, ...] = get_args(Runtime)
 INPUTS: tuple[str, ...] = get_args(Input)
+ALLOCATORS: tuple[str, ...] = get_args(Allocator)
 DEVICE_KINDS = ("auto", "cpu", "cuda", "mps", "xla")
 
 OPTIONAL = "?"
@@ -175,6 +177,8 @@ def _shape(values: Any) -> str:
 INT8, NO_CALIBRATION, DYNAMIC, ALL = "int8", "none", "dynamic", "none"
 """The dtype of what is quantised; values of `calibration` where nothing is, and where each pass
 finds its own ranges; that of ``keep_float`` where every layer is quantised."""
+BY_DEFAULT, KEEP = ALLOCATORS
+"""Values of ``allocator``: whether the C library gives freed memory back to the system, or not."""
 CALIBRATION, RANDOM = "32", "4"
 """Images that calibrate where nobody says how many: of a trained network's target, and random ones,
 of which more say no more."""
@@ -187,6 +191,7 @@ def variant_name(
     source: str,
     calibration: str = NO_CALIBRATION,
     keep_float: str = ALL,
+    allocator: str = BY_DEFAULT,
 ) -> str:
     """A variant in words: ``eager``, ``fused``, ``compile default, fused``, ``openvino``.
 
@@ -197,6 +202,7 @@ def variant_name(
         source: ``device`` or ``host``, where the input lies.
         calibration: ``none`` where it is not to be named.
         keep_float: Layers that stay in fp32.
+        allocator: What becomes of freed memory.
     """
     parts = [] if compile_mode == "off" else [f"compile {compile_mode}"]
     parts += ["fused"] if fuse == "on" else []
@@ -206,6 +212,7 @@ def variant_name(
     elif calibration != NO_CALIBRATION:
         parts.append(f"calibrated on {calibration}")
     parts += [] if keep_float == ALL else [f"{keep_float} in fp32"]
+    parts += ["memory kept"] if allocator == KEEP else []
     name = ", ".join(parts) or EAGER
     return name if source == "device" else f"{name}, input on host"
 
@@ -223,6 +230,7 @@ def variant_of(row: Any) -> str:
         row.input,
         NO_CALIBRATION if as_usual else row.calibration,
         row.keep_float,
+        row.allocator,
     )
 
 
@@ -360,6 +368,14 @@ AXES: Mapping[str, Axis] = MappingProxyType(
                 usual=(ALL,),
                 ok=bool,
                 form="it takes heads, or the name of a module, such as conv_out",
+            ),
+            _variant(
+                "allocator",
+                "allocators",
+                "keep: a CPU's freed memory stays with the process, which glibc by default gives "
+                f"back and takes anew in each pass. Default {BY_DEFAULT}.",
+                usual=(BY_DEFAULT,),
+                choices=ALLOCATORS,
             ),
             _axis("protocol", "protocols", "Default steady.", usual=("steady",), choices=PROTOCOLS),
             _axis(

@@ -14,6 +14,7 @@ from dabench.base.typed import check_types
 from dabench.plan.axes import (
     ALL,
     AXES,
+    BY_DEFAULT,
     INT8,
     NO_CALIBRATION,
     OPTIONAL,
@@ -44,6 +45,7 @@ class Case:
         calibration: Images that ranges of int8 are found on, or ``dynamic``; ``none`` of what is
             not quantised.
         keep_float: Layers that int8 leaves in fp32.
+        allocator: ``keep`` leaves freed memory with the process.
         rate: Frames per second of a stream; 0 of what is none.
         concurrency: Processes that share the device at once.
     """
@@ -67,6 +69,7 @@ class Case:
     input: str = "device"
     calibration: str = NO_CALIBRATION
     keep_float: str = ALL
+    allocator: str = BY_DEFAULT
     rate: float = 0.0
     concurrency: int = 1
 

@@ -139,6 +139,7 @@ class Grid:
         calibrations: Images that ranges of int8 are found on; ``dynamic`` finds them in each
             pass; empty takes `dabench.plan.axes.CALIBRATION`, or ``RANDOM``.
         keep_floats: Layers that int8 leaves in fp32: ``none``, ``heads`` or a module's name.
+        allocators: ``keep``: memory that the CPU's kernels free stays with the process.
         model_args: Keyword arguments for the factories of all references; no
             axis.
     """
@@ -159,6 +160,7 @@ class Grid:
     inputs: tuple[str, ...] = ("device",)
     calibrations: tuple[str, ...] = ()
     keep_floats: tuple[str, ...] = ("none",)
+    allocators: tuple[str, ...] = ("default",)
     rates: tuple[float, ...] = ()
     concurrencies: tuple[int, ...] = (1,)
     model_args: tuple[tuple[str, object], ...] = ()

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from dabench.plan.axes import DYNAMIC, EAGER, INT8, variant_of
+from dabench.plan.axes import DYNAMIC, EAGER, INT8, KEEP, variant_of
 
 if TYPE_CHECKING:
     from dabench.plan.cases import Case
@@ -110,6 +110,9 @@ def why_impossible(case: Case, installed: Installed = is_installed) -> str | Non
     if case.mode == "train" and case.compile == "freeze":
         return "frozen weights cannot be trained; use --mode eval"
     runtime = case.runtime
+    if case.allocator == KEEP and (case.device != "cpu" or runtime != "eager"):
+        who = runtime if case.device == "cpu" else case.device
+        return f"{who} keeps its memory by itself; leave --allocator at its default"
     if runtime == "eager":
         return None
     if case.compile != "off":

@@ -11,6 +11,7 @@ from dabench.plan.axes import (
     AXES,
     COMPILES,
     DTYPES,
+    KEEP,
     MEMORY_FORMATS,
     OPTIONAL,
     RUNTIMES,
@@ -25,6 +26,7 @@ PLAIN = "plain"
 
 AXES_OF_WAYS = (
     "runtime", "compile", "memory_format", "fuse", "dtype", "calibration", "keep_float",
+    "allocator",
 )  # fmt: skip
 """Keys of axes that make a way, in the order of its name."""
 
@@ -48,7 +50,7 @@ _FORM = (
     f"it takes {PLAIN}, or words joined by +: a runtime ({', '.join(RUNTIMES[1:])}), compile or "
     f"compile=MODE ({', '.join(COMPILES[1:])}), a layout ({', '.join(MEMORY_FORMATS)}), fuse, a "
     f"precision ({', '.join(DTYPES)}; with a ? only where it is native), calibration=N and "
-    "keep-float=LAYERS of int8"
+    f"keep-float=LAYERS of int8, {KEEP} (freed memory stays with the process)"
 )
 
 
@@ -82,6 +84,7 @@ def _read(word: str) -> tuple[str, str]:
         "runtime": RUNTIMES[1:],
         "memory_format": MEMORY_FORMATS,
         "dtype": (*DTYPES, *(dtype + OPTIONAL for dtype in DTYPES)),
+        "allocator": (KEEP,),
     }
     if word == "fuse":
         return "fuse", "on"

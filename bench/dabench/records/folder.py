@@ -35,9 +35,10 @@ from dabench.base.files import (
 )
 from dabench.device.machine import difference
 
-SCHEMA = 5
+SCHEMA = 6
 """1: timing, training; 2: ways to run a network; 3: kinds of runs, rounds; 4: streams;
-5: int8."""
+5: int8;
+6: what becomes of freed memory."""
 
 RUN, LOCK = "run.json", ".lock"
 KINDS = (

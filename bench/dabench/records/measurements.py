@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from statistics import fmean, median, stdev
 from typing import Any
 
-from dabench.plan.axes import ALL, NO_CALIBRATION
+from dabench.plan.axes import ALL, BY_DEFAULT, KEEP, NO_CALIBRATION
 from dabench.plan.cases import STREAM, Case
 from dabench.timing.engine import MIN_SAMPLES, PhaseSamples
 from dabench.timing.samples import as_columns, wall_seconds
@@ -17,6 +17,7 @@ DRIFT_LIMIT = 0.05
 SPREAD_LIMIT = 0.25
 LAUNCH_LIMIT = 0.10
 BUSY_LIMIT = 0.10
+SYSTEM_LIMIT = 0.10
 
 FLAG_RULES = (
     f"drift: first and last third of a launch differ by over {DRIFT_LIMIT:.0%} and by more than "
@@ -24,6 +25,8 @@ FLAG_RULES = (
     f"spread: the 5th to 95th percentile spans over {SPREAD_LIMIT:.0%} of the median; "
     f"launches differ: their medians span over {LAUNCH_LIMIT:.0%}; "
     f"busy: other programs used over {BUSY_LIMIT:g} cores; "
+    f"system: over {SYSTEM_LIMIT:.0%} of the processor's time was the operating system's, as where "
+    f"memory that was given back is taken anew (--allocator {KEEP} tells); "
     "unsteady warm-up: it ended before passes were steady; "
     "emulated: the device does not compute in this precision, which says nothing of one that does"
 )
@@ -41,6 +44,8 @@ class PhaseRecord:
         spent_s: Seconds of its warm-up and samples together.
         queue: Frames of a stream that were not done when it ended.
         celsius: The device's temperature at the end, where it tells.
+        system_share: Of the processor time that its samples took, what the operating system took:
+            0 to 1; None of so short a time that it cannot be told.
     """
 
     phase: str
@@ -53,6 +58,7 @@ class PhaseRecord:
     spent_s: float | None = None
     queue: int | None = None
     celsius: float | None = None
+    system_share: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -150,6 +156,9 @@ class Measurement:
         on_time: Share of a stream's frames that were done before the next arrived.
         overruns: Frames whose pass by itself took longer than the period.
         queue: Most frames that were not done when a launch's stream ended.
+        allocator: ``keep``: memory that was freed stayed with the process.
+        system_share: Of the processor time that samples took, the operating system's; the median
+            over launches.
     """
 
     case_id: str
@@ -211,6 +220,8 @@ class Measurement:
     queue: int | None = None
     calibration: str = NO_CALIBRATION
     keep_float: str = ALL
+    allocator: str = BY_DEFAULT
+    system_share: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """A flat JSON document with the vocabulary's column names."""
@@ -228,6 +239,9 @@ SINCE_SCHEMA_4 = COLUMNS[COLUMNS.index("rate") :]
 
 SINCE_SCHEMA_5 = COLUMNS[COLUMNS.index("calibration") :]
 """Columns that records of schema 4 lack, too; likewise."""
+
+SINCE_SCHEMA_6 = COLUMNS[COLUMNS.index("allocator") :]
+"""Columns that records of schema 5 lack, too; nobody had looked at the system's share."""
 
 
 def _identity(case: Case) -> dict[str, Any]:
@@ -298,6 +312,7 @@ def _measurement(
     peaks = [record.peak_bytes for record in records if record.peak_bytes is not None]
     device = next(launch.device for launch in launches if launch.phases)
     joules = [record.joules for record in records if record.joules is not None]
+    shares = [record.system_share for record in records if record.system_share is not None]
     return Measurement(
         **{**_identity(case), "threads": device.get("threads", case.threads or None)},
         device_name=device.get("device_name"),
@@ -326,6 +341,7 @@ def _measurement(
         difference=device.get("difference"),
         joules_per_image=median(joules) / case.batch if joules else None,
         energy=device.get("energy"),
+        system_share=median(shares) if shares else None,
         **_of_load(case, records),
         flags="; ".join(_flags(records, times, pooled, interval, launches)),
     )
@@ -434,6 +450,9 @@ def _flags(
     busy = max(record.other_cores for record in records)
     if busy > BUSY_LIMIT:
         flags.append(f"busy ({busy:.1f} cores)")
+    shares = [each.system_share for each in records if each.system_share is not None]
+    if shares and median(shares) > SYSTEM_LIMIT:
+        flags.append(f"system {median(shares):.0%}")
     flags += dict.fromkeys(n for launch in launches for n in launch.device.get("notes", ()))
     if any(launch.device.get("emulated") for launch in launches):
         flags.append("emulated")

@@ -76,7 +76,15 @@ class ScoreRow:
 
 _SINCE_SCHEMA_5 = columns_of(*(key for key in AXES if key not in ("calibration", "keep_float")))
 _WAY = columns_of(
-    "phase", "protocol", "mode", "input", "rate", "concurrency", "calibration", "keep_float"
+    "phase",
+    "protocol",
+    "mode",
+    "input",
+    "rate",
+    "concurrency",
+    "calibration",
+    "keep_float",
+    "allocator",
 )
 _OWN = tuple(field.name for field in fields(ScoreRow))
 SCORE_COLUMNS = (_OWN[0], *_WAY, *_OWN[1:], *_SINCE_SCHEMA_5)

@@ -491,4 +491,5 @@ def _phase_record(message: Message) -> PhaseRecord:
         spent_s=message.get("spent_s"),
         queue=message.get("queue"),
         celsius=message.get("celsius"),
+        system_share=message.get("system_share"),
     )

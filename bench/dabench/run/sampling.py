@@ -51,14 +51,17 @@ def sampled(
         team: The processes that do the same at once; None is this one alone.
     """
     once = protocol == "paper"
+    began = _own_seconds()
 
     def warmed_up() -> None:
+        nonlocal began
         # Autotuning's workspaces and energy are not the network's.
         device.reset_peak()
         if meter is not None:
             meter.start()
         if team is not None:
             team.begin()
+        began = _own_seconds()
 
     with _watched(device, team.pids if team else ()) as watch:
         if once:
@@ -72,6 +75,7 @@ def sampled(
         else:
             result = measure(work, device, host_clock, rule, warmed_up)
             watch["joules"] = _joules(meter, phase, result)
+        watch["system_share"] = _system_share(began, _own_seconds())
         if team is not None:
             team.end(work, device)
     return {
@@ -133,6 +137,22 @@ def _watched(device: Device, team: Sequence[int] = ()) -> Iterator[Message]:
     watch["celsius"] = device.temperature()
     after = device.throttle_events()
     watch["throttled"] = None if events is None or after is None else after > events
+
+
+FEWEST_CPU_S = 0.1
+"""Of processor time, below which the system's share of it is not told: it counts in ticks."""
+
+
+def _own_seconds() -> tuple[float, float]:
+    """CPU time of this process: its own, and the system's on its behalf."""
+    found = psutil.Process().cpu_times()
+    return found.user, found.system
+
+
+def _system_share(before: tuple[float, float], after: tuple[float, float]) -> float | None:
+    """The system's share of the processor time between; None of next to none."""
+    user, system = (end - start for start, end in zip(before, after, strict=True))
+    return system / (user + system) if user + system >= FEWEST_CPU_S else None
 
 
 def _cpu_seconds(team: Sequence[int]) -> tuple[float, float, float]:

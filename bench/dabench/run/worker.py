@@ -18,9 +18,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dabench.base.errors import DabenchError, DiedError, OverloadError, clean_line
+from dabench.base.errors import (
+    DabenchError,
+    DiedError,
+    OverloadError,
+    UnsupportedError,
+    clean_line,
+)
 from dabench.device.energy import EnergyMeter, NoEnergyError
 from dabench.device.native import emulates
+from dabench.plan.axes import KEEP
 from dabench.plan.cases import Case
 from dabench.plan.references import Reference
 from dabench.plan.trained import trained_at
@@ -144,9 +151,18 @@ def _time_member(request: Message, team: Team) -> list[Message]:
 
 
 def _workload(request: Message, case: Case, device: Device) -> Workload:
-    """A case made real, with the images that it is calibrated on."""
+    """A case made real, with the images that it is calibrated on.
+
+    Raises:
+        UnsupportedError: Its memory is to be kept, where that cannot be.
+    """
+    from dabench.device import memory
     from dabench.network.workload import Workload
 
+    if case.allocator == KEEP:
+        if not memory.can_keep_freed_pages():
+            raise UnsupportedError("freed memory is kept only where the C library is glibc")
+        memory.keep_freed_pages()
     load = Workload(case, device, request["seed"])
     load.exports = Path(request["exports"]) if request.get("exports") else None
     if chosen := request.get("calibration"):
