@@ -10,11 +10,13 @@ from dabench.plan.references import Reference
 FAST = """
 import torch.nn as nn
 from .modules import Block
+from .backbone import Trunk as Body
 
 class FastNet(nn.Module):
     def __init__(self, num_class=1, n_channel=3, act_type="relu"):
         super().__init__()
         self.head = Head(num_class)
+        self.body = Body()
 
 class Head(nn.Module):
     # A part of the other: it is no network.
@@ -48,6 +50,19 @@ class Plain(Base):
 """
 
 
+# Made for another file's network: a class that is only listed is one.
+BACKBONE = """
+from torch import nn
+
+class Trunk(nn.Module):
+    pass
+
+class Alone(nn.Module):
+    pass
+"""
+LISTED = "from .backbone import Alone, Trunk\nfrom .fast import FastNet\nALL = [Alone, FastNet]\n"
+
+
 @pytest.fixture
 def checkout(tmp_path):
     models = tmp_path / "models"
@@ -66,6 +81,11 @@ def test_networks_are_what_can_be_made_and_is_no_part(checkout):
         f"{models / 'deep.py'}:Plain",
         f"{models / 'fast.py'}:FastNet(num_class=19)",
     ]
+    (models / "backbone.py").write_text(BACKBONE)
+    (models / "__init__.py").write_text(LISTED)
+    assert networks_in(checkout)[0] == f"{models / 'backbone.py'}:Alone"
+    assert len(networks_in(checkout)) == 4
+    (models / "backbone.py").unlink()
     assert Reference.of(networks_in(checkout)[0]).arguments == (("classes", 19),)
 
 

@@ -25,8 +25,8 @@ def networks_in(checkout: Path) -> list[str]:
 
     A network is a class of a module's top level that derives from something called ``Module``,
     can be made without arguments or with a number of classes alone, and that no other class of
-    its file uses. Of packages named ``models`` and the like their files are read, else those of
-    the checkout's own folder.
+    its file uses, nor a network of another file that imports it. Of packages named ``models`` and
+    the like their files are read, else those of the checkout's own folder.
 
     Args:
         checkout: Its folder.
@@ -38,7 +38,9 @@ def networks_in(checkout: Path) -> list[str]:
         raise bad_value("--source", str(checkout), "it takes the folder of a checkout")
     places = [checkout / name for name in _FOLDERS if (checkout / name).is_dir()] or [checkout]
     files = [path for place in places for path in sorted(place.glob("*.py"))][:MOST_FILES]
-    found = [reference for path in files for reference in _networks_of(path)]
+    trees = {path: tree for path in files if (tree := _parsed(path)) is not None}
+    parts = {part for tree in trees.values() for part in _imported_parts(tree)}
+    found = [each for path, tree in trees.items() for each in _networks_of(path, tree, parts)]
     if not found:
         raise UsageError(
             f"--source: no network in {', '.join(map(str, places))}: no class that can be made "
@@ -57,14 +59,40 @@ def with_networks(grid: Grid, checkout: Path) -> Grid:
     return replace(grid, models=tuple(models))
 
 
-def _networks_of(path: Path) -> Iterator[str]:
+def _parsed(path: Path) -> ast.Module | None:
+    """What a file says; None of what Python cannot read, which is no network."""
     try:
-        tree = ast.parse(path.read_bytes())
+        return ast.parse(path.read_bytes())
     except (SyntaxError, ValueError, OSError, RecursionError):
-        return  # what Python cannot read is no network
-    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+        return None
+
+
+def _classes(tree: ast.Module) -> list[ast.ClassDef]:
+    return [node for node in tree.body if isinstance(node, ast.ClassDef)]
+
+
+def _imported_parts(tree: ast.Module) -> Iterator[tuple[str, str]]:
+    """File and name of what the networks of a file take from others, such as their backbone."""
+    classes = _classes(tree)
+    used = {
+        inner.id
+        for node in classes
+        if _is_module(node, classes)
+        for inner in ast.walk(node)
+        if isinstance(inner, ast.Name)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            stem = node.module.rpartition(".")[2]
+            yield from ((stem, e.name) for e in node.names if (e.asname or e.name) in used)
+
+
+def _networks_of(path: Path, tree: ast.Module, parts: set[tuple[str, str]]) -> Iterator[str]:
+    classes = _classes(tree)
     for node in classes:
-        if not _is_module(node, classes) or _is_used(node.name, tree, node):
+        if not _is_module(node, classes) or (path.stem, node.name) in parts:
+            continue
+        if _is_used(node.name, tree, node):
             continue
         arguments = _arguments(node)
         if arguments is not None:
