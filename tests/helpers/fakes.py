@@ -120,7 +120,8 @@ def make_launch(
         other_cores=changes.pop("other_cores", 0.0),
         throttled=changes.pop("throttled", None),
         celsius=changes.pop("celsius", None),
-        system_share=changes.pop("system_share", None),
+        cpu_s=changes.pop("cpu_s", None),
+        system_s=changes.pop("system_s", None),
     )
     defaults = {
         "launch": launch,

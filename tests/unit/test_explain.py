@@ -172,14 +172,18 @@ def test_trials_are_said_with_their_intervals_and_rows():
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "said"), [(0.45, 0.01, True), (0.45, 0.3, False), (0.05, 0.0, False)]
-)
-def test_what_the_system_takes_for_memory_is_said_where_keeping_it_shows(before, after, said):
+    ("before", "after", "gain", "said"),
+    [
+        (0.45, 0.01, 1.8, True), (0.45, 0.3, 1.8, False), (0.05, 0.0, 1.8, False),
+        (0.45, 0.01, 0.9, False), (None, 0.01, 1.8, False),
+    ],
+)  # fmt: skip
+def test_what_the_system_takes_for_memory_is_said_where_keeping_it_shows(before, after, gain, said):
     text = explain(
         "disc", "dw-disc", planted(), "fp32 nchw",
         [
             replace(trial("dw-disc", "", 1.0, (1.0, 1.0, 1.0)), system_share=before),
-            replace(trial("dw-disc", KEPT, 0.5, (2.0, 1.8, 2.2)), system_share=after),
+            replace(trial("dw-disc", KEPT, 0.5, (2.0, gain, 2.2)), system_share=after),
         ],
     )  # fmt: skip
     found = [line for line in text.sentences if line.startswith("Of dw-disc's processor time")]

@@ -97,7 +97,7 @@ def test_a_launch_lost_on_the_way_is_flagged():
         ([make_launch(CASE, [t]) for t in (1.0, 1.0, 1.2)], "launches differ 20%"),
         ([make_launch(CASE, [1.0], other_cores=0.5)], "busy (0.5 cores)"),
         ([make_launch(CASE, [1.0], throttled=True)], "throttled"),
-        ([make_launch(CASE, [1.0], system_share=s) for s in (0.02, 0.4, 0.5)], "system 40%"),
+        ([make_launch(CASE, [1.0], cpu_s=2.0, system_s=s) for s in (0.0, 0.9, 1.5)], "system 40%"),
     ],
 )
 def test_flags(launches, flag):
@@ -105,9 +105,33 @@ def test_flags(launches, flag):
 
 
 def test_nothing_is_flagged_without_cause():
-    quiet = {"throttled": False, "system_share": 0.05}
+    quiet = {"throttled": False, "cpu_s": 4.0, "system_s": 0.2}
     row = one([make_launch(CASE, [1.0, 1.01, 0.99], **quiet)] * 3)
-    assert (row.flags, row.system_share) == ("", 0.05)
+    assert (row.flags, row.system_share) == ("", pytest.approx(0.05))
+
+
+@pytest.mark.parametrize(
+    ("changes", "share"),
+    [
+        ({"device": "cuda:0"}, 0.5),
+        ({"runtime": "onnxruntime"}, 0.5),
+        ({"protocol": "paper"}, 0.5),
+        ({"mode": "own"}, 0.5),
+        ({"protocol": "stream", "rate": 30.0}, None),
+    ],
+)
+def test_the_systems_share_is_flagged_where_memory_could_be_kept(changes, share):
+    case = make_case(**changes)
+    launch = make_launch(case, [1.0, 1.0, 1.0], cpu_s=2.0, system_s=1.0)
+    row = one([launch], case=case)
+    assert row.system_share == share
+    assert "system" not in row.flags
+
+
+def test_little_processor_time_is_not_divided():
+    row = one([make_launch(CASE, [0.1] * 3, cpu_s=0.3, system_s=0.2)] * 3)
+    assert row.system_share is None
+    assert one([make_launch(CASE, [0.1] * 3, cpu_s=0.3, system_s=0.0)] * 4).system_share == 0.0
 
 
 def test_no_rate_follows_from_a_clock_that_did_not_wait():

@@ -28,7 +28,34 @@ print(json.dumps(seen))
 """
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told")
+HUGE = """
+import ctypes
+from dabench.device import memory
+
+library = ctypes.CDLL(None)
+library.malloc.restype, library.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+library.free.argtypes = [ctypes.c_void_p]
+library.sbrk.restype, library.sbrk.argtypes = ctypes.c_void_p, [ctypes.c_ssize_t]
+stay = [memory.freed_pages_stay()]
+memory.keep_freed_pages()
+stay.append(memory.freed_pages_stay())
+# More than an int holds; not touched, it costs nothing.
+library.free(library.malloc(3 << 30))
+kept = library.sbrk(0)
+memory.give_freed_pages_back()
+print(*stay, kept - library.sbrk(0) >= 3 << 30)
+"""
+GLIBC = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told")
+
+
+@GLIBC
+def test_blocks_of_any_size_stay_until_they_are_given_back():
+    command = [sys.executable, "-c", HUGE]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert shown.stdout.split() == ["False", "True", "True"]
+
+
+@GLIBC
 def test_freed_pages_stay_for_the_next_allocation():
     shown = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True)
     before, kept, again, after = json.loads(shown.stdout)

@@ -17,7 +17,8 @@ _CLEAR_REFS = Path("/proc/self/clear_refs")
 
 # mallopt(3); the parameters' numbers are part of glibc's interface.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
-_NEVER_TRIM = 2**31 - 1
+_NEVER_TRIM = -1
+_TRIED = 64 << 20
 # What glibc's own adaptation to large blocks ends at, and its default.
 _ADAPTED_MMAP, _ADAPTED_TRIM, _DEFAULT_MMAP_MAX = 32 << 20, 64 << 20, 65536
 
@@ -54,12 +55,36 @@ def keep_freed_pages() -> None:
 
     By default large blocks go back to the system when freed, and each page of the next one is
     faulted in again: a tenth of a training step's time, and of a pass with large maps and little
-    to do for each more than half.
+    to do for each more than half. In other threads than the main one blocks above 64 MiB still do.
     """
     tune = _mallopt()
     if tune is not None:
         tune(_MMAP_MAX, 0)
         tune(_TRIM_THRESHOLD, _NEVER_TRIM)
+
+
+def freed_pages_stay() -> bool:
+    """Whether a large block that was freed is there again: another allocator may not listen."""
+    library = ctypes.CDLL(None)
+    library.malloc.restype, library.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+    library.free.argtypes = [ctypes.c_void_p]
+
+    def faults() -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        block = library.malloc(_TRIED)
+        ctypes.memset(block, 1, _TRIED)
+        library.free(block)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    faults()
+    return faults() < _TRIED // resource.getpagesize() // 10
+
+
+def give_freed_pages_back() -> None:
+    """Gives what is free back to the system, where the C library can be asked to."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def _mallopt() -> Callable[[int, int], int] | None:

@@ -395,9 +395,10 @@ def _handed_out(text: Explanation, as_it_is: Trial, others: Sequence[Trial], bas
     """What the operating system takes for memory that is given back and taken anew."""
     kept = next((trial for trial in others if trial.keeps_memory), None)
     before, after = as_it_is.system_share, None if kept is None else kept.system_share
-    if before is None or after is None or before <= SYSTEM_LIMIT or after > before / 2:
+    if kept is None or before is None or after is None or kept.gain[1] <= CLEAR_GAIN:
         return
-    assert kept is not None
+    if before <= SYSTEM_LIMIT or after > before / 2:
+        return
     text.say(
         f"Of {as_it_is.model}'s processor time in {base} the operating system takes {before:.0%}, "
         f"and {after:.0%} with memory kept: the C library gives large blocks back when a layer is "

@@ -13,7 +13,7 @@ from dabench.findings.certainty import MIOU, TAIL, Scored, resampled_miou, score
 from dabench.plan.axes import INT8
 from dabench.plan.cases import Case
 from dabench.plan.trained import EARLIER
-from dabench.plan.ways import AXES_OF_WAYS
+from dabench.plan.ways import COMPUTING
 from dabench.records.calibrations import read_digests
 from dabench.records.counts import read_counts
 from dabench.records.folder import read_run
@@ -36,7 +36,7 @@ class Identity:
         graph: Digest of the operators that run (`dabench.counting.counted.ModelCount`).
         device: Its kind.
         shape: Channels, height and width of the input.
-        way: Values of `dabench.plan.ways.AXES_OF_WAYS`.
+        way: Values of `dabench.plan.ways.COMPUTING`.
         calibration: Digest of the images that int8 was calibrated on, their batch, and the bits of
             its weights; empty where nothing is quantised.
         processing: What an image goes through before and after the network.
@@ -92,7 +92,7 @@ class Identities:
             graph,
             kind,
             (case.channels, case.height, case.width),
-            tuple(str(getattr(case, key)) for key in AXES_OF_WAYS),
+            tuple(str(getattr(case, key)) for key in COMPUTING),
             self._calibration(case, self._native.get(kind, ())),
             tuple(network.get(name, usual) for name, usual in EARLIER.items()),
         )

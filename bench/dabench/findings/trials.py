@@ -149,7 +149,7 @@ def _changes(row: Mapping[str, Any], base: Mapping[str, Any]) -> Iterator[str]:
         "compile": f"torch.compile ({row['compile']})",
         "batch": f"batch {row['batch']}",
         "threads": format_threads(row["threads"]),
-        "allocator": KEPT if row["allocator"] == KEEP else "memory given back",
+        "allocator": KEPT,
     }
     return (words[axis] for axis in _AXES if row[axis] != base[axis])
 

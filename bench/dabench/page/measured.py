@@ -31,7 +31,7 @@ _NUMBERS = (
     "batch", "threads", "rate", "concurrency", "passes", "n", "launches", "warmup_n", "median_s",
     "ci_low_s", "ci_high_s", "mean_s", "std_s", "min_s", "max_s", "p05_s", "p95_s",
     "device_median_s", "images_per_s", "flops_per_s", "peak_bytes", "macs", "compile_s",
-    "difference", "joules_per_image", "alone_s", "on_time", "overruns", "queue",
+    "difference", "joules_per_image", "alone_s", "on_time", "overruns", "queue", "system_share",
 )  # fmt: skip
 
 _NAMES = ("run_id", "case_id", "phase")

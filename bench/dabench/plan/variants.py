@@ -101,6 +101,9 @@ def why_impossible(case: Case, installed: Installed = is_installed) -> str | Non
         return f"torch runs nothing in int8: networks are quantised for {' and '.join(QUANTISED)}"
     if name == EAGER:
         return None
+    if case.allocator == KEEP and (case.device != "cpu" or case.runtime != "eager"):
+        who = case.runtime if case.device == "cpu" else case.device
+        return f"--allocator is of torch's kernels on a CPU, not of {who}; leave it out"
     if case.protocol == "paper":
         return f"the paper's protocol is of the plain forward, not of {name!r}"
     if case.mode == "train" and (
@@ -110,9 +113,6 @@ def why_impossible(case: Case, installed: Installed = is_installed) -> str | Non
     if case.mode == "train" and case.compile == "freeze":
         return "frozen weights cannot be trained; use --mode eval"
     runtime = case.runtime
-    if case.allocator == KEEP and (case.device != "cpu" or runtime != "eager"):
-        who = runtime if case.device == "cpu" else case.device
-        return f"{who} keeps its memory by itself; leave --allocator at its default"
     if runtime == "eager":
         return None
     if case.compile != "off":

@@ -30,6 +30,9 @@ AXES_OF_WAYS = (
 )  # fmt: skip
 """Keys of axes that make a way, in the order of its name."""
 
+COMPUTING = AXES_OF_WAYS[:-1]
+"""Of them those on which it depends what is computed, and so how right it is."""
+
 USUAL: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "cpu": (
@@ -49,8 +52,8 @@ USUAL: Mapping[str, tuple[str, ...]] = MappingProxyType(
 _FORM = (
     f"it takes {PLAIN}, or words joined by +: a runtime ({', '.join(RUNTIMES[1:])}), compile or "
     f"compile=MODE ({', '.join(COMPILES[1:])}), a layout ({', '.join(MEMORY_FORMATS)}), fuse, a "
-    f"precision ({', '.join(DTYPES)}; with a ? only where it is native), calibration=N and "
-    f"keep-float=LAYERS of int8, {KEEP} (freed memory stays with the process)"
+    f"precision ({', '.join(DTYPES)}; with a ? only where it is native), calibration=N "
+    f"and keep-float=LAYERS of int8, or {KEEP} (freed memory stays with the process)"
 )
 
 

@@ -8,7 +8,8 @@ from statistics import fmean, median, stdev
 from typing import Any
 
 from dabench.plan.axes import ALL, BY_DEFAULT, KEEP, NO_CALIBRATION
-from dabench.plan.cases import STREAM, Case
+from dabench.plan.cases import OWN, STREAM, Case
+from dabench.plan.variants import why_impossible
 from dabench.timing.engine import MIN_SAMPLES, PhaseSamples
 from dabench.timing.samples import as_columns, wall_seconds
 from dabench.timing.statistics import Interval, drift, launch_interval, quantile
@@ -18,6 +19,8 @@ SPREAD_LIMIT = 0.25
 LAUNCH_LIMIT = 0.10
 BUSY_LIMIT = 0.10
 SYSTEM_LIMIT = 0.10
+FEWEST_CPU_S = 1.0
+"""Of processor time: less of it is not divided, since Linux tells whose it was by ticks of 4 ms."""
 
 FLAG_RULES = (
     f"drift: first and last third of a launch differ by over {DRIFT_LIMIT:.0%} and by more than "
@@ -44,8 +47,9 @@ class PhaseRecord:
         spent_s: Seconds of its warm-up and samples together.
         queue: Frames of a stream that were not done when it ended.
         celsius: The device's temperature at the end, where it tells.
-        system_share: Of the processor time that its samples took, what the operating system took:
-            0 to 1; None of so short a time that it cannot be told.
+        cpu_s: Processor time of the worker from its warm-up to its last sample, what is not timed
+            between samples included.
+        system_s: Of that, the operating system's.
     """
 
     phase: str
@@ -58,7 +62,8 @@ class PhaseRecord:
     spent_s: float | None = None
     queue: int | None = None
     celsius: float | None = None
-    system_share: float | None = None
+    cpu_s: float | None = None
+    system_s: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -157,8 +162,8 @@ class Measurement:
         overruns: Frames whose pass by itself took longer than the period.
         queue: Most frames that were not done when a launch's stream ended.
         allocator: ``keep``: memory that was freed stayed with the process.
-        system_share: Of the processor time that samples took, the operating system's; the median
-            over launches.
+        system_share: Of the processor time from warm-up to the last sample, over all launches, the
+            operating system's; None of a stream, which waits busily, and of less than a second.
     """
 
     case_id: str
@@ -312,7 +317,7 @@ def _measurement(
     peaks = [record.peak_bytes for record in records if record.peak_bytes is not None]
     device = next(launch.device for launch in launches if launch.phases)
     joules = [record.joules for record in records if record.joules is not None]
-    shares = [record.system_share for record in records if record.system_share is not None]
+    share = _system_share(case, records)
     return Measurement(
         **{**_identity(case), "threads": device.get("threads", case.threads or None)},
         device_name=device.get("device_name"),
@@ -341,10 +346,27 @@ def _measurement(
         difference=device.get("difference"),
         joules_per_image=median(joules) / case.batch if joules else None,
         energy=device.get("energy"),
-        system_share=median(shares) if shares else None,
+        system_share=share,
         **_of_load(case, records),
-        flags="; ".join(_flags(records, times, pooled, interval, launches)),
+        flags="; ".join(
+            [*_flags(records, times, pooled, interval, launches), *_system_flag(case, share)]
+        ),
     )
+
+
+def _system_share(case: Case, records: Sequence[PhaseRecord]) -> float | None:
+    """The system's part of the processor time of all launches."""
+    whole = sum(record.cpu_s or 0.0 for record in records)
+    if case.protocol == STREAM or whole < FEWEST_CPU_S:
+        return None
+    return sum(record.system_s or 0.0 for record in records) / whole
+
+
+def _system_flag(case: Case, share: float | None) -> list[str]:
+    """Where memory could be kept, what the system takes."""
+    if share is None or share <= SYSTEM_LIMIT or case.mode == OWN:
+        return []
+    return [] if why_impossible(replace(case, allocator=KEEP)) else [f"system {share:.0%}"]
 
 
 def _images_per_s(
@@ -450,9 +472,6 @@ def _flags(
     busy = max(record.other_cores for record in records)
     if busy > BUSY_LIMIT:
         flags.append(f"busy ({busy:.1f} cores)")
-    shares = [each.system_share for each in records if each.system_share is not None]
-    if shares and median(shares) > SYSTEM_LIMIT:
-        flags.append(f"system {median(shares):.0%}")
     flags += dict.fromkeys(n for launch in launches for n in launch.device.get("notes", ()))
     if any(launch.device.get("emulated") for launch in launches):
         flags.append("emulated")

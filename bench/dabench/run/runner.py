@@ -491,5 +491,6 @@ def _phase_record(message: Message) -> PhaseRecord:
         spent_s=message.get("spent_s"),
         queue=message.get("queue"),
         celsius=message.get("celsius"),
-        system_share=message.get("system_share"),
+        cpu_s=message.get("cpu_s"),
+        system_s=message.get("system_s"),
     )

@@ -51,7 +51,7 @@ def sampled(
         team: The processes that do the same at once; None is this one alone.
     """
     once = protocol == "paper"
-    began = _own_seconds()
+    start = began = _own_seconds()
 
     def warmed_up() -> None:
         nonlocal began
@@ -75,7 +75,8 @@ def sampled(
         else:
             result = measure(work, device, host_clock, rule, warmed_up)
             watch["joules"] = _joules(meter, phase, result)
-        watch["system_share"] = _system_share(began, _own_seconds())
+        # A pass longer than all the time there is was to warm up, and is the sample.
+        watch.update(_used(began if result.warmup else start, _own_seconds()))
         if team is not None:
             team.end(work, device)
     return {
@@ -139,20 +140,16 @@ def _watched(device: Device, team: Sequence[int] = ()) -> Iterator[Message]:
     watch["throttled"] = None if events is None or after is None else after > events
 
 
-FEWEST_CPU_S = 0.1
-"""Of processor time, below which the system's share of it is not told: it counts in ticks."""
-
-
 def _own_seconds() -> tuple[float, float]:
     """CPU time of this process: its own, and the system's on its behalf."""
     found = psutil.Process().cpu_times()
     return found.user, found.system
 
 
-def _system_share(before: tuple[float, float], after: tuple[float, float]) -> float | None:
-    """The system's share of the processor time between; None of next to none."""
+def _used(before: tuple[float, float], after: tuple[float, float]) -> Message:
+    """The processor time between."""
     user, system = (end - start for start, end in zip(before, after, strict=True))
-    return system / (user + system) if user + system >= FEWEST_CPU_S else None
+    return {"cpu_s": user + system, "system_s": system}
 
 
 def _cpu_seconds(team: Sequence[int]) -> tuple[float, float, float]:

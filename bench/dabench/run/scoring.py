@@ -14,7 +14,7 @@ from dabench.base.errors import UsageError
 from dabench.data.domain import Domain, Frame
 from dabench.data.prepare import Prepared, prepare
 from dabench.device.machine import describe_host
-from dabench.plan.axes import ALL
+from dabench.plan.axes import ALL, BY_DEFAULT
 from dabench.plan.cases import Case, PlannedCase, expand
 from dabench.plan.devices import resolve_all
 from dabench.plan.networks import identities
@@ -173,7 +173,8 @@ def resume_scores(folder: Path, data: Data, *, told: Told, roots: Roots = NOWHER
 def _plan(
     grids: Sequence[tuple[Grid, Settings]], environment: Mapping[str, Any]
 ) -> list[PlannedCase]:
-    """The ways, the plain one first."""
+    """The ways, the plain one first; what becomes of memory changes no prediction."""
+    grids = [(replace(each, allocators=(BY_DEFAULT,)), rest) for each, rest in grids]
     grid, settings = grids[0]
     plain = replace(
         grid,

@@ -197,7 +197,7 @@ def _pass(work: Work, device: TimedDevice) -> None:
 
 
 def merged(own: Message, others: Sequence[Message]) -> Message:
-    """One phase of a team: all samples, the slowest's time, the sum of memory."""
+    """One phase of a team: all samples, the slowest's time, memory and processor time in sum."""
     every = [own, *others]
     peaks = [each["peak_bytes"] for each in every]
     stops = {each["stop"] for each in every}
@@ -210,6 +210,8 @@ def merged(own: Message, others: Sequence[Message]) -> Message:
         "steady": all(each["steady"] for each in every),
         "stop": own["stop"] if len(stops) == 1 else "gave up",
         "spent_s": max(each["spent_s"] for each in every),
+        "cpu_s": sum(each["cpu_s"] for each in every),
+        "system_s": sum(each["system_s"] for each in every),
         "peak_bytes": None if None in peaks else sum(peaks),
         "joules": None,
         "members": [len(each["samples"]) for each in every],

@@ -160,9 +160,9 @@ def _workload(request: Message, case: Case, device: Device) -> Workload:
     from dabench.network.workload import Workload
 
     if case.allocator == KEEP:
-        if not memory.can_keep_freed_pages():
-            raise UnsupportedError("freed memory is kept only where the C library is glibc")
         memory.keep_freed_pages()
+        if not (memory.can_keep_freed_pages() and memory.freed_pages_stay()):
+            raise UnsupportedError("freed memory is kept only by glibc's allocator")
     load = Workload(case, device, request["seed"])
     load.exports = Path(request["exports"]) if request.get("exports") else None
     if chosen := request.get("calibration"):
@@ -198,6 +198,7 @@ def _calibration(case: Case, files: Sequence[Path], digest: str) -> Iterator[Ten
 
 def _time_one(request: Message, send: Send, team: Team | None = None) -> None:
     """Measures a case, as one of a team where there is one."""
+    from dabench.device import memory
     from dabench.device.registry import open_device
     from dabench.network.runtimes import prepare, set_precision
     from dabench.network.workload import LOSSES, is_variant
@@ -231,6 +232,9 @@ def _time_one(request: Message, send: Send, team: Team | None = None) -> None:
     rule = StopRule(**request["rule"])
     for phase in case.phases:
         work = load.work(phase)
+        if case.allocator == KEEP:
+            # Of the phase before, it would count as this one's.
+            memory.give_freed_pages_back()
         device.reset_peak()
         message = sampled(phase, work, device, case.protocol, rule, meter, case.rate, team)
         send({**message, "peak_bytes": load.peak_bytes()})

@@ -21,6 +21,11 @@ const EXTRA = [
   ["on_time", "frames done in time", (value) => `${(100 * value).toFixed(1)}%`],
   ["overruns", "passes longer than the period", String],
   ["queue", "frames not done at the end", String],
+  [
+    "system_share",
+    "processor time of the operating system",
+    (value) => `${(100 * value).toFixed(0)}%`,
+  ],
 ];
 const KINDS = {
   warmup: "warm-up",
