@@ -37,6 +37,7 @@ from dabench.plan.variants import why_impossible
 from dabench.plan.ways import parse_way, way_name
 from dabench.records.calibrations import FIELD, calibration_lines
 from dabench.run.calibrating import calibrations, calibrations_again
+from dabench.run.scoring import _plan
 from dabench.run.worker import _calibration
 from dabench.timing.clock import host_clock
 
@@ -525,6 +526,22 @@ def test_a_time_and_an_accuracy_of_other_calibrations_are_not_joined(tmp_path):
     assert identity("two", ["fp32"]) != one
     assert identity("one", ["fp32", "int8"]) != one, "weights of eight bits are others"
     assert one.calibration == "one, batch 2, 7 bits"
+
+
+def test_what_becomes_of_memory_is_no_part_of_what_is_computed(tmp_path):
+    case = make_case(model="trained:a")
+    folder = write_choice(tmp_path / "a", {case: steady(0.1)}) / "times"
+    found = Identities(folder)
+    assert found.of(case) is not None
+    assert found.of(replace(case, allocator="keep")) == found.of(case)
+    assert found.of(replace(case, memory_format="nhwc")) != found.of(case)
+    grid = Grid(models=("disc",), devices=("cpu",), allocators=("keep", "default"))
+    planned = _plan([(grid, Settings()), (replace(grid, fuses=("on",)), Settings())], {
+        "devices": ["cpu"], "gpus": [], "torch": "2",
+    })  # fmt: skip
+    assert [(each.case.allocator, each.case.fuse) for each in planned] == [
+        ("default", "off"), ("default", "on"),
+    ]  # fmt: skip
 
 
 def test_what_changed_while_it_was_measured_is_noticed(run, root):

@@ -101,3 +101,5 @@ def test_a_launch_of_several_processes_keeps_them_apart():
     assert phase["members"] == [3, 3]
     assert len(phase["samples"]) == 6
     assert phase["joules"] is None
+    # Of both; the system tells it in ticks.
+    assert phase["cpu_s"] >= phase["system_s"] >= 0
