@@ -16,7 +16,7 @@ from dabench.data.labels import CAMVID, CITYSCAPES
 from dabench.findings.choices import COLUMNS, choice_of
 from dabench.plan.axes import DTYPES
 from dabench.plan.trained import EARLIER
-from dabench.plan.ways import USUAL, parse_way, way_name
+from dabench.plan.ways import USUAL, parse_way, usual_ways, way_name
 from dabench.records.choices import TIMES, Limits, limits_of
 from dabench.records.measurements import COLUMNS as MEASURED
 from dabench.records.timings import MEASUREMENTS, SUMMARY, read_launches
@@ -53,6 +53,12 @@ def test_the_usual_ways_are_ways():
         for way in ways:
             dtype = parse_way(way).get("dtype", "fp32")
             assert dtype.removesuffix("?") in DTYPES
+
+
+def test_memory_is_kept_where_it_can_be():
+    assert "nhwc+fuse+keep" in usual_ways("cpu", keeps=True)
+    assert usual_ways("cpu", keeps=False) == tuple(w for w in USUAL["cpu"] if "keep" not in w)
+    assert usual_ways("cuda", keeps=False) == USUAL["cuda"]
 
 
 @pytest.mark.parametrize("name", ["", "nhcw", "nhwc+nchw", "plain+nhwc", "compile=", "fuse+", "b?"])

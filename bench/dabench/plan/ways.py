@@ -36,8 +36,8 @@ COMPUTING = AXES_OF_WAYS[:-1]
 USUAL: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "cpu": (
-            PLAIN, "nhwc", "fuse", "nhwc+fuse", "nhwc+fuse+bf16?", "onnxruntime", "openvino",
-            "openvino+bf16?", "onnxruntime+int8", "openvino+int8",
+            PLAIN, "nhwc", "fuse", "nhwc+fuse", "nhwc+fuse+keep", "nhwc+fuse+bf16?", "onnxruntime",
+            "openvino", "openvino+bf16?", "onnxruntime+int8", "openvino+int8",
         ),
         "cuda": (
             PLAIN, "nhwc", "nhwc+tf32", "nhwc+fp16", "cuda-graph", "cuda-graph+nhwc+fp16",
@@ -48,6 +48,17 @@ USUAL: Mapping[str, tuple[str, ...]] = MappingProxyType(
     }
 )  # fmt: skip
 """Kind of device -> ways that are tried there; torch.compile takes a CPU minutes a network."""
+
+
+def usual_ways(kind: str, *, keeps: bool) -> tuple[str, ...]:
+    """The ways that are tried where nobody names any.
+
+    Args:
+        kind: Of device.
+        keeps: Whether freed memory can be kept there.
+    """
+    return tuple(way for way in USUAL[kind] if keeps or KEEP not in way.split("+"))
+
 
 _FORM = (
     f"it takes {PLAIN}, or words joined by +: a runtime ({', '.join(RUNTIMES[1:])}), compile or "

@@ -11,6 +11,7 @@ from dabench.base.errors import UsageError, bad_value, named_as
 from dabench.data.domain import check_labels
 from dabench.data.named import domain_of
 from dabench.device.machine import describe_host
+from dabench.device.memory import can_keep_freed_pages
 from dabench.plan.axes import AXES
 from dabench.plan.cases import Case, expand
 from dabench.plan.devices import resolve_all, resolve_device
@@ -19,7 +20,7 @@ from dabench.plan.networks import identities
 from dabench.plan.references import Reference
 from dabench.plan.settings import Grid, Settings
 from dabench.plan.trained import SOURCE, is_trained, trained_at
-from dabench.plan.ways import AXES_OF_WAYS, PLAIN, USUAL, parse_way
+from dabench.plan.ways import AXES_OF_WAYS, PLAIN, parse_way, usual_ways
 from dabench.records.choices import KIND, TIMES, Limits, races, read_limits
 from dabench.records.folder import RunFolder, bad_row, check_new_run, has_run, read_run
 from dabench.records.summary import launches_by_case
@@ -196,7 +197,7 @@ def choose_into(
     with Launcher() as launcher:
         environment = describe_host() | probe(launcher)
     device = resolve_device(asked.device, environment)
-    ways = asked.ways or USUAL[device.partition(":")[0]]
+    ways = asked.ways or usual_ways(device.partition(":")[0], keeps=can_keep_freed_pages())
     asked = Asked.of({**asked.to_dict(), "device": device, "ways": ways})
     resolved, left_out = resolve_all(asked.grids(ways), environment)
     if not resolved:
