@@ -154,8 +154,8 @@ def test_the_canonical_call_is_understood():
         (
             "sweep",
             (
-                r"needs a preset \(demo, hub, hub-smp, hub-torchvision, int8, loads, paper-cpu, "
-                r"paper-gpu, paper-quick, runtimes, segmenters\)"
+                r"needs a preset \(demo, hub, hub-smp, hub-torchvision, int8, loads, memory, "
+                r"paper-cpu, paper-gpu, paper-quick, runtimes, segmenters\)"
             ),
         ),
         (
