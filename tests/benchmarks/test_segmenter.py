@@ -9,12 +9,12 @@ from dabench.profiling.roofline import roof_of
 from dabench.run.ceilings import measure_ceilings
 
 SEGMENTERS = ("stdc1-bisenet", "stdc2-bisenet", "bisenet-r18")
+FOLDED = {"fuse": "on", "memory_format": "nhwc"}
+KEPT = {**FOLDED, "allocator": "keep"}
 WAYS = {
-    "fp32": ({"fuse": "on", "memory_format": "nhwc"}, {"runtime": "onnxruntime"},
-             {"runtime": "openvino"}),
-    "bf16": ({"fuse": "on", "memory_format": "nhwc"}, {"runtime": "openvino"},
-             {"fuse": "on", "memory_format": "nhwc", "compile": "freeze"}),
-}  # fmt: skip
+    "fp32": (FOLDED, KEPT, {"runtime": "onnxruntime"}, {"runtime": "openvino"}),
+    "bf16": (FOLDED, KEPT, {"runtime": "openvino"}, {**FOLDED, "compile": "freeze"}),
+}
 
 
 @pytest.fixture(scope="module")
