@@ -88,6 +88,7 @@ def test_tables_are_those_of_the_reports():
 
 CITED = {
     "Why is my depthwise discriminator not faster?": "riddle.md",
+    "Memory that is given back": "riddle.md",
     "And on a GPU?": "riddle-gpu.md",
 }
 
