@@ -72,6 +72,8 @@ def freed_pages_stay() -> bool:
     def faults() -> int:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         block = library.malloc(_TRIED)
+        if block is None:
+            raise MemoryError
         ctypes.memset(block, 1, _TRIED)
         library.free(block)
         return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
