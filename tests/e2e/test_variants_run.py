@@ -91,7 +91,9 @@ def test_bf16_is_folded_before_it_is_cast(nets):
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told")
-def test_memory_that_is_kept_is_not_handed_out_anew(nets):
+def test_memory_that_is_kept_is_not_handed_out_anew(nets, monkeypatch):
+    # What takes a second here may take a tenth elsewhere.
+    monkeypatch.setattr("dabench.records.measurements.FEWEST_CPU_S", 0.1)
     rows = measure(f"{nets}:Wide", size="1024x1024", allocator=["default", "keep"], repeat=25)
     given_back, kept = rows
     assert [row.status for row in rows] == ["ok", "ok"]

@@ -18,7 +18,8 @@ _CLEAR_REFS = Path("/proc/self/clear_refs")
 # mallopt(3); the parameters' numbers are part of glibc's interface.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
 _NEVER_TRIM = -1
-_TRIED = 64 << 20
+_TRIED, _FEW_FAULTS = 64 << 20, 16
+"""Size of a block in bytes, and fewer faults than even huge pages of 2 MiB would take for it."""
 # What glibc's own adaptation to large blocks ends at, and its default.
 _ADAPTED_MMAP, _ADAPTED_TRIM, _DEFAULT_MMAP_MAX = 32 << 20, 64 << 20, 65536
 
@@ -79,7 +80,7 @@ def freed_pages_stay() -> bool:
         return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
     faults()
-    return faults() < _TRIED // resource.getpagesize() // 10
+    return faults() < _FEW_FAULTS
 
 
 def give_freed_pages_back() -> None:

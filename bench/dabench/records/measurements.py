@@ -317,7 +317,6 @@ def _measurement(
     peaks = [record.peak_bytes for record in records if record.peak_bytes is not None]
     device = next(launch.device for launch in launches if launch.phases)
     joules = [record.joules for record in records if record.joules is not None]
-    share = _system_share(case, records)
     return Measurement(
         **{**_identity(case), "threads": device.get("threads", case.threads or None)},
         device_name=device.get("device_name"),
@@ -346,11 +345,9 @@ def _measurement(
         difference=device.get("difference"),
         joules_per_image=median(joules) / case.batch if joules else None,
         energy=device.get("energy"),
-        system_share=share,
+        system_share=_system_share(case, records),
         **_of_load(case, records),
-        flags="; ".join(
-            [*_flags(records, times, pooled, interval, launches), *_system_flag(case, share)]
-        ),
+        flags="; ".join(_flags(case, records, times, pooled, interval, launches)),
     )
 
 
@@ -362,8 +359,9 @@ def _system_share(case: Case, records: Sequence[PhaseRecord]) -> float | None:
     return sum(record.system_s or 0.0 for record in records) / whole
 
 
-def _system_flag(case: Case, share: float | None) -> list[str]:
+def _system_flag(case: Case, records: Sequence[PhaseRecord]) -> list[str]:
     """Where memory could be kept, what the system takes."""
+    share = _system_share(case, records)
     if share is None or share <= SYSTEM_LIMIT or case.mode == OWN:
         return []
     return [] if why_impossible(replace(case, allocator=KEEP)) else [f"system {share:.0%}"]
@@ -452,6 +450,7 @@ def _stop(records: Sequence[PhaseRecord], interval: Interval, target_ci: float |
 
 
 def _flags(
+    case: Case,
     records: Sequence[PhaseRecord],
     times: Sequence[Sequence[float]],
     pooled: Sequence[float],
@@ -482,4 +481,4 @@ def _flags(
     lost = [launch for launch in launches if launch.status != "ok"]
     if lost:
         flags.append(f"{len(lost)} of {len(launches)} launches failed: {lost[0].reason}")
-    return flags
+    return [*flags, *_system_flag(case, records)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -64,16 +64,10 @@ def sampled(
         began = _own_seconds()
 
     with _watched(device, team.pids if team else ()) as watch:
-        if once:
-            result = measure_once(work, device, host_clock, device.paper_passes)
-        elif protocol == "stream":
-            result = measure_stream(work, device, host_clock, rule, rate, warmed_up)
-        elif protocol == "throughput":
-            result = measure_throughput(work, device, host_clock, rule, warmed_up)
-            if team is not None:
-                result.alone.clear()  # the others were warming up meanwhile
-        else:
-            result = measure(work, device, host_clock, rule, warmed_up)
+        result = _by_protocol(work, device, protocol, rule, rate, warmed_up)
+        if protocol == "throughput" and team is not None:
+            result.alone.clear()  # the others were warming up meanwhile
+        if protocol == "steady":
             watch["joules"] = _joules(meter, phase, result)
         # A pass longer than all the time there is was to warm up, and is the sample.
         watch.update(_used(began if result.warmup else start, _own_seconds()))
@@ -92,6 +86,24 @@ def sampled(
         "passes": device.paper_passes if once else 1,
         **watch,
     }
+
+
+def _by_protocol(
+    work: Work,
+    device: Device,
+    protocol: str,
+    rule: StopRule,
+    rate: float,
+    warmed_up: Callable[[], None],
+) -> PhaseSamples:
+    """What a protocol samples; arguments as of `sampled`."""
+    if protocol == "paper":
+        return measure_once(work, device, host_clock, device.paper_passes)
+    if protocol == "stream":
+        return measure_stream(work, device, host_clock, rule, rate, warmed_up)
+    if protocol == "throughput":
+        return measure_throughput(work, device, host_clock, rule, warmed_up)
+    return measure(work, device, host_clock, rule, warmed_up)
 
 
 def phase_samples(message: Message) -> PhaseSamples:
