@@ -139,7 +139,7 @@ def test_a_run_of_another_machine_is_not_continued(grid):
 def test_records_say_what_was_run_and_in_which_order(grid):
     assert run("sweep", "grid.toml", "--out", "run", cwd=grid)[0] == 0
     document = read_run(grid / "run")
-    assert document["schema"] == 6
+    assert document["schema"] == 7
     assert document["command"] == "dabench sweep grid.toml --out run"
     assert len(document["plan"]) == 4
     environment = document["environment"]

@@ -8,12 +8,13 @@ from dabench.findings.profiles import load_profiles
 from dabench.findings.tables import load, ratios
 from dabench.findings.trainings import load_training
 from dabench.records.folder import read_run
+from dabench.records.profiles import read_profiled
 from dabench.records.summary import summarised
 from dabench.records.timings import read_launches
 
 RESULTS = Path(__file__).parents[2] / "results"
 TIMINGS = {1: "20261123-152106-paper-cpu", 2: "20261125-runtimes"}
-PROFILES = {1: "20261124-riddle", 2: "20261125-profile-train"}
+PROFILES = {1: "20261124-riddle", 2: "20261125-profile-train", 6: "20261128-riddle-xeon"}
 SUITE = RESULTS / "20261123-camvid-day2dusk-reproduce" / "day2dusk"
 
 
@@ -93,6 +94,13 @@ def test_profiles(schema, name):
     assert loaded.runs[0]["schema"] == schema
     assert len(loaded.layers) > len(loaded.models) > 0
     assert all(ceilings.flops_per_s > 0 for _, ceilings in loaded.ceilings)
+
+
+def test_profiles_without_floors_of_their_own():
+    """Schema 6 and before: they were the ceilings'."""
+    _, by_case = read_profiled(RESULTS / PROFILES[6])
+    assert by_case
+    assert not any(launch.floors for launches in by_case.values() for launch in launches)
 
 
 def test_trainings():

@@ -1,5 +1,7 @@
 """Launches to rows: medians, what is left over, scaling back, and back from disk."""
 
+from dataclasses import replace
+
 import pytest
 from fakes import make_launch
 
@@ -38,12 +40,13 @@ COUNT = {
 }  # fmt: skip
 
 
-def launch(number, scale=1.0, hooked=1.0, phase="forward"):
+def launch(number, scale=1.0, hooked=1.0, phase="forward", floors=None):
     layers = {"conv_layers.0": [6 * scale] * 3, "(functional)": [3 * scale] * 3}
     bare = [10 * scale] * 3
     return PhaseLayers(
-        launch=number, phase=phase, bare=bare, hooked=[b * hooked for b in bare], layers=layers
-    )
+        launch=number, phase=phase, bare=bare, hooked=[b * hooked for b in bare], layers=layers,
+        floors=floors or {},
+    )  # fmt: skip
 
 
 def summarise(*launches, count=COUNT, phase="forward"):
@@ -84,6 +87,24 @@ def test_work_is_that_of_the_phase_and_the_dtype():
     assert backward[0].moved_bytes == 40
 
 
+def test_the_floor_is_that_of_the_launches_themselves():
+    """The ceilings' floors may be of a faster hour, or a slower one."""
+    slow, fast = {"Conv2d": 3.5}, {"Conv2d": 0.5}
+    of_ceilings = replace(ROOF, floors={"train forward": fast})
+
+    def bound(*floors):
+        launches = [launch(number, floors=each) for number, each in enumerate(floors)]
+        spec = MODELS["disc"]
+        _, rows = summarise_phase(CASE, "forward", launches, COUNT, of_ceilings, spec, "Test CPU")
+        return rows[0].bound
+
+    assert bound(slow) == "launch"
+    assert bound(fast, slow, slow) == "launch"
+    assert bound(slow, fast, fast) == "compute"
+    # Before schema 7 there were no others.
+    assert bound({}) == "compute"
+
+
 def test_a_network_that_was_not_counted_still_has_times():
     model, rows = summarise(launch(0), count=None)
     assert model.bound is None
@@ -98,18 +119,20 @@ def test_records_read_back(tmp_path):
     )
     record = ProfileRecord(run)
     done = make_launch(CASE, [], launch=0, round=0, phases=())
-    record.launch(done, [launch(0)])
-    model, rows = summarise(launch(0))
+    measured = launch(0, floors={"Conv2d": 0.5, "convolution 1x1": 0.25})
+    record.launch(done, [measured])
+    model, rows = summarise(measured)
     record.summary([model, failed_phase(CASE, "backward", "oom", "too large")], rows)
     assert kind_of(run.path) == "profile"
-    assert read_profiled(run.path) == ([done], {CASE.case_id: [launch(0)]})
+    assert read_profiled(run.path) == ([done], {CASE.case_id: [measured]})
     read = load_profiles([run.path])
     assert read.ceilings == [("r", ROOF)]
     assert read.models["status"].tolist() == ["ok", "oom"]
     assert read.layers["median_s"].tolist() == [6, 3, 1]
     assert read.layers["stage"].tolist() == ["block 1", "upsampling", REMAINDER]
     passes = (run.path / "passes.csv").read_text().splitlines()
-    assert len(passes) == 1 + 4 * 3  # bare, hooked and two layers, three passes each
+    # Two floors; bare, hooked and two layers, three passes each.
+    assert len(passes) == 1 + 2 + 4 * 3
 
 
 def test_passes_of_a_launch_that_never_ended_are_not_mixed_into_the_next(tmp_path):

@@ -20,6 +20,8 @@ from dabench.timing.statistics import quantile
 SECONDS_EACH = 0.3
 SECONDS_PER_STREAM = 0.06
 SECONDS_OF_FLOORS = 0.5
+SHARE_OF_FLOORS = 0.1
+"""Of the time a profile has for a phase."""
 LIMIT_S = 15.0
 """For all of a device, precision and number of threads; with the worker's start below 20 s."""
 FEWEST, MOST = 5, 200
@@ -55,7 +57,7 @@ def measure_kernels(device: Device, dtype: str) -> dict[str, Any]:
                 rates[name] = flops / _best(run, device, SECONDS_EACH, budget)
         launch_s = _tiny(place, kind, device)
     floors = {
-        name: _floors(name, kind, device)
+        name: measure_floors(name, dtype, device, SECONDS_OF_FLOORS)
         for name in KINDS_OF_PASS
         if budget.allows(f"floors of {name}")
     }
@@ -190,13 +192,26 @@ class _Tiny:
         self.output = None
 
     def kinds(self) -> Iterator[tuple[str, str]]:
-        """Paths of the layers and their kinds, as `Ceilings.floor_s` looks them up."""
+        """Paths of the layers and their kinds, as `floor_s` looks them up."""
         for path, layer in list(self.network.named_children())[1:]:
             yield path, form_of(layer) or type(layer).__name__
 
 
-def _floors(kind_of_pass: str, kind: torch.dtype, device: Device) -> dict[str, float]:
-    """Seconds that layers take with next to nothing to do, as a profile would time them."""
+def measure_floors(
+    kind_of_pass: str, dtype: str, device: Device, limit_s: float
+) -> dict[str, float]:
+    """Seconds that layers take with next to nothing to do, as a profile would time them.
+
+    Args:
+        kind_of_pass: One of `KINDS_OF_PASS`.
+        dtype: One of `dabench.plan.axes.DTYPES`.
+        device: Configured for the dtype and the threads.
+        limit_s: For all passes together.
+
+    Returns:
+        Form of a convolution or class of another layer -> seconds.
+    """
+    kind = _DTYPES.get(dtype, torch.float32)
     work = _Tiny(kind_of_pass, kind, device.torch_device())
     samples = measure_layers(
         work.network,
@@ -204,7 +219,7 @@ def _floors(kind_of_pass: str, kind: torch.dtype, device: Device) -> dict[str, f
         backward=work.phase == "backward",
         device=device,
         clock=host_clock,
-        limit_s=SECONDS_OF_FLOORS,
+        limit_s=limit_s,
     )
     # The lower quartile: a floor must not hold what disturbed a pass now and then.
     return {

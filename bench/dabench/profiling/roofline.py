@@ -48,6 +48,7 @@ class Ceilings:
         floors: Kind of pass (``eval forward``, ``train forward``, ``train
             backward``) -> form of a convolution or class of another layer ->
             seconds it takes by the profile's own clock with next to nothing to do.
+            A profile measures its own beside its layers.
         measured: Date and time, ISO 8601.
         versions: Of torch and what else decides.
         left_out: What there was no time to measure.
@@ -102,20 +103,9 @@ class Ceilings:
         return rates[below] * math.pow(rates[above] / rates[below], share)
 
     def floor_s(self, kind_of_pass: str, kind: str, form: str, operators: int) -> float:
-        """Seconds a layer takes that has next to nothing to do.
-
-        Args:
-            kind_of_pass: A key of ``floors``.
-            kind: Class of the layer; one that was not measured is taken to cost
-                as much per operator as the cheapest that was.
-            form: Of a convolution, of whatever class; empty for other layers.
-            operators: That it calls.
-        """
-        known = self.floors.get(kind_of_pass, {})
-        floor = known.get(form or kind)
-        if floor is None:
-            return operators * min(known.values(), default=self.launch_s)
-        return floor
+        """`floor_s` of the layers of one of the kinds of pass in ``floors``."""
+        floors = self.floors.get(kind_of_pass, {})
+        return floor_s(floors, kind, form, operators, otherwise=self.launch_s)
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON document; `Ceilings.of` reads it back."""
@@ -134,6 +124,25 @@ class Ceilings:
             floors=document.get("floors", {}),
             left_out=tuple(document.get("left_out", ())),
         )
+
+
+def floor_s(
+    floors: Mapping[str, float], kind: str, form: str, operators: int, *, otherwise: float = 0.0
+) -> float:
+    """Seconds a layer takes that has next to nothing to do.
+
+    Args:
+        floors: Form of a convolution or class of another layer -> such seconds.
+        kind: Class of the layer; one that was not measured is taken to cost
+            as much per operator as the cheapest that was.
+        form: Of a convolution, of whatever class; empty for other layers.
+        operators: That it calls.
+        otherwise: Per operator where nothing was measured.
+    """
+    floor = floors.get(form or kind)
+    if floor is None:
+        return operators * min(floors.values(), default=otherwise)
+    return floor
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +191,7 @@ def roof_of(ceilings: Ceilings, *, flops: int, moved_bytes: int, launch_s: float
         ceilings: Of the device, dtype and threads it runs with.
         flops: Executed floating-point operations.
         moved_bytes: Bytes that must be read and written.
-        launch_s: Of `Ceilings.floor_s`.
+        launch_s: Of `floor_s`.
     """
     return Roof(
         compute_s=flops / ceilings.flops_per_s,

@@ -35,10 +35,10 @@ from dabench.base.files import (
 )
 from dabench.device.machine import difference
 
-SCHEMA = 6
+SCHEMA = 7
 """1: timing, training; 2: ways to run a network; 3: kinds of runs, rounds; 4: streams;
 5: int8;
-6: what becomes of freed memory."""
+6: what becomes of freed memory; 7: floors beside the layers of a profile."""
 
 RUN, LOCK = "run.json", ".lock"
 KINDS = (

@@ -4,7 +4,7 @@ Beside ``run.json`` (`dabench.records.folder`), with its plan and ceilings::
 
     launches.csv   a row per worker process, as for timings
     counts.json    operation counts per case
-    passes.csv     a row per pass and layer of every launch, raw
+    passes.csv     a row per pass and layer of every launch, raw; of each kind of layer its floor
     layers.csv     a row per case, phase and layer
     models.csv     a row per case and phase, failed ones included
     traces/        where asked for: trace.json and memory.csv per case
@@ -13,14 +13,14 @@ Beside ``run.json`` (`dabench.records.folder`), with its plan and ceilings::
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from dabench.plan.cases import Case
 from dabench.plan.settings import ITEM_BYTES
-from dabench.profiling.roofline import BOUNDS, Ceilings, roof_of
+from dabench.profiling.roofline import BOUNDS, Ceilings, floor_s, roof_of
 from dabench.records.counts import COUNTS
 from dabench.records.folder import RunFolder, bad_row, read_json, read_table
 from dabench.records.measurements import LaunchRecord
@@ -32,6 +32,7 @@ KIND = "profile"
 PASSES, LAYERS, MODELS = "passes.csv", "layers.csv", "models.csv"
 PASS_COLUMNS = ("launch", "case_id", "phase", "kind", "layer", "index", "seconds")
 REMAINDER = "(remainder)"
+_PASS_KINDS = ("floor", "bare", "hooked", "layer")
 
 CORRECTED_ABOVE = 0.05
 PROFILE_RULE = (
@@ -44,13 +45,19 @@ PROFILE_RULE = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PhaseLayers:
-    """One phase of one launch (`dabench.profiling.layers.LayerSamples`), in seconds."""
+    """One phase of one launch (`dabench.profiling.layers.LayerSamples`), in seconds.
+
+    Attributes:
+        floors: What layers take with next to nothing to do (`dabench.profiling.roofline.floor_s`),
+            measured beside them; empty in records before schema 7.
+    """
 
     launch: int
     phase: str
     bare: Sequence[float]
     hooked: Sequence[float]
     layers: Mapping[str, Sequence[float]]
+    floors: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -236,7 +243,7 @@ def _layer_row(
         low_s=min(medians),
         high_s=max(medians),
         share=median(medians) / whole.estimate,
-        **_work(count, case, phase, ceilings, median(medians), scale),
+        **_work(count, case, phase, ceilings, median(medians), scale, launches),
     )
 
 
@@ -287,6 +294,7 @@ def _work(
     ceilings: Ceilings | None,
     seconds: float,
     scale: float,
+    launches: Sequence[PhaseLayers],
 ) -> dict[str, Any]:
     """What a layer does, at which rates, and how far below the roof.
 
@@ -318,9 +326,14 @@ def _work(
     }
     if ceilings is None:
         return known
-    kind = (count["kind"], count["form"])
-    floor_s = ceilings.floor_s(f"{case.mode} {phase}", *kind, count["operators"])
-    roof = roof_of(ceilings, flops=executed, moved_bytes=moved, launch_s=scale * floor_s)
+    known_by = (count["kind"], count["form"], count["operators"])
+    least_s = median(
+        floor_s(each.floors, *known_by)
+        if each.floors
+        else ceilings.floor_s(f"{case.mode} {phase}", *known_by)
+        for each in launches
+    )
+    roof = roof_of(ceilings, flops=executed, moved_bytes=moved, launch_s=scale * least_s)
     return {
         **known,
         "compute_s": roof.compute_s,
@@ -384,24 +397,34 @@ def read_profiled(path: Path) -> tuple[list[LaunchRecord], dict[str, list[PhaseL
         with bad_row(path / LAUNCHES, line):
             launches.append(launch_of(row, no_samples))
     finished = {each.launch for each in launches if each.status == "ok"}
-    found: dict[tuple[int, str, str], dict[str, list[float]]] = {}
+    found: dict[tuple[int, str, str], dict[str, dict[str, list[float]]]] = {}
     for line, row in read_table(path / PASSES, PASS_COLUMNS):
         with bad_row(path / PASSES, line):
             if int(row["launch"]) in finished:
-                series = found.setdefault((int(row["launch"]), row["case_id"], row["phase"]), {})
-                name = row["layer"] if row["kind"] == "layer" else f"({row['kind']})"
-                series.setdefault(name, []).append(float(row["seconds"]))
+                key = int(row["launch"]), row["case_id"], row["phase"]
+                kinds = found.setdefault(key, {kind: {} for kind in _PASS_KINDS})
+                series = kinds[row["kind"]].setdefault(row["layer"], [])
+                series.append(float(row["seconds"]))
     by_case: dict[str, list[PhaseLayers]] = {}
-    for (launch, case_id, phase), series in found.items():
-        bare, hooked = series.pop("(bare)"), series.pop("(hooked)")
-        layers = PhaseLayers(launch=launch, phase=phase, bare=bare, hooked=hooked, layers=series)
+    for (launch, case_id, phase), kinds in found.items():
+        layers = PhaseLayers(
+            launch=launch,
+            phase=phase,
+            bare=kinds["bare"][""],
+            hooked=kinds["hooked"][""],
+            layers=kinds["layer"],
+            floors={name: seconds[0] for name, seconds in kinds["floor"].items()},
+        )
         by_case.setdefault(case_id, []).append(layers)
     return launches, by_case
 
 
 def _pass_rows(record: LaunchRecord, phases: Iterable[PhaseLayers]) -> Iterator[tuple[Any, ...]]:
     for each in phases:
-        series = [("bare", "", each.bare), ("hooked", "", each.hooked)]
+        series: list[tuple[str, str, Sequence[float]]] = [
+            ("floor", kind, [seconds]) for kind, seconds in each.floors.items()
+        ]
+        series += [("bare", "", each.bare), ("hooked", "", each.hooked)]
         series += [("layer", layer, seconds) for layer, seconds in each.layers.items()]
         for kind, layer, seconds in series:
             for index, value in enumerate(seconds):

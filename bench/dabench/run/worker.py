@@ -274,6 +274,7 @@ def _meter(device: Device) -> tuple[EnergyMeter | None, str]:
 def _layers(request: Message, send: Send) -> None:
     from dabench.device.registry import open_device
     from dabench.network.workload import Workload
+    from dabench.profiling.kernels import SHARE_OF_FLOORS, measure_floors
     from dabench.profiling.layers import measure_layers
 
     case = Case.of(request["case"])
@@ -281,19 +282,25 @@ def _layers(request: Message, send: Send) -> None:
     device.configure(dtype=case.dtype, threads=case.threads, autotune=True)
     load = Workload(case, device, request["seed"])
     send({"kind": "device", "device": {**device.describe()}})
+    limit_s = request["limit_s"]
     for phase in case.phases:
+        # Beside the layers: of a machine whose speed wanders, floors of another hour say nothing.
+        floors = measure_floors(
+            f"{case.mode} {phase}", case.dtype, device, SHARE_OF_FLOORS * limit_s
+        )
         samples = measure_layers(
             load.model,
             load.work(phase),
             backward=phase == "backward",
             device=device,
             clock=host_clock,
-            limit_s=request["limit_s"],
+            limit_s=(1 - SHARE_OF_FLOORS) * limit_s,
         )
         send(
             {
                 "kind": "layers",
                 "phase": phase,
+                "floors": floors,
                 "bare": samples.bare,
                 "hooked": samples.hooked,
                 "layers": samples.layers,
