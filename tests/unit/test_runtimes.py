@@ -1,13 +1,16 @@
 """When two ways of running a network agree: over all outputs, whatever their offset."""
 
 import math
+import os
+import sys
 from collections import OrderedDict
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import pytest
 import torch
-from fakes import make_case
+from fakes import FakeClock, make_case
 
 from dabench.device.registry import open_device
 from dabench.network.runtimes import DisagreementError, difference_of, prepare
@@ -48,6 +51,35 @@ def test_constants_zeros_and_what_is_no_number():
     assert difference_of([ones], [ones * (1 + 1e-8)], 1e-3) < 1e-3
     assert difference_of([ones], [zeros], 1e-3) == math.inf
     assert difference_of([ones * math.nan], [ones], 1e-3) == math.inf
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_the_trial_of_a_compiler_is_no_compiling(installed, tmp_path, monkeypatch):
+    """For each cache torch's compiler tries anew for which instructions the machine builds."""
+    clock, caches = FakeClock(), []
+
+    def pick_vec_isa():
+        caches.append(os.environ["TORCHINDUCTOR_CACHE_DIR"])
+        clock.now += 16
+
+    def compiled(network, mode):
+        caches.append(os.environ["TORCHINDUCTOR_CACHE_DIR"])
+        clock.now += 5
+        return network
+
+    for name, value in {
+        "DABENCH_CACHE": tmp_path / "cache", "TORCHINDUCTOR_CACHE_DIR": "", "TRITON_CACHE_DIR": "",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setattr(torch, "compile", compiled)
+    monkeypatch.setattr("dabench.network.runtimes._COMPILERS", ())
+    trial = SimpleNamespace(pick_vec_isa=pick_vec_isa) if installed else None
+    monkeypatch.setitem(sys.modules, "torch._inductor.cpu_vec_isa", trial)
+    load = Workload(make_case(compile="default"), device := open_device("cpu"), 0)
+    found = prepare(load, device, tmp_path / "case", clock)
+    assert found["compile_s"] == 5
+    own = str(tmp_path / "case" / "inductor")
+    assert caches == ([str(tmp_path / "cache" / "inductor"), own] if installed else [own])
 
 
 def test_single_numbers_and_complex_ones():

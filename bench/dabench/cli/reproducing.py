@@ -90,8 +90,6 @@ def reproduce(
         folder = resume_from
         plan = _read_plan(folder)
     else:
-        from dabench.training.scene import set_scene
-
         small = quick is not False
         plan = _Plan(
             pair="gta2city" if pair is None else pair,
@@ -100,18 +98,21 @@ def reproduce(
             threads=threads,
             timing=None if timing is False else _PRESETS[small],
         )
-        scene = set_scene(plan.pair, places)
-        base_config(scene, plan.settings)
     plan = replace(
         plan,
         name=plan.name if name is None else name,
         reports=plan.reports if reports is None else str(reports),
     )
-    # Before anything is trained for it.
+    # Before anything is drawn or trained for it.
     _check_report(plan)
     if resume_from is None:
+        from dabench.training.scene import set_scene
+
+        scene = set_scene(plan.pair, places)
+        base_config(scene, plan.settings)
         with new_run_folder(out, f"{scene.slug}-reproduce") as folder:
             _write_plan(folder, plan)
+    _make_reports(plan)
     parts = _parts(folder, plan, places, quiet=quiet)
     from dabench.report import write_report
 
@@ -155,7 +156,7 @@ class _Plan:
 
 
 def _check_report(plan: _Plan) -> None:
-    """Checks that the report can be written, and makes its folder.
+    """Checks that the report can be written; nothing is made yet.
 
     Raises:
         UsageError: It cannot.
@@ -163,11 +164,25 @@ def _check_report(plan: _Plan) -> None:
     check_file_name("--name", plan.name)
     folder = Path(plan.reports)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
     except OSError as error:
         raise bad_value("--reports", plan.reports, f"cannot be made: {error.strerror}") from None
-    if not os.access(folder, os.W_OK | os.X_OK):
+    if not there.is_dir():
+        raise bad_value("--reports", plan.reports, f"cannot be made: {str(there)!r} is no folder")
+    if not os.access(there, os.W_OK | os.X_OK):
         raise bad_value("--reports", plan.reports, "cannot be written to")
+
+
+def _make_reports(plan: _Plan) -> None:
+    """Makes the report's folder.
+
+    Raises:
+        UsageError: It cannot be made after all.
+    """
+    try:
+        Path(plan.reports).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise bad_value("--reports", plan.reports, f"cannot be made: {error.strerror}") from None
 
 
 def _parts(folder: Path, plan: _Plan, places: Places, *, quiet: bool) -> dict[Path, bool]:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from dabench.base.errors import UnsupportedError, clean_line
+from dabench.base.files import cache_folder
 from dabench.device.base import Device
 from dabench.network.quantising import IMPORTS, quantised_onnx, quantised_openvino
 from dabench.network.tensors import FlatOutputs, outputs
@@ -77,10 +78,11 @@ def prepare(load: Workload, device: Device, folder: Path, clock: Clock) -> dict[
         clock: The host's.
 
     Returns:
-        ``compile_s``, seconds until the first pass was done, imports apart (None where nothing is
-        compiled or exported), ``exported_before_s``, those of them that another case spent (None
-        where none did), and ``difference``, how far its outputs are from the plain
-        network's in fp32 (`difference_of`; None in training, which has no fixed output).
+        ``compile_s``, seconds until the first pass was done, imports and the trial of the machine's
+        own compiler apart (None where nothing is compiled or exported), ``exported_before_s``,
+        those of them that another case spent (None where none did), and ``difference``, how far
+        its outputs are from the plain network's in fp32 (`difference_of`; None in training, which
+        has no fixed output).
 
     Raises:
         DisagreementError: That is above `ALLOWED_DIFFERENCE`, or the plain network does not
@@ -95,6 +97,8 @@ def prepare(load: Workload, device: Device, folder: Path, clock: Clock) -> dict[
         # What is not installed is said where it is used.
         with suppress(ImportError):
             importlib.import_module(module)
+    if case.compile != "off" and case.device.partition(":")[0] == "cpu":
+        _try_instructions()
     exported_s = _shared_s(load)
     begin = clock()
     if case.compile != "off":
@@ -187,6 +191,18 @@ def _distance(found: Tensor, expected: Tensor, tolerance: float) -> float:
     relative = error / scale if scale else math.inf
     # Not a number is the worst there is.
     return math.inf if math.isnan(relative) else relative
+
+
+def _try_instructions() -> None:
+    """Lets torch's compiler try for which vector instructions this machine can build.
+
+    For each cache it does so anew, some seconds for each set of instructions, which are no
+    network's: here they are spent once, in a cache that all cases share.
+    """
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(cache_folder() / "inductor")
+    # Where it cannot be tried here, the compiler does it in the case's own cache.
+    with suppress(ImportError, AttributeError, OSError):
+        importlib.import_module("torch._inductor.cpu_vec_isa").pick_vec_isa()
 
 
 def _compiled(load: Workload, folder: Path) -> Call:

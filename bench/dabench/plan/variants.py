@@ -71,7 +71,8 @@ VARIANT_RULE = (
     "(over the spread of the output) above "
     + ", ".join(f"{limit:g} in {dtype}" for dtype, limit in ALLOWED_DIFFERENCE.items())
     + " is a failed row; compile time is that of the case's first launch, caches empty, "
-    "export, quantising and first pass included, imports apart"
+    "export, quantising and first pass included, imports and torch's trial of the machine's "
+    "own compiler apart"
 )
 
 
