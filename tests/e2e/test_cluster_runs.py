@@ -1,5 +1,6 @@
 """Sweeps on a real Ray cluster: nodes of this machine, and a head that is not measured on."""
 
+import contextlib
 import json
 import os
 import time
@@ -57,14 +58,24 @@ def raylets(cluster):
     return {node: node.all_processes["raylet"][0].process.pid for node in nodes}
 
 
+def working(cluster, task):
+    """Each node and Ray's processes on it that do such a task."""
+    for node, raylet in raylets(cluster).items():
+        for child in psutil.Process(raylet).children():
+            # It may end, or have ended, while it is asked.
+            with contextlib.suppress(psutil.Error):
+                # Ray names its processes after what they do.
+                if child.cmdline()[:1] == [f"ray::{task}"]:
+                    yield node, child
+
+
 def busy(cluster):
     """The node on which a launch runs, and Ray's process that runs it."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 200
     while time.monotonic() < deadline:
-        for node, raylet in raylets(cluster).items():
-            for child in psutil.Process(raylet).children():
-                # Ray names its processes after what they do.
-                if child.cmdline()[:1] == ["ray::launch"] and child.children():
+        for node, child in working(cluster, "launch"):
+            with contextlib.suppress(psutil.Error):
+                if child.children():
                     return node, child
         time.sleep(0.01)
     raise AssertionError("no launch ran")
@@ -121,7 +132,7 @@ def pinned(cluster):
     """Another kind of machine: a node that may use one core."""
     if not hasattr(os, "sched_setaffinity") or len(os.sched_getaffinity(0)) < 2:
         pytest.skip("needs two cores, and to choose among them")
-    node = clusters.add_node(cluster, {0})
+    node = clusters.add_node(cluster, {min(os.sched_getaffinity(0))})
     yield
     cluster.remove_node(node)
 
@@ -218,12 +229,11 @@ def test_a_training_goes_on_elsewhere_and_ends_with_the_same_weights(cluster, tm
         return furthest[-1]
 
     wait_until(lambda: steps() >= 3, process)
-    node = next(
-        node
-        for node, raylet in raylets(cluster).items()
-        if any(child.cmdline()[:1] == ["ray::train"] for child in psutil.Process(raylet).children())
-    )
+    node, trains = next(working(cluster, "train"))
     cluster.remove_node(node, allow_graceful=False)
+    # A node that loses its power does not train on until Ray has noticed.
+    with contextlib.suppress(psutil.NoSuchProcess):
+        trains.kill()
     at = steps()
     wait_until(lambda: steps() > at + 3, process)
     process.kill()

@@ -11,6 +11,7 @@ import command
 import pytest
 import yaml
 from command import environment
+from steady import steadily
 
 import dabench.guard.fixture  # here, since what a session within a test imports it forgets
 from dabench.run.launcher import Launcher
@@ -18,23 +19,10 @@ from dabench.run.launcher import Launcher
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs" / "compare.md").read_text(encoding="utf-8")
 WORKFLOW = ROOT / "docs" / "guard-in-ci.yml"
+HELPERS = ROOT / "tests" / "helpers"
 
 pytestmark = pytest.mark.slow
 assert dabench.guard.fixture
-
-
-def with_steady_samples(run):
-    """A launcher's way to run a request, but that every pass it hears of took 10 ms."""
-
-    def steady(self, request, receive, *, timeout_s):
-        def heard(message):
-            if samples := message.get("samples"):
-                message = {**message, "samples": [(0.01, None) for _ in samples]}
-            receive(message)
-
-        return run(self, request, heard, timeout_s=timeout_s)
-
-    return steady
 
 
 @pytest.mark.usefixtures("at_home")
@@ -44,7 +32,7 @@ def test_the_readmes_test_is_measured_kept_and_held_against_its_baseline(pyteste
     commands = re.findall(r"^pytest (--dabench\S+(?: \d+%)?)", GUIDE, re.MULTILINE)
     assert len(commands) == 2
     # Other tests begin and end beside it: what it takes from one second to the next is no verdict.
-    monkeypatch.setattr(Launcher, "run", with_steady_samples(Launcher.run))
+    monkeypatch.setattr(Launcher, "run", steadily(Launcher.run, lambda request: 0.01))
     pytester.makepyfile(example.replace("repeat=5", "repeat=3, launches=3"))
     for words in commands:
         done = pytester.runpytest_inprocess("-p", "no:cacheprovider", *words.split())
@@ -93,9 +81,13 @@ def repository(tmp_path):
 
 
 def step(folder, base, script):
-    """Runs a step as the runner does; ``python`` and ``dabench`` are this interpreter's."""
+    """Runs a step as the runner does; ``python`` and ``dabench`` are this interpreter's.
+
+    What disturbs this machine from one second to the next is no verdict: a layer takes 10 ms.
+    """
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    variables = {**environment({}), "BASE": base, "PATH": path}
+    steady = os.pathsep.join(map(str, (HELPERS / "deep", HELPERS)))
+    variables = {**environment({}), "BASE": base, "PATH": path, "PYTHONPATH": steady}
     for name in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_TESTRUNUID"):
         variables.pop(name, None)
     return subprocess.run(

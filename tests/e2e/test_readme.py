@@ -50,7 +50,9 @@ def workplace(tmp_path_factory):
 @pytest.mark.parametrize(("name", "line"), commands(quick_only=True))
 def test_quick_commands_run_as_printed(name, line, workplace):
     shown = run(line, workplace(name))
-    assert shown.returncode == 0, shown.stderr
+    # What comes out of a comparison is this machine's own.
+    slower = " compare " in line and re.search(r" slower *$", shown.stdout, re.MULTILINE)
+    assert shown.returncode == bool(slower), shown.stderr
 
 
 @functools.cache

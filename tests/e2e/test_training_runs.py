@@ -12,6 +12,7 @@ import psutil
 import pytest
 import torch
 from datasets import camvid_root
+from processes import free_port
 from slim import EVERYWHERE
 
 from dabench.data.standin import write_standin
@@ -144,7 +145,8 @@ def test_a_killed_process_of_two_is_started_again_and_ends_with_the_same_weights
     )
     assert not any(scratch.glob("torchelastic_*"))
     assert out.count("adversarial-dw-disc-seed0") == err.count("SYNTHETIC") == 1
-    words = f"--nproc-per-node 2 --max-restarts 1 -m dabench {arguments}"
+    port = f"--master-port {free_port()}"
+    words = f"--nproc-per-node 2 --max-restarts 1 {port} -m dabench {arguments}"
     torchrun = subprocess.Popen(
         [sys.executable, "-m", "torch.distributed.run", *words.split()],
         cwd=home, env=command.environment(roots(home)), stdout=subprocess.PIPE,

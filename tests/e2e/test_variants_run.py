@@ -94,7 +94,10 @@ def test_bf16_is_folded_before_it_is_cast(nets):
 def test_memory_that_is_kept_is_not_handed_out_anew(nets, monkeypatch):
     # What takes a second here may take a tenth elsewhere.
     monkeypatch.setattr("dabench.records.measurements.FEWEST_CPU_S", 0.1)
-    rows = measure(f"{nets}:Wide", size="1024x1024", allocator=["default", "keep"], repeat=25)
+    rows = measure(
+        f"{nets}:Wide", size="1024x1024", allocator=["default", "keep"], threads=1, repeat=100,
+        max_time="3s",
+    )  # fmt: skip
     given_back, kept = rows
     assert [row.status for row in rows] == ["ok", "ok"]
     # Nothing of the network is another.

@@ -2,10 +2,11 @@
 
 import gc
 import os
-import socket
 import warnings
 from contextlib import contextmanager, nullcontext
 from unittest import mock
+
+from processes import free_port
 
 NODE = {"num_cpus": 2, "resources": {"dabench": 1}}
 """Of a node: Ray keeps as many idle processes as it has processors, and a launch needs one."""
@@ -21,9 +22,7 @@ def started(nodes, variables=None):
     """
     from ray.cluster_utils import Cluster
 
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     with _of_its_own(variables or {}):
         cluster = Cluster(
             initialize_head=True,

@@ -188,7 +188,7 @@ def test_what_is_lost_is_begun_again_on_another_machine(place, tmp_path):
 
     def train(node, name, before):
         if len(lost) < 1:
-            both.wait(10)
+            both.wait(60)
         if node == "b" and not lost:
             lost.append(name)
             return LostError("worker died")
@@ -209,7 +209,7 @@ def test_nothing_is_begun_on_a_machine_that_is_gone(place, tmp_path):
     def train(node, name, before):
         begun_on.append(node)
         if len(begun_on) <= 2:
-            both.wait(10)
+            both.wait(60)
         return LostError("node died", gone=True) if node == "b" else None
 
     place(train, Kind("k", nodes({**CPU, "usable_cores": 2}, "a", "b")))
@@ -243,14 +243,21 @@ def test_other_data_than_the_users_are_refused_before_anything_is_trained(place,
     assert not (tmp_path / "run").exists()
 
 
-def test_a_fault_is_not_tried_again_and_the_others_end(place, tmp_path):
-    both = threading.Barrier(2)
+def test_a_fault_is_not_tried_again_and_the_others_end(place, tmp_path, monkeypatch):
+    both, known = threading.Barrier(2), threading.Event()
+    failed = spread._Suite._failed
+
+    def noted(self, error):
+        failed(self, error)
+        known.set()
+
+    monkeypatch.setattr(spread._Suite, "_failed", noted)
 
     def train(node, name, before):
-        both.wait(10)
+        both.wait(60)
         if name == "augment-seed0":
             return FaultError("CUDA out of memory")
-        time.sleep(0.1)
+        assert known.wait(60)
         return None
 
     cluster = place(train, Kind("k", nodes({**CPU, "usable_cores": 2}, "a", "b")))

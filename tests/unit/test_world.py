@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ import torch
 import torch.distributed as dist
 import typer
 from fakes import FakeClock
+from processes import free_port
 from torch import nn
 
 from dabench.base.errors import DiedError, UsageError
@@ -39,12 +39,9 @@ from dabench_models import build
 def both(tmp_path_factory):
     """What two processes found, by rank."""
     folder = tmp_path_factory.mktemp("ranks")
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
     told = {
         "MASTER_ADDR": "localhost",
-        "MASTER_PORT": str(port),
+        "MASTER_PORT": str(free_port()),
         "WORLD_SIZE": "2",
         "LOCAL_WORLD_SIZE": "2",
     }
