@@ -1,6 +1,7 @@
 """Profiles in real processes: records, report, trace, rows for what failed."""
 
 import json
+import platform
 import time
 from functools import partial
 
@@ -97,6 +98,31 @@ def test_layers_with_next_to_nothing_to_do_are_bound_by_their_launch(dabench, tm
     for (mode, phase), rows in bound.groupby(["mode", "phase"]):
         launch = rows.loc[rows["bound"] == "launch", "median_s"].sum()
         assert launch > 0.5 * rows["median_s"].sum(), (mode, phase)
+
+
+WIDE = """
+from torch import nn
+
+def wide():
+    return nn.Sequential(nn.Conv2d(3, 16, 1), nn.ReLU())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told")
+def test_a_profile_with_memory_kept_stands_beside_the_other(dabench, tmp_path):
+    (tmp_path / "nets.py").write_text(WIDE)
+    shown = dabench(
+        "profile", "--model", "nets.py:wide", "--input", "3x256x256", "--threads", "1",
+        "--allocator", "default,keep", "--launches", "1", "--max-time", "200ms", "--out", "run",
+    )  # fmt: skip
+    assert shown.returncode == 0, shown.stderr
+    for table in ("models.csv", "layers.csv"):
+        rows = pd.read_csv(tmp_path / "run" / table)
+        assert rows["allocator"].drop_duplicates().tolist() == ["default", "keep"]
+    assert dabench("report", "run", "--name", "kept", "--out", "reports").returncode == 0
+    text = (tmp_path / "reports" / "kept.md").read_text()
+    for setting in ("1 thread, forward", "1 thread, memory kept, forward"):
+        assert f"nets.py:wide, 1x256x256 eval fp32 nchw, {setting}: the " in text
 
 
 def killed_after(launches, count, *arguments, cwd, **changes):

@@ -97,10 +97,12 @@ def test_profiles(schema, name):
 
 
 def test_profiles_without_floors_of_their_own():
-    """Schema 6 and before: they were the ceilings'."""
+    """Schema 6 and before: they were the ceilings', and freed memory went back to the system."""
     _, by_case = read_profiled(RESULTS / PROFILES[6])
     assert by_case
     assert not any(launch.floors for launches in by_case.values() for launch in launches)
+    read = load_profiles([RESULTS / PROFILES[6]])
+    assert set(read.models["allocator"]) == set(read.layers["allocator"]) == {"default"}
 
 
 def test_trainings():

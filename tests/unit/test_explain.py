@@ -7,7 +7,8 @@ import pytest
 
 from dabench.base.errors import DabenchError
 from dabench.findings.explain import explain, runs_of
-from dabench.findings.trials import KEPT, Trial
+from dabench.findings.trials import Trial
+from dabench.plan.axes import KEPT
 from dabench.records.profiles import LayerRow, ModelRow
 
 

@@ -6,6 +6,11 @@ import subprocess
 import sys
 
 import pytest
+from fakes import make_case
+
+from dabench.base.errors import UnsupportedError
+from dabench.device import memory
+from dabench.run import worker
 
 # In a process of its own: this one's heap has been through much.
 CODE = """
@@ -63,3 +68,14 @@ def test_freed_pages_stay_for_the_next_allocation():
     assert kept > 0.5
     assert again < 0.25  # the next one takes the same pages
     assert after < 0.25
+
+
+def test_a_profile_keeps_memory_or_says_that_it_cannot(monkeypatch):
+    kept = []
+    monkeypatch.setattr(memory, "keep_freed_pages", lambda: kept.append(True))
+    monkeypatch.setattr(memory, "freed_pages_stay", lambda: False)
+    case = make_case(allocator="keep", threads=1)
+    request = {"kind": "layers", "case": case.to_dict(), "seed": 0, "limit_s": 0.0}
+    with pytest.raises(UnsupportedError, match="only by glibc's"):
+        worker._layers(request, print)
+    assert kept == [True]

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 PROFILED = (
     "model", "device", "batch", "size", "mode", "dtype", "memory_format", "threads", "input",
-    "model_arg", "pretrained", "max_time", "launches", "timeout", "seed",
+    "allocator", "model_arg", "pretrained", "max_time", "launches", "timeout", "seed",
 )  # fmt: skip
 """Options of a sweep that a profile has, too."""
 

@@ -12,7 +12,7 @@ import pandas as pd
 from dabench.base.errors import ResultsError
 from dabench.profiling.roofline import Ceilings
 from dabench.records.folder import damaged, read_run
-from dabench.records.profiles import LAYERS, MODELS, LayerRow, ModelRow
+from dabench.records.profiles import LAYERS, MODELS, SINCE_SCHEMA_7, LayerRow, ModelRow
 
 CASE = ["run_id", "case_id", "phase"]
 
@@ -82,6 +82,8 @@ def _read(path: Path, row: type[LayerRow | ModelRow], run_id: str) -> pd.DataFra
         frame = pd.read_csv(path, dtype=text)
     except (OSError, ValueError) as error:
         raise ResultsError(f"cannot read {path}: {error}") from None
+    if tuple(frame.columns) == tuple(name for name in columns if name not in SINCE_SCHEMA_7):
+        frame = frame.assign(**SINCE_SCHEMA_7)[list(columns)]
     if tuple(frame.columns) != columns:
         damaged(path, columns, ())
     frame.insert(0, "run_id", run_id)

@@ -14,7 +14,7 @@ from typing import Any
 
 from dabench.base.units import format_threads
 from dabench.findings.tables import compared, load
-from dabench.plan.axes import KEEP
+from dabench.plan.axes import KEEP, KEPT
 from dabench.plan.cases import Case
 from dabench.plan.settings import Grid, Settings
 from dabench.records.folder import has_run
@@ -22,8 +22,6 @@ from dabench.records.folder import has_run
 FOLDER = "trials"
 REPEAT, LAUNCHES = 5, 3
 LARGER_BATCH = 4
-KEPT = "memory kept"
-"""Freed memory stays with the process, in words."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

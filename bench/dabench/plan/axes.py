@@ -179,6 +179,9 @@ INT8, NO_CALIBRATION, DYNAMIC, ALL = "int8", "none", "dynamic", "none"
 finds its own ranges; that of ``keep_float`` where every layer is quantised."""
 BY_DEFAULT, KEEP = ALLOCATORS
 """Values of ``allocator``: whether the C library gives freed memory back to the system, or not."""
+
+KEPT = "memory kept"
+"""What `KEEP` is called where ways are named."""
 CALIBRATION, RANDOM = "32", "4"
 """Images that calibrate where nobody says how many: of a trained network's target, and random ones,
 of which more say no more."""
@@ -212,7 +215,7 @@ def variant_name(
     elif calibration != NO_CALIBRATION:
         parts.append(f"calibrated on {calibration}")
     parts += [] if keep_float == ALL else [f"{keep_float} in fp32"]
-    parts += ["memory kept"] if allocator == KEEP else []
+    parts += [KEPT] if allocator == KEEP else []
     name = ", ".join(parts) or EAGER
     return name if source == "device" else f"{name}, input on host"
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from dabench.plan.axes import BY_DEFAULT
 from dabench.plan.cases import Case
 from dabench.plan.settings import ITEM_BYTES
 from dabench.profiling.roofline import BOUNDS, Ceilings, floor_s, roof_of
@@ -84,6 +85,7 @@ class LayerRow:
     dtype: str
     memory_format: str
     threads: int
+    allocator: str = BY_DEFAULT
     phase: str
     layer: str
     kind: str
@@ -134,6 +136,7 @@ class ModelRow:
     dtype: str
     memory_format: str
     threads: int
+    allocator: str = BY_DEFAULT
     phase: str
     status: str
     reason: str = ""
@@ -156,6 +159,8 @@ class ModelRow:
 
 LAYER_COLUMNS = tuple(field.name for field in fields(LayerRow))
 MODEL_COLUMNS = tuple(field.name for field in fields(ModelRow))
+SINCE_SCHEMA_7 = {"allocator": BY_DEFAULT}
+"""Columns that tables before it lack, with what they would have held."""
 
 
 def summarise_phase(
@@ -282,6 +287,7 @@ def failed_phase(case: Case, phase: str, status: str, reason: str) -> ModelRow:
 def _setting(case: Case, phase: str) -> dict[str, Any]:
     names = (
         "model", "batch", "height", "width", "mode", "dtype", "memory_format", "threads",
+        "allocator",
     )  # fmt: skip
     setting = {name: getattr(case, name) for name in names}
     return {"case_id": case.case_id, "phase": phase, **setting}

@@ -22,6 +22,7 @@ from dabench.counting.forms import CONVOLUTION, GROUPED_CONVOLUTION
 from dabench.findings.explain import BASE, EVIDENCE_COLUMNS, Explanation, Run, explain, runs_of
 from dabench.findings.profiles import CASE, Profiles
 from dabench.findings.trials import read_trials
+from dabench.plan.axes import KEEP, KEPT
 from dabench.profiling.roofline import BEYOND, Ceilings, format_roof
 from dabench.records.profiles import LayerRow, ModelRow
 from dabench.report.charts import roofline, stacked_bars
@@ -73,7 +74,12 @@ def _explanation(out: Writer, profiles: Profiles, run_id: str) -> None:
 
 def _circumstances_of(row: ModelRow) -> str:
     size = f"{row.batch}x{row.height}x{row.width}"
-    return f"{row.mode}, {size}, {format_threads(row.threads)}"
+    return f"{row.mode}, {size}, {format_threads(row.threads)}{_kept(row.allocator)}"
+
+
+def _kept(allocator: str) -> str:
+    """What is said of memory that stays with the process."""
+    return f", {KEPT}" if allocator == KEEP else ""
 
 
 def explanation(out: Writer, text: Explanation) -> None:
@@ -87,7 +93,7 @@ def explanation(out: Writer, text: Explanation) -> None:
 
 def _circumstances(row: ModelRow) -> tuple[Any, ...]:
     """What must be equal for two networks to be compared, but for dtype and layout."""
-    return row.device, row.batch, row.height, row.width, row.mode, row.threads
+    return row.device, row.batch, row.height, row.width, row.mode, row.threads, row.allocator
 
 
 def _rows(frame: pd.DataFrame, run_id: str) -> list[dict[str, Any]]:
@@ -143,7 +149,7 @@ def _beyond(out: Writer, layers: pd.DataFrame) -> None:
 def _settings(rows: pd.DataFrame) -> pd.Series[str]:
     size = rows["height"].astype(str) + "x" + rows["width"].astype(str)
     setting = rows["mode"] + " " + rows["dtype"] + " " + rows["memory_format"]
-    threads = rows["threads"].astype(int).map(format_threads)
+    threads = rows["threads"].astype(int).map(format_threads) + rows["allocator"].map(_kept)
     return rows["batch"].astype(str) + "x" + size + " " + setting + ", " + threads
 
 

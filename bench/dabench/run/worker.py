@@ -156,13 +156,9 @@ def _workload(request: Message, case: Case, device: Device) -> Workload:
     Raises:
         UnsupportedError: Its memory is to be kept, where that cannot be.
     """
-    from dabench.device import memory
     from dabench.network.workload import Workload
 
-    if case.allocator == KEEP:
-        memory.keep_freed_pages()
-        if not (memory.can_keep_freed_pages() and memory.freed_pages_stay()):
-            raise UnsupportedError("freed memory is kept only by glibc's allocator")
+    _settle_memory(case)
     load = Workload(case, device, request["seed"])
     load.exports = Path(request["exports"]) if request.get("exports") else None
     if chosen := request.get("calibration"):
@@ -170,6 +166,20 @@ def _workload(request: Message, case: Case, device: Device) -> Workload:
         load.calibration = partial(_calibration, case, files, chosen["digest"])
         load.calibrated_on = "images of the target"
     return load
+
+
+def _settle_memory(case: Case) -> None:
+    """Keeps what is freed from here on, where that is asked for.
+
+    Raises:
+        UnsupportedError: It cannot be kept.
+    """
+    from dabench.device import memory
+
+    if case.allocator == KEEP:
+        memory.keep_freed_pages()
+        if not (memory.can_keep_freed_pages() and memory.freed_pages_stay()):
+            raise UnsupportedError("freed memory is kept only by glibc's allocator")
 
 
 def _calibration(case: Case, files: Sequence[Path], digest: str) -> Iterator[Tensor]:
@@ -280,6 +290,7 @@ def _layers(request: Message, send: Send) -> None:
     case = Case.of(request["case"])
     device = open_device(case.device)
     device.configure(dtype=case.dtype, threads=case.threads, autotune=True)
+    _settle_memory(case)
     load = Workload(case, device, request["seed"])
     send({"kind": "device", "device": {**device.describe()}})
     limit_s = request["limit_s"]
