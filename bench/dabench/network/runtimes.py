@@ -97,8 +97,11 @@ def prepare(load: Workload, device: Device, folder: Path, clock: Clock) -> dict[
         # What is not installed is said where it is used.
         with suppress(ImportError):
             importlib.import_module(module)
-    if case.compile != "off" and case.device.partition(":")[0] == "cpu":
-        _try_instructions()
+    if case.compile != "off":
+        # It says at every start that there is no GPU.
+        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+        if case.device.partition(":")[0] == "cpu":
+            _try_instructions()
     exported_s = _shared_s(load)
     begin = clock()
     if case.compile != "off":
@@ -209,8 +212,6 @@ def _compiled(load: Workload, folder: Path) -> Call:
     """The network under torch.compile, with a cache of its own: the first launch compiles."""
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder / "inductor")
     os.environ["TRITON_CACHE_DIR"] = str(folder / "triton")
-    # It says at every start that there is no GPU.
-    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     mode = load.case.compile
     if mode == "freeze":
         inductor: Any = importlib.import_module("torch._inductor.config")
