@@ -99,13 +99,16 @@ def threads():
 
 
 # What one process runs in its order: commands that need what those before them wrote, both
-# runtimes of one run, and what a cluster, a browser or other processes are started for.
+# runtimes of one run, what a cluster, a browser or other processes are started for, and what
+# imports the exporters, which takes seconds.
 TOGETHER = (
-    "tests/e2e/test_cluster_runs.py",
-    "tests/e2e/test_page.py",
-    "tests/e2e/test_readme.py",
-    "tests/e2e/test_variants_run.py::test_exported_networks_agree",
-    "tests/unit/test_world.py",
+    ("tests/e2e/test_cluster_runs.py",),
+    ("tests/e2e/test_page.py",),
+    ("tests/e2e/test_readme.py",),
+    ("tests/e2e/test_variants_run.py::test_exported_networks_agree",),
+    ("tests/unit/test_networks.py::test_no_weights_are_fetched",),
+    ("tests/unit/test_world.py",),
+    tuple(f"tests/unit/test_{name}.py" for name in ("deployment", "frames", "int8", "scoring")),
 )
 
 
@@ -116,6 +119,6 @@ def pytest_xdist_make_scheduler(config, log):
 
     class OneByOne(LoadScopeScheduling):
         def _split_scope(self, nodeid):
-            return next((each for each in TOGETHER if nodeid.startswith(each)), nodeid)
+            return next((each[0] for each in TOGETHER if nodeid.startswith(each)), nodeid)
 
     return OneByOne(config, log)
