@@ -283,6 +283,28 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, message, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("--name a/b", "file name without folders"),
+        ("--reports link", "cannot be made"),
+        ("--out begun", "holds a run already"),
+    ],
+)
+def test_reproduce_draws_nothing_for_what_it_refuses(option, said, tmp_path, monkeypatch):
+    def draws(*_):
+        raise AssertionError("it was drawn")
+
+    monkeypatch.setattr("dabench.training.scene.set_scene", draws)
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / "reproduce.json").touch()
+    shown = dabench("reproduce", *option.split(), cwd=tmp_path)
+    assert shown.returncode == 2
+    (line,) = shown.stderr.splitlines()
+    assert said in line
+
+
 def test_an_unknown_option_is_refused(tmp_path):
     shown = dabench("time", "--modle", "disc", cwd=tmp_path)
     assert shown.returncode == 2

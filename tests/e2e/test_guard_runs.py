@@ -42,9 +42,12 @@ def test_the_readmes_test_is_measured_kept_and_held_against_its_baseline(pyteste
 
 
 SMALL = """
+import os
 from torch import nn
 
 def build():
+    with open(os.environ["BUILT"], "a") as file:
+        print({layers}, file=file)
     return nn.Sequential(*[nn.Conv2d(3, 3, 3, padding=1) for _ in range({layers})])
 """
 
@@ -86,8 +89,9 @@ def step(folder, base, script):
     What disturbs this machine from one second to the next is no verdict: a layer takes 10 ms.
     """
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    steady = os.pathsep.join(map(str, (HELPERS / "deep", HELPERS)))
+    steady = os.pathsep.join(map(str, (HELPERS / "by_depth", HELPERS)))
     variables = {**environment({}), "BASE": base, "PATH": path, "PYTHONPATH": steady}
+    variables["BUILT"] = str(folder / "built")
     for name in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_TESTRUNUID"):
         variables.pop(name, None)
     return subprocess.run(
@@ -101,8 +105,11 @@ def test_the_workflow_stops_a_head_that_is_slower(repository):
     folder, base = repository
     done = step(folder, base, steps()["tests, base"])
     assert done.returncode == 0, done.stdout
+    built = (folder / "built").read_text().split()
+    assert set(built) == {"1"}
     done = step(folder, base, steps()["tests, head"])
     assert done.returncode == 1, done.stdout
+    assert set((folder / "built").read_text().split()[len(built) :]) == {"20"}
     assert "slower than its baseline by more than 5.0%" in done.stdout
 
 

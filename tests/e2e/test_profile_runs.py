@@ -94,6 +94,12 @@ def test_layers_with_next_to_nothing_to_do_are_bound_by_their_launch(dabench, tm
     )  # fmt: skip
     assert shown.returncode == 0, shown.stderr
     layers = pd.read_csv(tmp_path / "run" / "layers.csv")
+    passes = pd.read_csv(tmp_path / "run" / "passes.csv")
+    floors = passes[passes["kind"] == "floor"]
+    assert {"convolution 1x1", "grouped convolution", "ReLU"} <= set(floors["layer"])
+    # Each launch has its own, in each phase.
+    in_all = passes.groupby(["launch", "phase"]).ngroups
+    assert floors.groupby(["launch", "phase"]).ngroups == in_all == 6
     bound = layers[layers["bound"].notna()]
     for (mode, phase), rows in bound.groupby(["mode", "phase"]):
         launch = rows.loc[rows["bound"] == "launch", "median_s"].sum()

@@ -14,7 +14,12 @@ from dabench.records.timings import read_launches
 
 RESULTS = Path(__file__).parents[2] / "results"
 TIMINGS = {1: "20261123-152106-paper-cpu", 2: "20261125-runtimes"}
-PROFILES = {1: "20261124-riddle", 2: "20261125-profile-train", 6: "20261128-riddle-xeon"}
+PROFILES = {
+    1: "20261124-riddle",
+    2: "20261125-profile-train",
+    6: "20261128-riddle-xeon",
+    7: "20261128-profile-memory",
+}
 SUITE = RESULTS / "20261123-camvid-day2dusk-reproduce" / "day2dusk"
 
 

@@ -154,13 +154,22 @@ def test_no_launch_is_begun_when_time_is_up():
     assert halver(seconds) == set()
 
 
-def test_what_a_first_launch_compiled_is_not_expected_again():
+@pytest.mark.parametrize(
+    "once",
+    [
+        {"compile_s": 6.0},
+        {"compile_s": 2.0, "tried_s": 4.0},
+        # Another case exported for it.
+        {"compile_s": 9.0, "exported_before_s": 3.0},
+    ],
+)
+def test_what_a_first_launch_compiled_is_not_expected_again(once):
     clock = FakeClock()
     halver = Halver(Limits(max_time_s=10.0), planned(PLAIN, ORT), clock=clock)
     known = {
         PLAIN.case_id: [replace(make_launch(PLAIN, [0.1] * 3), seconds=1.0)],
         ORT.case_id: [
-            replace(make_launch(ORT, [0.1] * 3), seconds=7.0, device={"compile_s": 6.0}, launch=1)
+            replace(make_launch(ORT, [0.1] * 3), seconds=7.0, device=once, launch=1),
         ],
     }
     clock.now = 8.0

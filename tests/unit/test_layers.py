@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from fakes import FakeClock
+from fakes import FakeClock, make_case
 from torch import nn
 
 from dabench.profiling.layers import LOSS, measure_layers
+from dabench.run import worker
 
 
 class Idle:
@@ -146,3 +147,25 @@ def test_arguments_by_keyword_belong_to_the_caller_and_generators_stay_whole():
     samples = fewest_passes(network, clock, backward=True)
     found = {name: times[0] for name, times in samples.layers.items()}
     assert found == pytest.approx({"layer": 2, "(functional)": 20, LOSS: 16})
+
+
+def fails(*_):
+    raise RuntimeError("no kernel for it")
+
+
+@pytest.mark.parametrize(
+    ("measure", "floors"),
+    [
+        (iter([{"ReLU": 1.0, "Linear": 5.0}, {"ReLU": 3.0}]).__next__, {"ReLU": 2.0}),
+        # Layers are worth having without.
+        (fails, {}),
+    ],
+)
+def test_floors_are_those_before_and_after_the_layers(monkeypatch, measure, floors):
+    monkeypatch.setattr("dabench.profiling.kernels.measure_floors", lambda *_: measure())
+    case = make_case(threads=1)
+    request = {"kind": "layers", "case": case.to_dict(), "seed": 0, "limit_s": 0.0}
+    messages = []
+    worker._layers(request, messages.append)
+    assert messages[1]["floors"] == floors
+    assert messages[1]["layers"]

@@ -6,6 +6,7 @@ import os
 import sys
 from collections import OrderedDict
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -54,35 +55,74 @@ def test_constants_zeros_and_what_is_no_number():
     assert difference_of([ones * math.nan], [ones], 1e-3) == math.inf
 
 
-@pytest.mark.parametrize("installed", [True, False])
-def test_the_trial_of_a_compiler_is_no_compiling(installed, tmp_path, monkeypatch):
-    """For each cache torch's compiler tries anew for which instructions the machine builds."""
-    clock, caches = FakeClock(), []
-
-    def pick_vec_isa():
-        caches.append(os.environ["TORCHINDUCTOR_CACHE_DIR"])
-        # It would say that there is no GPU.
-        assert not logging.getLogger("torch.utils.cpp_extension").isEnabledFor(logging.WARNING)
-        clock.now += 16
+@pytest.fixture
+def compiling(tmp_path, monkeypatch):
+    """Compiles a network, named by its case's folder, with a trial; the compiler takes 5 s."""
+    clock = FakeClock()
 
     def compiled(network, mode):
-        caches.append(os.environ["TORCHINDUCTOR_CACHE_DIR"])
         clock.now += 5
         return network
 
-    for name, value in {
-        "DABENCH_CACHE": tmp_path / "cache", "TORCHINDUCTOR_CACHE_DIR": "", "TRITON_CACHE_DIR": "",
-    }.items():  # fmt: skip
-        monkeypatch.setenv(name, str(value))
+    def run(name, trial):
+        module = None if trial is None else SimpleNamespace(pick_vec_isa=lambda: trial(clock))
+        monkeypatch.setitem(sys.modules, "torch._inductor.cpu_vec_isa", module)
+        load = Workload(make_case(compile="default"), device := open_device("cpu"), 0)
+        return prepare(load, device, tmp_path / name, clock)
+
+    for name in ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setenv("DABENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(torch, "compile", compiled)
     monkeypatch.setattr("dabench.network.runtimes._COMPILERS", ())
-    trial = SimpleNamespace(pick_vec_isa=pick_vec_isa) if installed else None
-    monkeypatch.setitem(sys.modules, "torch._inductor.cpu_vec_isa", trial)
-    load = Workload(make_case(compile="default"), device := open_device("cpu"), 0)
-    found = prepare(load, device, tmp_path / "case", clock)
-    assert found["compile_s"] == 5
-    own = str(tmp_path / "case" / "inductor")
-    assert caches == ([str(tmp_path / "cache" / "inductor"), own] if installed else [own])
+    return run
+
+
+def test_the_trial_of_a_compiler_is_no_compiling_and_is_taken_over(compiling, tmp_path):
+    """For each cache torch's compiler tries anew for which instructions the machine builds."""
+    files = ("ab/cab.so", "ab/cab.so.load_ok", "cd/ccd.so", "cd/ccd.cpp", "locks/cab.lock")
+
+    def trial(clock):
+        cache = Path(os.environ["TORCHINDUCTOR_CACHE_DIR"])
+        assert cache == tmp_path / "first" / "inductor"
+        # It would say that there is no GPU.
+        assert not logging.getLogger("torch.utils.cpp_extension").isEnabledFor(logging.WARNING)
+        for name in files:
+            (cache / name).parent.mkdir(parents=True, exist_ok=True)
+            (cache / name).write_text(name)
+        clock.now += 16
+
+    def again(clock):
+        cache = tmp_path / "second" / "inductor"
+        found = {str(path.relative_to(cache)) for path in cache.glob("*/*")}
+        # What was not found to load may be half a file.
+        assert found == {"ab/cab.so", "ab/cab.so.load_ok"}
+        assert (cache / "ab" / "cab.so").read_text() == "ab/cab.so"
+
+    first, second = compiling("first", trial), compiling("second", again)
+    assert (first["compile_s"], first["tried_s"]) == (5, 16)
+    assert (second["compile_s"], second["tried_s"]) == (5, 0)
+
+
+def refused(clock):
+    raise RuntimeError("No working C++ compiler found")
+
+
+@pytest.mark.parametrize("trial", [None, refused])
+@pytest.mark.parametrize("cache", ["{}/cache", "/dev/null/cache"])
+def test_a_trial_that_fails_is_the_compilers_own_matter(
+    compiling, tmp_path, monkeypatch, trial, cache
+):
+    monkeypatch.setenv("DABENCH_CACHE", cache.format(tmp_path))
+    assert compiling("case", trial)["compile_s"] == 5
+
+
+def test_where_there_is_no_home_nothing_is_taken_over(compiling, monkeypatch):
+    def nowhere():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr("dabench.network.runtimes.cache_folder", nowhere)
+    assert compiling("case", lambda clock: None)["compile_s"] == 5
 
 
 def test_single_numbers_and_complex_ones():

@@ -114,7 +114,7 @@ def disk_errors(folder: Path) -> Iterator[None]:
 
 
 def cache_folder() -> Path:
-    """Where is kept what costs time to make again: ``DABENCH_CACHE`` or the user's cache."""
+    """Where what costs time to make again is kept: ``DABENCH_CACHE`` or the user's cache."""
     if CACHE_VARIABLE in os.environ:
         return Path(os.environ[CACHE_VARIABLE])
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "dabench"

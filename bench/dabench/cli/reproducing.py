@@ -108,11 +108,15 @@ def reproduce(
     if resume_from is None:
         from dabench.training.scene import set_scene
 
+        if out is not None:
+            _check_new(out)
         scene = set_scene(plan.pair, places)
         base_config(scene, plan.settings)
+        _make_reports(plan)
         with new_run_folder(out, f"{scene.slug}-reproduce") as folder:
             _write_plan(folder, plan)
-    _make_reports(plan)
+    else:
+        _make_reports(plan)
     parts = _parts(folder, plan, places, quiet=quiet)
     from dabench.report import write_report
 
@@ -164,7 +168,8 @@ def _check_report(plan: _Plan) -> None:
     check_file_name("--name", plan.name)
     folder = Path(plan.reports)
     try:
-        there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+        places = (folder, *folder.absolute().parents)
+        there = next(each for each in places if each.exists() or each.is_symlink())
     except OSError as error:
         raise bad_value("--reports", plan.reports, f"cannot be made: {error.strerror}") from None
     if not there.is_dir():
@@ -225,11 +230,20 @@ def _parts(folder: Path, plan: _Plan, places: Places, *, quiet: bool) -> dict[Pa
     return parts
 
 
+def _check_new(folder: Path) -> None:
+    """Checks that no run is in a folder.
+
+    Raises:
+        UsageError: One is.
+    """
+    if (folder / PLAN).exists():
+        raise UsageError(f"--out: {str(folder)!r} holds a run already; --resume continues it")
+
+
 def _write_plan(folder: Path, plan: _Plan) -> None:
     from dabench.base.files import json_text, write_atomically
 
-    if (folder / PLAN).exists():
-        raise UsageError(f"--out: {str(folder)!r} holds a run already; --resume continues it")
+    _check_new(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / PLAN, json_text(asdict(plan)))

@@ -26,6 +26,7 @@ from dabench.network.quantising import IMPORTS, quantised_onnx, quantised_openvi
 from dabench.network.tensors import FlatOutputs, outputs
 from dabench.network.workload import Workload
 from dabench.plan.axes import DYNAMIC, INT8
+from dabench.plan.cases import Case
 from dabench.plan.variants import ALLOWED_DIFFERENCE, EXPORTED
 from dabench.timing.clock import Clock, host_clock
 
@@ -39,6 +40,8 @@ EXPORTER = (
 )
 """What torch's exporter imports at its first export: a second that is no exporting."""
 
+_INDUCTOR, _LOADS = "inductor", ".load_ok"
+"""The folder of torch's compiler's cache, and how it marks what it built and could load."""
 _COMPILERS = ("torch._dynamo", "torch._inductor.compile_fx")
 _EXPORTERS = {
     "onnxruntime": (*EXPORTER, "onnxruntime"),
@@ -80,9 +83,9 @@ def prepare(load: Workload, device: Device, folder: Path, clock: Clock) -> dict[
     Returns:
         ``compile_s``, seconds until the first pass was done, imports and the trial of the machine's
         own compiler apart (None where nothing is compiled or exported), ``exported_before_s``,
-        those of them that another case spent (None where none did), and ``difference``, how far
-        its outputs are from the plain network's in fp32 (`difference_of`; None in training, which
-        has no fixed output).
+        those of them that another case spent (None where none did), ``tried_s``, seconds of that
+        trial, and ``difference``, how far its outputs are from the plain network's in fp32
+        (`difference_of`; None in training, which has no fixed output).
 
     Raises:
         DisagreementError: That is above `ALLOWED_DIFFERENCE`, or the plain network does not
@@ -90,18 +93,15 @@ def prepare(load: Workload, device: Device, folder: Path, clock: Clock) -> dict[
         UnsupportedError: The runtime that is installed cannot use the device.
     """
     case = load.case
-    modules = _COMPILERS if case.compile != "off" else _EXPORTERS.get(case.runtime, ())
-    if case.dtype == INT8:
-        modules = (*modules, *_QUANTISERS.get(case.runtime, ()))
-    for module in modules:
-        # What is not installed is said where it is used.
-        with suppress(ImportError):
-            importlib.import_module(module)
+    _import_compilers(case)
+    tried_s: float | None = None
     if case.compile != "off":
         # It says at every start that there is no GPU.
         logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
         if case.device.partition(":")[0] == "cpu":
-            _try_instructions()
+            begin = clock()
+            _try_instructions(folder / _INDUCTOR)
+            tried_s = clock() - begin
     exported_s = _shared_s(load)
     begin = clock()
     if case.compile != "off":
@@ -127,8 +127,20 @@ def prepare(load: Workload, device: Device, folder: Path, clock: Clock) -> dict[
     return {
         "compile_s": None if plain else seconds + exported_s,
         "exported_before_s": exported_s or None,
+        "tried_s": tried_s,
         "difference": difference,
     }
+
+
+def _import_compilers(case: Case) -> None:
+    """Imports what compiles, exports or quantises for a case, as far as it is installed."""
+    modules = _COMPILERS if case.compile != "off" else _EXPORTERS.get(case.runtime, ())
+    if case.dtype == INT8:
+        modules = (*modules, *_QUANTISERS.get(case.runtime, ()))
+    for module in modules:
+        # What is not installed is said where it is used.
+        with suppress(ImportError):
+            importlib.import_module(module)
 
 
 def _checked(found: Sequence[Tensor], load: Workload) -> float:
@@ -196,21 +208,44 @@ def _distance(found: Tensor, expected: Tensor, tolerance: float) -> float:
     return math.inf if math.isnan(relative) else relative
 
 
-def _try_instructions() -> None:
+def _try_instructions(cache: Path) -> None:
     """Lets torch's compiler try for which vector instructions this machine can build.
 
     For each cache it does so anew, some seconds for each set of instructions, which are no
-    network's: here they are spent once, in a cache that all cases share.
+    network's; what was found to load in another case's is taken over. Whatever fails here fails
+    where it is needed, if it is, with the compiler's own words.
+
+    Args:
+        cache: The compiler's, for this case.
     """
-    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(cache_folder() / "inductor")
-    # Where it cannot be tried here, the compiler does it in the case's own cache.
-    with suppress(ImportError, AttributeError, OSError):
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(cache)
+    kept: Path | None = None
+    with suppress(OSError, RuntimeError):  # there may be no home
+        kept = cache_folder() / "inductor"
+        _copy_tried(kept, cache)
+    with suppress(Exception):
         importlib.import_module("torch._inductor.cpu_vec_isa").pick_vec_isa()
+    if kept is not None:
+        with suppress(OSError):
+            _copy_tried(cache, kept)
+
+
+def _copy_tried(source: Path, target: Path) -> None:
+    """Copies what the compiler built for its trial and found to load, the mark of that last."""
+    for mark in source.glob(f"*/*{_LOADS}"):
+        library = mark.with_name(mark.name.removesuffix(_LOADS))
+        folder = target / mark.parent.name
+        if not (folder / mark.name).exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            for path in (library, mark):
+                whole = folder / f".{os.getpid()}-{path.name}"
+                shutil.copyfile(path, whole)
+                whole.replace(folder / path.name)
 
 
 def _compiled(load: Workload, folder: Path) -> Call:
     """The network under torch.compile, with a cache of its own: the first launch compiles."""
-    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder / "inductor")
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder / _INDUCTOR)
     os.environ["TRITON_CACHE_DIR"] = str(folder / "triton")
     mode = load.case.compile
     if mode == "freeze":

@@ -20,8 +20,8 @@ COMPUTE, MEMORY, LAUNCH, SLOW = "compute", "memory", "launch", "slow kernel"
 BOUNDS = (COMPUTE, MEMORY, LAUNCH, SLOW)
 
 BOUND_RULE = (
-    f"`{LAUNCH}`: the same kind of layer with next to nothing to do takes over "
-    f"{LAUNCH_FRACTION:.0%} of the time; "
+    f"`{LAUNCH}`: the same kind of layer with next to nothing to do, in the same launch, takes "
+    f"over {LAUNCH_FRACTION:.0%} of the time; "
     f"`{SLOW}`: below {SLOW_FRACTION:.0%} of both roofs; otherwise the roof that is nearer, "
     f"`{COMPUTE}` or `{MEMORY}`; `!` marks what is over {BEYOND - 1:.0%} faster than its roof, "
     "which is then too low and says little"

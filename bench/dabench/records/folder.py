@@ -38,7 +38,8 @@ from dabench.device.machine import difference
 SCHEMA = 7
 """1: timing, training; 2: ways to run a network; 3: kinds of runs, rounds; 4: streams;
 5: int8;
-6: what becomes of freed memory; 7: floors beside the layers of a profile."""
+6: what becomes of freed memory; 7: floors beside the layers of a
+profile and what becomes of its memory; compiling without the trial of the machine's compiler."""
 
 RUN, LOCK = "run.json", ".lock"
 KINDS = (

@@ -332,11 +332,11 @@ def _work(
     }
     if ceilings is None:
         return known
-    known_by = (count["kind"], count["form"], count["operators"])
+    layer = (count["kind"], count["form"], count["operators"])
     least_s = median(
-        floor_s(each.floors, *known_by)
+        floor_s(each.floors, *layer)
         if each.floors
-        else ceilings.floor_s(f"{case.mode} {phase}", *known_by)
+        else ceilings.floor_s(f"{case.mode} {phase}", *layer)
         for each in launches
     )
     roof = roof_of(ceilings, flops=executed, moved_bytes=moved, launch_s=scale * least_s)

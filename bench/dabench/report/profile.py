@@ -287,7 +287,7 @@ def ceilings_table(out: Writer, ceilings: Sequence[Ceilings]) -> None:
         "Best of what was tried. Bandwidths count bytes read and written, of the fastest of a "
         f"copy, work in place, reading and writing, at {_sizes(ceilings)}; layers are held against "
         "that of as many bytes as they move. Operator and convolutions (in eval): seconds with "
-        "next to nothing to do.",
+        "next to nothing to do, when the ceilings were measured.",
     )
 
 

@@ -114,13 +114,12 @@ class Halver:
 
 
 def _again_s(launches: Sequence[LaunchRecord]) -> float:
-    """Seconds of another launch: what the first one compiled or exported is there."""
+    """Seconds of another launch: what the first one tried, compiled or exported is there."""
     last = launches[-1]
     compiled_s = 0.0
     if len(launches) == 1:
-        compiled_s = float(last.device.get("compile_s") or 0.0)
-        # Of which it spent nothing.
-        compiled_s -= float(last.device.get("exported_before_s") or 0.0)
+        spent = {"tried_s": 1, "compile_s": 1, "exported_before_s": -1}  # the last by another case
+        compiled_s = sum(sign * float(last.device.get(key) or 0.0) for key, sign in spent.items())
     return max(last.seconds - compiled_s, sum(phase.spent_s or 0.0 for phase in last.phases))
 
 
