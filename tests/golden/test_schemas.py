@@ -18,7 +18,7 @@ PROFILES = {
     1: "20261124-riddle",
     2: "20261125-profile-train",
     6: "20261128-riddle-xeon",
-    7: "20261128-profile-memory",
+    7: "20261128-memory-layers",
 }
 SUITE = RESULTS / "20261123-camvid-day2dusk-reproduce" / "day2dusk"
 
