@@ -82,7 +82,6 @@ def reproduce(
     """
     given = {name: value for name, value in locals().items() if value is not None}
     from dabench.data.roots import find_places
-    from dabench.records.folder import new_run_folder
 
     places = find_places({"gta5": gta5_root, "cityscapes": cityscapes_root, "camvid": camvid_root})
     if resume_from is not None:
@@ -106,17 +105,8 @@ def reproduce(
     # Before anything is drawn or trained for it.
     _check_report(plan)
     if resume_from is None:
-        from dabench.training.scene import set_scene
-
-        if out is not None:
-            _check_new(out)
-        scene = set_scene(plan.pair, places)
-        base_config(scene, plan.settings)
-        _make_reports(plan)
-        with new_run_folder(out, f"{scene.slug}-reproduce") as folder:
-            _write_plan(folder, plan)
-    else:
-        _make_reports(plan)
+        folder = _begin(plan, places, out)
+    _make_reports(plan)
     parts = _parts(folder, plan, places, quiet=quiet)
     from dabench.report import write_report
 
@@ -230,20 +220,28 @@ def _parts(folder: Path, plan: _Plan, places: Places, *, quiet: bool) -> dict[Pa
     return parts
 
 
-def _check_new(folder: Path) -> None:
-    """Checks that no run is in a folder.
+def _begin(plan: _Plan, places: Places, out: Path | None) -> Path:
+    """Keeps the plan of a new run that can be trained; its folder.
 
     Raises:
-        UsageError: One is.
+        UsageError: What is asked for cannot be trained, or a run is there already.
+        DataError: A root without frames.
     """
-    if (folder / PLAN).exists():
-        raise UsageError(f"--out: {str(folder)!r} holds a run already; --resume continues it")
+    from dabench.records.folder import new_run_folder
+    from dabench.training.scene import set_scene
+
+    if out is not None and (out / PLAN).exists():
+        raise UsageError(f"--out: {str(out)!r} holds a run already; --resume continues it")
+    scene = set_scene(plan.pair, places)
+    base_config(scene, plan.settings)
+    with new_run_folder(out, f"{scene.slug}-reproduce") as folder:
+        _write_plan(folder, plan)
+    return folder
 
 
 def _write_plan(folder: Path, plan: _Plan) -> None:
     from dabench.base.files import json_text, write_atomically
 
-    _check_new(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / PLAN, json_text(asdict(plan)))

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from dabench.base.errors import UnsupportedError, clean_line
-from dabench.base.files import cache_folder
+from dabench.base.files import cache_folder, write_atomically
 from dabench.device.base import Device
 from dabench.network.quantising import IMPORTS, quantised_onnx, quantised_openvino
 from dabench.network.tensors import FlatOutputs, outputs
@@ -237,10 +237,10 @@ def _copy_tried(source: Path, target: Path) -> None:
         folder = target / mark.parent.name
         if not (folder / mark.name).exists():
             folder.mkdir(parents=True, exist_ok=True)
-            for path in (library, mark):
-                whole = folder / f".{os.getpid()}-{path.name}"
-                shutil.copyfile(path, whole)
-                whole.replace(folder / path.name)
+            whole = folder / f"{library.name}.{os.getpid()}"
+            shutil.copyfile(library, whole)
+            whole.replace(folder / library.name)
+            write_atomically(folder / mark.name, "")
 
 
 def _compiled(load: Workload, folder: Path) -> Call:
